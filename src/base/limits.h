@@ -1,0 +1,54 @@
+/* base/limits.h - every maximum of ocellus that is policy, in one place.
+ *
+ * A parser, buffer or queue without a line here has no bound and is a bug. Units are in the names. */
+#ifndef OC_BASE_LIMITS_H
+#define OC_BASE_LIMITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define OC_KIB ((size_t)1024)
+#define OC_MIB (1024 * OC_KIB)
+#define OC_GIB (1024 * OC_MIB)
+
+/* JSON (config files, tokenizer.json, messages) */
+#define OC_LIMIT_JSON_DEPTH 200
+#define OC_LIMIT_JSON_BYTES (256 * OC_MIB)
+#define OC_LIMIT_CONFIG_BYTES (8 * OC_MIB)
+
+/* Files */
+#define OC_LIMIT_TOKENIZER_BYTES (64 * OC_MIB)
+#define OC_LIMIT_TEMPLATE_BYTES (1 * OC_MIB)
+#define OC_LIMIT_PATH_BYTES 4096
+
+/* safetensors */
+#define OC_LIMIT_SAFETENSORS_HEADER_BYTES (100 * OC_MIB) /* the limit of the reference implementation */
+#define OC_LIMIT_SHARDS 1024
+#define OC_LIMIT_TENSORS 200000
+#define OC_LIMIT_TENSOR_DIMS 8
+
+/* Chat templates */
+#define OC_LIMIT_TEMPLATE_DEPTH 64
+#define OC_LIMIT_TEMPLATE_STEPS 5000000 /* loop turns and calls of one rendering */
+#define OC_LIMIT_TEMPLATE_OUTPUT_BYTES (16 * OC_MIB)
+
+/* Pictures */
+#define OC_LIMIT_IMAGE_BYTES (64 * OC_MIB)
+#define OC_LIMIT_IMAGE_SIDE_PX 32768
+#define OC_LIMIT_IMAGE_PIXELS ((uint64_t)100 * 1000 * 1000)
+#define OC_LIMIT_IMAGES_PER_PROMPT 64
+
+/* Engine */
+#define OC_LIMIT_THREADS 256
+#define OC_LIMIT_CTX_TOKENS (1024 * 1024)
+#define OC_LIMIT_PROMPT_BYTES (16 * OC_MIB)
+#define OC_LIMIT_TOP_LOGPROBS 20
+#define OC_LIMIT_STOP_STRINGS 4
+
+/* Model shapes: generous, so that a lying config cannot make sizes overflow */
+#define OC_LIMIT_LAYERS 1024
+#define OC_LIMIT_HIDDEN 65536
+#define OC_LIMIT_HEADS 1024
+#define OC_LIMIT_VOCAB 2000000
+
+#endif
