@@ -1,0 +1,68 @@
+/* lm/decoder.h - the shared text decoder: pre-norm blocks of grouped-query attention and a gated MLP.
+ *
+ * Filled by a family file of models/ (shapes, tensors), run by engine/ from the engine's thread. It covers
+ * Llama-like models: RMSNorm, optional Q/K/V biases, rotary embedding on one or three axes, tied or untied head.
+ * Block: h += Wo attn(rope(Wqkv norm(h))); h += Wdown (act(Wgate n) * Wup n), n = norm(h). */
+#ifndef OC_LM_DECODER_H
+#define OC_LM_DECODER_H
+
+#include "kernels/ops.h"
+#include "lm/kv_cache.h"
+
+struct oc_lm_layer {
+    const float *attn_norm, *mlp_norm; /* [dim] */
+    struct oc_weight q, k, v, o, gate, up, down;
+};
+
+struct oc_lm {
+    int n_layers, dim, n_heads, n_kv_heads, hd, inter, n_vocab;
+    int max_tokens; /* the length the model was made for */
+    float eps;
+    enum oc_act act;
+    const float *inv_freq; /* [hd/2]: rotary frequencies (Su et al. 2021), scaling applied */
+    int rope_section[3];   /* how many of the hd/2 frequencies follow time, height, width; {hd/2, 0, 0} for text */
+    struct oc_weight embed, head; /* [n_vocab, dim]; equal when tied */
+    const float *final_norm;      /* [dim] */
+    struct oc_lm_layer *layers;   /* [n_layers] */
+    enum oc_dtype kv_dtype;       /* F32 for f32 checkpoints, else BF16 */
+};
+
+/* Called after a stage with its output [n_rows, dim]; for tests that compare stage by stage. */
+struct oc_lm_trace {
+    void (*fn)(void *arg, const char *stage, int layer, const float *x, int64_t n_rows, int64_t dim);
+    void *arg;
+};
+
+/* One step's rows: the first n_d are of role D, the others of role P. */
+struct oc_lm_batch {
+    int n_rows, n_d;
+    const int32_t *tokens;         /* [n_rows]; ignored where embeddings[i] is not NULL */
+    const float *const *embeddings; /* [n_rows] rows of [dim], or NULL */
+    const int32_t (*pos)[3];       /* [n_rows] */
+    const struct oc_kv_row *kv_rows; /* [n_rows] */
+    const int32_t *outputs;        /* [n_outputs] row numbers whose logits are wanted */
+    int n_outputs;
+    float *logits; /* [n_outputs, n_vocab] */
+};
+
+/* Activations of a step, carved out of memory that the engine owns. */
+struct oc_lm_workspace {
+    float *h, *x, *q, *k, *v, *attn, *mlp, *cos, *sin, *out;
+};
+
+/* Bytes a workspace needs for steps of at most max_rows rows and max_outputs outputs. */
+size_t oc_lm_decoder_workspace_bytes(const struct oc_lm *lm, int max_rows, int max_outputs);
+
+/* Lays the workspace into mem (64-byte aligned, as many bytes as above). */
+void oc_lm_decoder_workspace_init(struct oc_lm_workspace *ws, const struct oc_lm *lm, int max_rows, int max_outputs,
+                                  uint8_t *mem);
+
+/* Runs one step: writes KV of every row and the logits asked for. `trace` may be NULL. Allocates nothing. */
+void oc_lm_decoder_forward(const struct oc_lm *lm, const struct oc_ops *ops, const struct oc_kctx *ctx,
+                           const struct oc_lm_kv_cache *kv, struct oc_lm_workspace *ws,
+                           const struct oc_lm_batch *b, const struct oc_lm_trace *trace);
+
+/* Bytes of weights a decoded token reads. */
+uint64_t oc_lm_decoder_bytes_per_token(const struct oc_lm *lm);
+
+#endif

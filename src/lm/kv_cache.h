@@ -1,0 +1,38 @@
+/* lm/kv_cache.h - paged keys and values of all layers.
+ *
+ * Owned by the engine, used from its thread. Pages are handed out whole to sessions; memory is reserved once, and the
+ * system gives physical pages as they are first written. Page layout is that of struct oc_kv_layer. */
+#ifndef OC_LM_KV_CACHE_H
+#define OC_LM_KV_CACHE_H
+
+#include "base/err.h"
+#include "kernels/ops.h"
+
+#define OC_LM_PAGE_TOKENS 16
+
+struct oc_lm_kv_cache {
+    uint8_t *mem;
+    size_t mem_bytes;
+    int n_layers, n_kv_heads, hd;
+    enum oc_dtype dtype; /* F32 or BF16 */
+    size_t page_bytes;   /* of K (or V) of one layer */
+    int n_pages, n_free;
+    int32_t *free_pages; /* stack of n_free page numbers */
+};
+
+/* Errors: OC_ERR_NOMEM with the figure. */
+OC_MUST_CHECK enum oc_err oc_lm_kv_cache_open(struct oc_lm_kv_cache *c, int n_layers, int n_kv_heads, int hd,
+                                              enum oc_dtype dtype, int n_pages, struct oc_errinfo *ei);
+void oc_lm_kv_cache_close(struct oc_lm_kv_cache *c);
+
+/* Bytes of K and V of all layers for one token. */
+uint64_t oc_lm_kv_cache_bytes_per_token(const struct oc_lm_kv_cache *c);
+
+/* Takes n pages into pages[0..n); false (and nothing taken) when fewer are free. */
+bool oc_lm_kv_cache_take(struct oc_lm_kv_cache *c, int32_t *pages, int n);
+void oc_lm_kv_cache_give(struct oc_lm_kv_cache *c, const int32_t *pages, int n);
+
+/* The view of one layer that attention ops take. */
+struct oc_kv_layer oc_lm_kv_cache_layer(const struct oc_lm_kv_cache *c, int layer);
+
+#endif

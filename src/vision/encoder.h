@@ -1,0 +1,60 @@
+/* vision/encoder.h - the shared vision encoder: patches -> transformer blocks -> merged tokens.
+ *
+ * Filled by a family file of models/, run by engine/ from the engine's thread. It covers the encoder of "Qwen2.5-VL
+ * Technical Report" (2025): RMSNorm blocks with biased QKV, 2-D rotary embedding, attention inside windows except in
+ * a few layers that see everything, a gated MLP with biases, and a merger that joins merge x merge patches. */
+#ifndef OC_VISION_ENCODER_H
+#define OC_VISION_ENCODER_H
+
+#include "kernels/ops.h"
+
+struct oc_vision_block {
+    const float *norm1, *norm2; /* [dim] */
+    struct oc_weight qkv;       /* [3*dim, dim]: q, k, v one under the other */
+    struct oc_weight proj, gate, up, down;
+    bool full_attention;
+};
+
+struct oc_vision {
+    int n_blocks, dim, n_heads, hd, inter, out_dim, patch_dim;
+    int merge;         /* patches per edge of a merge block */
+    int window;        /* merge blocks per edge of a window */
+    float eps;
+    enum oc_act act, merger_act;
+    double rope_theta;
+    struct oc_weight patch_embed; /* [dim, patch_dim] */
+    struct oc_vision_block *blocks;
+    const float *merger_norm; /* [dim] */
+    struct oc_weight merger_fc1, merger_fc2; /* [4*dim, 4*dim], [out_dim, 4*dim] for merge 2 */
+};
+
+struct oc_vision_trace {
+    void (*fn)(void *arg, const char *stage, int layer, const float *x, int64_t n_rows, int64_t dim);
+    void *arg;
+};
+
+/* Activations for one picture, carved out of memory that the engine owns. */
+struct oc_vision_workspace {
+    int max_patches;
+    float *h, *x, *qkv, *attn, *mlp, *cos, *sin, *merged;
+    int32_t *window_order, *window_seg, *full_seg; /* merge blocks in window order; patch offsets of segments */
+};
+
+size_t oc_vision_encoder_workspace_bytes(const struct oc_vision *v, int max_patches);
+void oc_vision_encoder_workspace_init(struct oc_vision_workspace *ws, const struct oc_vision *v, int max_patches,
+                                      uint8_t *mem);
+
+/* patches [grid_t*grid_h*grid_w, patch_dim] in merge-block order; out [n_patches/merge^2, out_dim]. Stages reported
+ * to trace: "patch_embed" (layer -1), "block" (after each, rows in window order), "merger" (final order).
+ * n_patches must not exceed ws->max_patches. Allocates nothing. */
+void oc_vision_encoder_forward(const struct oc_vision *v, const struct oc_ops *ops, const struct oc_kctx *ctx,
+                               struct oc_vision_workspace *ws, const float *patches, int grid_t, int grid_h,
+                               int grid_w, float *out, const struct oc_vision_trace *trace);
+
+/* The order of merge blocks by window, and the segments of patches: returns the number of windows. order
+ * [n_blocks_of_grid], seg [n_windows + 1] in patches, in window order. Formula: transformers'
+ * Qwen2_5_VisionTransformerPretrainedModel.get_window_index. */
+int oc_vision_encoder_windows(const struct oc_vision *v, int grid_t, int grid_h, int grid_w, int32_t *order,
+                              int32_t *seg);
+
+#endif
