@@ -1,0 +1,40 @@
+/* What this machine's processor offers, and whether the system saves the registers. */
+#include "kernels/ops.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* XCR0 by xgetbv: which register files the system saves on a context switch. */
+static uint64_t saved_registers(void) {
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+unsigned oc_cpu_features(void) {
+    const unsigned leaf1_need = bit_FMA | bit_F16C | bit_OSXSAVE | bit_AVX;
+    const unsigned leaf7_512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    const uint64_t ymm_saved = 0x6, zmm_saved = 0xe6;
+    unsigned a, b, c, d, found = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1_need) != leaf1_need) return 0;
+    uint64_t saved = saved_registers();
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    if ((saved & ymm_saved) != ymm_saved || !(b & bit_AVX2) || !(b & bit_BMI2)) return 0;
+    found |= OC_CPU_AVX2;
+    if ((saved & zmm_saved) == zmm_saved && (b & leaf7_512) == leaf7_512) found |= OC_CPU_AVX512;
+    return found;
+}
+
+#elif defined(__aarch64__)
+
+unsigned oc_cpu_features(void) {
+    return OC_CPU_NEON; /* part of the base architecture */
+}
+
+#else
+
+unsigned oc_cpu_features(void) {
+    return 0;
+}
+
+#endif

@@ -1,0 +1,76 @@
+/* The ops table: which kernels for which features, and the scratch they need. */
+#include "kernels/ops.h"
+
+#include <string.h>
+
+#include "kernels/impl.h"
+#include "kernels/ref/ref.h"
+
+size_t oc_dtype_bytes(enum oc_dtype t) {
+    switch (t) {
+    case OC_F32:
+    case OC_U32:
+    case OC_I32:
+        return 4;
+    case OC_F16:
+    case OC_BF16:
+        return 2;
+    case OC_U8:
+        return 1;
+    case OC_I64:
+        return 8;
+    case OC_OTHER:
+        break;
+    }
+    return 0;
+}
+
+const char *oc_dtype_name(enum oc_dtype t) {
+    static const char *const names[] = {"F32", "F16", "BF16", "U32", "U8", "I32", "I64", "other"};
+    return (unsigned)t <= OC_OTHER ? names[t] : "other";
+}
+
+void oc_ops_set_ref(struct oc_ops *ops) {
+    ops->isa = "ref";
+#define OC_OP(name) ops->name = oc_ref_##name;
+#include "kernels/ops.def"
+#undef OC_OP
+}
+
+void oc_ops_init(struct oc_ops *ops, unsigned features) {
+    oc_ops_set_ref(ops);
+    (void)features; /* the vector ISAs land next */
+}
+
+static const struct isa_name {
+    const char *name;
+    unsigned features;
+} isa_names[] = {
+    {"ref", 0},
+    {"avx2", OC_CPU_AVX2},
+    {"avx512", OC_CPU_AVX2 | OC_CPU_AVX512},
+    {"neon", OC_CPU_NEON},
+};
+
+enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei) {
+    unsigned have = oc_cpu_features();
+    if (isa == NULL || strcmp(isa, "auto") == 0) {
+        oc_ops_init(ops, have);
+        return OC_OK;
+    }
+    for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
+        if (strcmp(isa, isa_names[i].name) != 0) continue;
+        if ((have & isa_names[i].features) != isa_names[i].features) {
+            return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
+        }
+        oc_ops_init(ops, isa_names[i].features);
+        return OC_OK;
+    }
+    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, neon", isa);
+}
+
+size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {
+    (void)max_n, (void)max_m, (void)max_hd; /* no kernel of now keeps whole output rows */
+    size_t ref = (size_t)n_threads * OC_REF_ROWS * (size_t)max_k * sizeof(float);
+    return oc_round_up(ref, 4096);
+}
