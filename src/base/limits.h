@@ -23,6 +23,8 @@
 
 /* safetensors */
 #define OC_LIMIT_SAFETENSORS_HEADER_BYTES (100 * OC_MIB) /* the limit of the reference implementation */
+#define OC_LIMIT_SAFETENSORS_PARSE_BYTES (1 * OC_GIB) /* memory while a header is read */
+#define OC_LIMIT_CHECKPOINT_BYTES (2 * OC_GIB)        /* names, vectors, biases: not the mapped weights */
 #define OC_LIMIT_SHARDS 1024
 #define OC_LIMIT_TENSORS 200000
 #define OC_LIMIT_TENSOR_DIMS 8

@@ -1,10 +1,10 @@
 /* weights/safetensors.h - one safetensors file, mapped and checked.
  *
- * Called by weights/checkpoint when a model loads, from one thread; afterwards the views are read by any thread.
- * The file is treated as hostile: nothing of it is used before the header's length, JSON, dtypes, shapes and byte
- * ranges agree with each other and with the file's size. The rules are those of the reference implementation: the
- * header is at most 100 MiB of JSON that starts with '{', the ranges cover the data part from its first to its
- * last byte without holes or overlaps. `__metadata__` is ignored. */
+ * Called by weights/checkpoint when a model loads, from one thread; afterwards the views are read by any
+ * thread. The file is treated as hostile: nothing of it is used before the header's length, JSON, dtypes,
+ * shapes and byte ranges agree with each other and with the file's size. The rules are those of the reference
+ * implementation: the header is at most 100 MiB of JSON that starts with '{', the ranges cover the data part
+ * from its first to its last byte without holes or overlaps. `__metadata__` is ignored. */
 #ifndef OC_WEIGHTS_SAFETENSORS_H
 #define OC_WEIGHTS_SAFETENSORS_H
 
@@ -34,17 +34,17 @@ struct oc_safetensors {
     size_t n_tensors;
 };
 
-/* Maps and checks the file at path. Views and names live in the arena, data in the mapping, which the caller ends
- * with oc_weights_safetensors_close(). Errors: those of oc_map_open, OC_ERR_FORMAT, OC_ERR_LIMIT, OC_ERR_NOMEM;
- * the message names the file, the tensor and both figures. */
+/* Maps and checks the file at path. Views and names live in the arena, data in the mapping, which the caller
+ * ends with oc_weights_safetensors_close(). Errors: those of oc_map_open, OC_ERR_FORMAT, OC_ERR_LIMIT,
+ * OC_ERR_NOMEM; the message names the file, the tensor and both figures. */
 OC_MUST_CHECK enum oc_err oc_weights_safetensors_open(struct oc_arena *a, const char *path,
                                                       struct oc_safetensors *out, struct oc_errinfo *ei);
 void oc_weights_safetensors_close(struct oc_safetensors *f);
 
 /* The same for bytes already in memory, borrowed for as long as the views are used (out->map stays empty). */
-OC_MUST_CHECK enum oc_err oc_weights_safetensors_parse(struct oc_arena *a, const uint8_t *data, size_t n_bytes,
-                                                       const char *path, struct oc_safetensors *out,
-                                                       struct oc_errinfo *ei);
+OC_MUST_CHECK enum oc_err oc_weights_safetensors_parse(struct oc_arena *a, const uint8_t *data,
+                                                       size_t n_bytes, const char *path,
+                                                       struct oc_safetensors *out, struct oc_errinfo *ei);
 
 /* Writes a shape such as "[151936, 2048]" into out and returns out. */
 const char *oc_weights_shape_str(const int64_t *shape, int n_dims, char out[128]);
