@@ -1,0 +1,57 @@
+# Verbs for people. CMake does the work: see CMakePresets.json and CONTRIBUTING.md.
+#
+# make demo and make test install the Debian packages that are missing (tools/install_deps.sh says which and how),
+# build, and run. `make OC_DEPS=0 ...` leaves the system's packages alone.
+
+OC_DEPS ?= 1
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+BIN := build/release/ocellus
+DEMO_IMAGE := examples/architecture.png
+DEMO_PROMPT := Describe the picture.
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test test-all deps deps-build deps-test deps-all eval-tiny fuzz install clean help
+
+help:
+	@echo 'make            build $(BIN)'
+	@echo 'make demo       build, then ask the embedded model about $(DEMO_IMAGE)'
+	@echo 'make test       the whole test suite with sanitizers, under 15 minutes on 2 cores'
+	@echo 'make test-all   the same plus what is slow: every test under ASan, a ThreadSanitizer build, valgrind, fuzzing'
+	@echo 'make deps       install all Debian packages that building and testing need'
+	@echo 'make eval-tiny  measure the embedded model on held-out pictures'
+	@echo 'make fuzz       fuzz every parser; FUZZ_SECONDS=600 for each target, FUZZ=json for one'
+	@echo 'make install    into PREFIX=/usr/local (and DESTDIR)'
+	@echo 'make clean      remove build/'
+
+build: deps-build
+	@cmake --preset release --log-level=NOTICE
+	@cmake --build --preset release -j $(JOBS)
+
+demo: build
+	@echo
+	@echo '$$ $(BIN) run --stats -i $(DEMO_IMAGE) "$(DEMO_PROMPT)"'
+	@$(BIN) run --stats -i $(DEMO_IMAGE) "$(DEMO_PROMPT)"
+
+test: deps-test
+	@python3 tools/run_tests.py --jobs $(JOBS)
+
+test-all: deps-all
+	@python3 tools/run_tests.py --jobs $(JOBS) --all
+
+deps-build deps-test deps-all:
+	@[ '$(OC_DEPS)' = 0 ] || sh tools/install_deps.sh $(@:deps-%=%)
+
+deps: deps-all
+
+eval-tiny: deps-test build
+	@python3 tools/tiny/eval.py --ocellus $(BIN)
+
+fuzz: deps-all
+	@python3 tools/run_fuzz.py --jobs $(JOBS) --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ)
+
+PREFIX ?= /usr/local
+install: build
+	@cmake --install build/release --prefix $(PREFIX)
+
+clean:
+	rm -rf build
