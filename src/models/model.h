@@ -23,7 +23,7 @@ struct oc_model {
     const struct oc_model_family *family;
     const char *architecture; /* from config.json, in the arena */
     struct oc_arena arena;
-    struct oc_weights_checkpoint *checkpoint;
+    struct oc_checkpoint *checkpoint;
     struct oc_lm lm;
     bool has_vision;
     struct oc_vision vision;

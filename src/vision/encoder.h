@@ -8,6 +8,8 @@
 
 #include "kernels/ops.h"
 
+#define OC_VISION_MAX_HD 256
+
 struct oc_vision_block {
     const float *norm1, *norm2; /* [dim] */
     struct oc_weight qkv;       /* [3*dim, dim]: q, k, v one under the other */

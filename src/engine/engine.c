@@ -1,0 +1,191 @@
+#include "engine/engine.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/carve.h"
+#include "base/clock.h"
+#include "base/limits.h"
+
+static int min_int(int a, int b) {
+    return a < b ? a : b;
+}
+
+static enum oc_err choose_sizes(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
+    const struct oc_lm *lm = &e->model->lm;
+    if (p->ctx_tokens < 0 || p->ctx_tokens > OC_LIMIT_CTX_TOKENS)
+        return oc_fail(ei, OC_ERR_USAGE, "a context of %d tokens: give 1 to %d", p->ctx_tokens, OC_LIMIT_CTX_TOKENS);
+    if (p->ctx_tokens > lm->max_tokens)
+        return oc_fail(ei, OC_ERR_USAGE, "a context of %d tokens: this model was made for %d", p->ctx_tokens, lm->max_tokens);
+    if (p->n_sessions < 0 || p->n_sessions > OC_ENGINE_MAX_SESSIONS)
+        return oc_fail(ei, OC_ERR_USAGE, "%d sessions: give 1 to %d", p->n_sessions, OC_ENGINE_MAX_SESSIONS);
+    int ctx = p->ctx_tokens ? p->ctx_tokens : min_int(lm->max_tokens, OC_ENGINE_DEFAULT_CTX);
+    e->info.ctx_tokens = ctx;
+    e->n_sessions = p->n_sessions ? p->n_sessions : 1;
+    e->max_rows = OC_ENGINE_CHUNK_ROWS + e->n_sessions;
+    e->max_outputs = e->n_sessions;
+    if (!e->model->has_vision) return OC_OK;
+    const struct oc_model_picture_rules *r = &e->model->pictures;
+    int64_t edge = (int64_t)r->patch * r->merge, rule = r->max_pixels / (edge * edge), quarter = ctx / 4;
+    if (p->image_max_tokens < 0 || p->image_max_tokens > ctx)
+        return oc_fail(ei, OC_ERR_USAGE, "%d tokens a picture: give 1 to %d, the context", p->image_max_tokens, ctx);
+    int64_t most = p->image_max_tokens ? p->image_max_tokens : (rule < quarter ? rule : quarter);
+    e->info.image_max_tokens = most > 0 ? (int)most : 1;
+    return OC_OK;
+}
+
+static void widest(const struct oc_weight *w, int64_t *k, int64_t *n) {
+    if (w->k > *k) *k = w->k;
+    if (w->n > *n) *n = w->n;
+}
+
+static size_t scratch_bytes(const struct oc_engine *e, int n_threads) {
+    const struct oc_lm *lm = &e->model->lm;
+    const struct oc_vision *v = &e->model->vision;
+    int64_t k = lm->inter, n = lm->n_vocab, m = e->max_rows;
+    int hd = lm->hd;
+    widest(&lm->layers[0].q, &k, &n);
+    widest(&lm->layers[0].o, &k, &n);
+    if (e->model->has_vision) {
+        int64_t patches = (int64_t)e->info.image_max_tokens * v->merge * v->merge;
+        if (patches > m) m = patches;
+        widest(&v->patch_embed, &k, &n);
+        widest(&v->blocks[0].qkv, &k, &n);
+        widest(&v->blocks[0].down, &k, &n);
+        widest(&v->merger_fc1, &k, &n);
+        if (v->hd > hd) hd = v->hd;
+    }
+    return oc_ops_scratch_bytes(m, k, n, hd, n_threads);
+}
+
+/* Carves scratch, logits and workspaces; with mem NULL only measures. Encoding and decoding take turns, but scratch
+ * and workspaces stay apart: a picture may be encoded between two steps of running sequences. */
+static size_t lay_out(struct oc_engine *e, uint8_t *mem) {
+    size_t at = 0;
+    const struct oc_lm *lm = &e->model->lm;
+    e->ctx.scratch_bytes = scratch_bytes(e, oc_pool_n_threads(e->pool));
+    e->ctx.scratch = oc_carve(mem, &at, e->ctx.scratch_bytes);
+    e->logits = oc_carve_floats(mem, &at, (int64_t)e->max_outputs * lm->n_vocab);
+    uint8_t *ws = oc_carve(mem, &at, oc_lm_decoder_workspace_bytes(lm, e->max_rows, e->max_outputs));
+    if (mem) oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->max_rows, e->max_outputs, ws);
+    if (!e->model->has_vision) return at;
+    const struct oc_vision *v = &e->model->vision;
+    int max_patches = e->info.image_max_tokens * v->merge * v->merge;
+    uint8_t *vws = oc_carve(mem, &at, oc_vision_encoder_workspace_bytes(v, max_patches));
+    if (mem) oc_vision_encoder_workspace_init(&e->vision_ws, v, max_patches, vws);
+    return at;
+}
+
+static enum oc_err take_memory(struct oc_engine *e, struct oc_errinfo *ei) {
+    e->mem_bytes = lay_out(e, NULL);
+    void *p = mmap(NULL, e->mem_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return oc_fail(ei, OC_ERR_NOMEM, "%zu MiB of working memory are not to be had: try a smaller --image-max-tokens", e->mem_bytes >> 20);
+    e->mem = p;
+    lay_out(e, e->mem);
+    const struct oc_lm *lm = &e->model->lm;
+    int n_pages = (e->info.ctx_tokens + OC_LM_PAGE_TOKENS - 1) / OC_LM_PAGE_TOKENS + e->n_sessions - 1;
+    return oc_lm_kv_cache_open(&e->kv, lm->n_layers, lm->n_kv_heads, lm->hd, lm->kv_dtype, n_pages, ei);
+}
+
+static enum oc_err take_arrays(struct oc_engine *e, struct oc_errinfo *ei) {
+    struct oc_engine_step_arrays *s = &e->step;
+    struct oc_arena *a = &e->arena;
+    size_t n = (size_t)e->max_rows;
+    oc_arena_init(a, OC_GIB);
+    s->tokens = oc_arena_array(a, n, sizeof *s->tokens);
+    s->outputs = oc_arena_array(a, n, sizeof *s->outputs);
+    s->embeddings = oc_arena_array(a, n, sizeof *s->embeddings);
+    s->pos = oc_arena_array(a, n, sizeof *s->pos);
+    s->kv_rows = oc_arena_array(a, n, sizeof *s->kv_rows);
+    s->order = oc_arena_array(a, n, sizeof *s->order);
+    s->rows = oc_arena_array(a, n, sizeof *s->rows);
+    e->sessions = oc_arena_array(a, (size_t)e->n_sessions, sizeof *e->sessions);
+    if (s->tokens && s->outputs && s->embeddings && s->pos && s->kv_rows && s->order && s->rows && e->sessions) return OC_OK;
+    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for %d rows", e->max_rows);
+}
+
+static void fill_info(struct oc_engine *e) {
+    struct oc_weights_summary sum;
+    oc_weights_summarise(e->model->checkpoint, &sum);
+    struct oc_engine_info *i = &e->info;
+    i->architecture = e->model->architecture;
+    i->family = e->model->family->name;
+    i->isa = e->ops.isa;
+    i->n_threads = oc_pool_n_threads(e->pool);
+    i->n_vocab = e->model->lm.n_vocab;
+    i->dim = e->model->lm.dim;
+    i->model_ctx_tokens = e->model->lm.max_tokens;
+    i->has_vision = e->model->has_vision;
+    i->image_token = e->model->image_token;
+    i->n_params = sum.n_params;
+    i->weight_bytes = sum.n_bytes;
+    i->decode_weight_bytes = oc_lm_decoder_bytes_per_token(&e->model->lm);
+    i->kv_bytes_per_token = oc_lm_kv_cache_bytes_per_token(&e->kv);
+    i->workspace_bytes = e->mem_bytes;
+}
+
+static bool report_progress(void *arg, uint64_t done, uint64_t total) {
+    const struct oc_engine_params *p = arg;
+    p->progress(p->progress_arg, total ? (double)done / (double)total : 1);
+    return true;
+}
+
+static enum oc_err open_all(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
+    OC_TRY(oc_ops_for_isa(&e->ops, p->isa, ei));
+    OC_TRY(oc_model_open(p->model_dir, &e->model, ei));
+    OC_TRY(choose_sizes(e, p, ei));
+    OC_TRY(oc_weights_prefetch(e->model->checkpoint, p->progress ? report_progress : NULL, (void *)p, ei));
+    OC_TRY(oc_pool_open(p->n_threads, &e->pool, ei));
+    e->ctx.pool = e->pool;
+    OC_TRY(take_memory(e, ei));
+    return take_arrays(e, ei);
+}
+
+enum oc_err oc_engine_open(const struct oc_engine_params *p, struct oc_engine **out, struct oc_errinfo *ei) {
+    uint64_t start_ns = oc_clock_ns();
+    *out = NULL;
+    struct oc_engine *e = calloc(1, sizeof *e);
+    if (!e) return oc_fail(ei, OC_ERR_NOMEM, "out of memory for an engine");
+    enum oc_err err = open_all(e, p, ei);
+    if (err != OC_OK) {
+        oc_engine_close(e);
+        return err;
+    }
+    fill_info(e);
+    e->info.load_ms = oc_clock_ms_since(start_ns);
+    *out = e;
+    return OC_OK;
+}
+
+void oc_engine_close(struct oc_engine *e) {
+    if (!e) return;
+    for (int i = 0; e->sessions && i < e->n_sessions; i++) OC_ASSERT(!e->sessions[i].engine);
+    oc_lm_kv_cache_close(&e->kv);
+    oc_pool_close(e->pool);
+    oc_model_close(e->model);
+    oc_arena_free(&e->arena);
+    if (e->mem) munmap(e->mem, e->mem_bytes);
+    free(e);
+}
+
+const struct oc_engine_info *oc_engine_info(const struct oc_engine *e) {
+    return &e->info;
+}
+
+enum oc_err oc_engine_plan_picture(const struct oc_engine *e, int width, int height, const struct oc_picture_limits *lim,
+                                   struct oc_picture_plan *plan, struct oc_errinfo *ei) {
+    return oc_model_plan_picture(e->model, width, height, lim, e->info.image_max_tokens, plan, ei);
+}
+
+enum oc_err oc_engine_encode_picture(struct oc_engine *e, const struct oc_picture_plan *plan, const float *patches,
+                                     float *out, struct oc_errinfo *ei) {
+    if (!e->model->has_vision)
+        return oc_fail(ei, OC_ERR_UNSUPPORTED, "this model (%s) reads text only", e->info.architecture);
+    if (plan->n_patches > e->vision_ws.max_patches)
+        return oc_fail(ei, OC_ERR_LIMIT, "a picture of %d patches, room is for %d: see --image-max-tokens", plan->n_patches,
+                       e->vision_ws.max_patches);
+    oc_vision_encoder_forward(&e->model->vision, &e->ops, &e->ctx, &e->vision_ws, patches, plan->grid_t, plan->grid_h,
+                              plan->grid_w, out, e->vision_trace);
+    return OC_OK;
+}

@@ -1,0 +1,58 @@
+/* engine/engine.h - what the files of this room share; the public face is include/ocellus.h.
+ *
+ * The engine owns the model, the KV pages, the sessions and one block of working memory, all sized when it opens. One
+ * thread drives it. */
+#ifndef OC_ENGINE_ENGINE_H
+#define OC_ENGINE_ENGINE_H
+
+#include "lm/decoder.h"
+#include "lm/kv_cache.h"
+#include "models/model.h"
+#include "ocellus.h"
+#include "vision/encoder.h"
+
+#define OC_ENGINE_CHUNK_ROWS 512     /* rows of one prefill step: enough to spread the cost of dequantising */
+#define OC_ENGINE_DEFAULT_CTX 16384
+#define OC_ENGINE_MAX_SESSIONS 1024
+
+struct oc_session {
+    struct oc_engine *engine; /* NULL when the place is free */
+    int max_tokens, n_tokens;
+    int32_t *pages;     /* [ceil(max_tokens / OC_LM_PAGE_TOKENS)] */
+    int32_t *tokens;    /* [max_tokens] */
+    int32_t *next_pos;  /* [max_tokens]: the position of a token that would follow this one */
+    int32_t (*pos)[3];  /* [max_tokens]: scratch of a prefill */
+    float *logits;      /* of the last row; points into the engine */
+};
+
+/* Arrays a step fills before it calls the decoder; every one has room for max_rows. */
+struct oc_engine_step_arrays {
+    int32_t *tokens, *outputs;
+    const float **embeddings;
+    int32_t (*pos)[3];
+    struct oc_kv_row *kv_rows;
+    int32_t *order; /* order[i]: which of the caller's rows the decoder's row i is */
+    struct oc_row *rows; /* what prefill hands to a step */
+};
+
+struct oc_engine {
+    struct oc_engine_info info;
+    struct oc_model *model;
+    struct oc_ops ops;
+    struct oc_pool *pool;
+    struct oc_kctx ctx;
+    struct oc_lm_kv_cache kv;
+    struct oc_lm_workspace lm_ws;
+    struct oc_vision_workspace vision_ws;
+    struct oc_engine_step_arrays step;
+    struct oc_arena arena; /* step arrays, session places */
+    struct oc_session *sessions;
+    int n_sessions, max_rows, max_outputs;
+    float *logits; /* [max_outputs, n_vocab] */
+    uint8_t *mem;  /* one mapping: scratch, workspaces, logits */
+    size_t mem_bytes;
+    const struct oc_lm_trace *lm_trace; /* set by tests that compare stage by stage, else NULL */
+    const struct oc_vision_trace *vision_trace;
+};
+
+#endif
