@@ -5,6 +5,8 @@
 
 OC_DEPS ?= 1
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Debian's python3, which sees Debian's python3-numpy, before one that is earlier in PATH.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := build/release/ocellus
 DEMO_IMAGE := examples/architecture.png
 DEMO_PROMPT := Describe the picture.
@@ -33,10 +35,10 @@ demo: build
 	@$(BIN) run --stats -i $(DEMO_IMAGE) "$(DEMO_PROMPT)"
 
 test: deps-test
-	@python3 tools/run_tests.py --jobs $(JOBS)
+	@$(PYTHON) tools/run_tests.py --jobs $(JOBS)
 
 test-all: deps-all
-	@python3 tools/run_tests.py --jobs $(JOBS) --all
+	@$(PYTHON) tools/run_tests.py --jobs $(JOBS) --all
 
 deps-build deps-test deps-all:
 	@[ '$(OC_DEPS)' = 0 ] || sh tools/install_deps.sh $(@:deps-%=%)
@@ -44,10 +46,10 @@ deps-build deps-test deps-all:
 deps: deps-all
 
 eval-tiny: deps-test build
-	@python3 tools/tiny/eval.py --ocellus $(BIN)
+	@$(PYTHON) tools/tiny/eval.py --ocellus $(BIN)
 
 fuzz: deps-all
-	@python3 tools/run_fuzz.py --jobs $(JOBS) --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ)
+	@$(PYTHON) tools/run_fuzz.py --jobs $(JOBS) --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ)
 
 PREFIX ?= /usr/local
 install: build
