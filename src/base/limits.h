@@ -29,6 +29,9 @@
 #define OC_LIMIT_TENSORS 200000
 #define OC_LIMIT_TENSOR_DIMS 8
 
+/* Model cache */
+#define OC_LIMIT_HUB_MODELS 4096
+
 /* Chat templates */
 #define OC_LIMIT_TEMPLATE_DEPTH 64
 #define OC_LIMIT_TEMPLATE_STEPS 5000000 /* loop turns and calls of one rendering */
@@ -39,6 +42,9 @@
 #define OC_LIMIT_IMAGE_SIDE_PX 32768
 #define OC_LIMIT_IMAGE_PIXELS ((uint64_t)100 * 1000 * 1000)
 #define OC_LIMIT_IMAGES_PER_PROMPT 64
+#define OC_LIMIT_IMAGE_JPEG_SCANS 256            /* a progressive file of 20 scans is unusual */
+#define OC_LIMIT_IMAGE_METADATA_BYTES (4 * OC_MIB) /* EXIF, XMP, one PNG text chunk inflated */
+#define OC_LIMIT_IMAGE_GIF_BLOCKS 65536          /* extension blocks before the first frame */
 
 /* Engine */
 #define OC_LIMIT_THREADS 256
