@@ -5,6 +5,7 @@
 
 #include "kernels/impl.h"
 #include "kernels/ref/ref.h"
+#include "kernels/tiled/tiled.h"
 
 size_t oc_dtype_bytes(enum oc_dtype t) {
     switch (t) {
@@ -39,7 +40,13 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 
 void oc_ops_init(struct oc_ops *ops, unsigned features) {
     oc_ops_set_ref(ops);
-    (void)features; /* the vector ISAs land next */
+#if defined(__x86_64__)
+    if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
+#elif defined(__aarch64__)
+    if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
+#else
+    (void)features;
+#endif
 }
 
 static const struct isa_name {
@@ -70,7 +77,8 @@ enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinf
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {
-    (void)max_n, (void)max_m, (void)max_hd; /* no kernel of now keeps whole output rows */
+    (void)max_n; /* no kernel of now keeps whole output rows */
     size_t ref = (size_t)n_threads * OC_REF_ROWS * (size_t)max_k * sizeof(float);
-    return oc_round_up(ref, 4096);
+    size_t tiled = oc_tiled_scratch_bytes(max_m, max_k, max_hd, n_threads);
+    return oc_round_up(ref > tiled ? ref : tiled, 4096);
 }

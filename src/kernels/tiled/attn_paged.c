@@ -1,0 +1,166 @@
+/* Causal attention over the paged KV cache.
+ *
+ * Role P: consecutive rows of one sequence form a block of query rows with all heads that share a KV head, so that
+ * keys and values are widened once per block. Role D: one row and the heads that share a KV head; keys stay rows
+ * and stand on the left of the product, so that nothing is transposed but a few scores. Each role walks blocks of
+ * its own fixed size from slot 0. */
+#include "kernels/tiled/flash.h"
+
+struct job {
+    const struct oc_simd *s;
+    const struct oc_kctx *ctx;
+    const struct oc_attn_paged *a;
+    int d_heads; /* query heads of one unit in role D */
+    long next;
+};
+
+/* Rows of the batch that one unit takes. */
+struct span {
+    int64_t row;
+    int n;
+    enum oc_role role;
+};
+
+/* Widens slots first .. first+n-1 of KV head `head` to rows of f->ld. */
+static void gather(const struct oc_flash *f, const struct oc_kv_layer *kv, const uint8_t *base,
+                   const int32_t *pages, int head, int first, int n, float *out) {
+    size_t head_bytes = (size_t)kv->hd * oc_dtype_bytes(kv->dtype);
+    for (int j = 0; j < n; j++) {
+        int slot = first + j;
+        size_t at = (size_t)pages[slot / kv->page_tokens] * kv->page_stride_bytes +
+                    (size_t)(head * kv->page_tokens + slot % kv->page_tokens) * head_bytes;
+        f->s->widen(base + at, kv->dtype, kv->hd, out + (int64_t)j * f->ld);
+    }
+}
+
+/* Role P: all query heads of KV head `head` for the rows of the span; query row = row * group + head in group. */
+static void unit_p(struct oc_flash *f, const struct oc_attn_paged *a, const struct span *sp, int head) {
+    const struct oc_kv_layer *kv = &a->kv;
+    int group = a->n_heads / kv->n_kv_heads, n = sp->n * group, nr = f->s->nr, last = 0;
+    const struct oc_kv_row *rows = a->rows + sp->row;
+    for (int i = 0; i < n; i++) {
+        const float *q = a->q + (sp->row + i / group) * a->ldq + (int64_t)(head * group + i % group) * kv->hd;
+        memcpy(f->q + (int64_t)i * f->ld, q, (size_t)kv->hd * sizeof(float));
+        if (rows[i / group].slot > last) last = rows[i / group].slot;
+    }
+    oc_flash_start(f, n);
+    for (int first = 0; first <= last; first += OC_ATTN_KB) {
+        int keys = last + 1 - first < OC_ATTN_KB ? last + 1 - first : OC_ATTN_KB;
+        gather(f, kv, kv->k, rows[0].pages, head, first, keys, f->rows);
+        gather(f, kv, kv->v, rows[0].pages, head, first, keys, f->v);
+        for (int j = 0; j < keys; j += nr) {
+            f->s->transpose(f->rows + (int64_t)j * f->ld, f->ld, keys - j < nr ? keys - j : nr, kv->hd,
+                            f->k + (int64_t)j * kv->hd);
+        }
+        for (int i = 0; i < n; i++) {
+            int see = rows[i / group].slot + 1 - first;
+            f->valid[i] = see < 0 ? 0 : see < keys ? see : keys;
+        }
+        oc_flash_block(f, n);
+    }
+    for (int i = 0; i < n; i++) {
+        oc_flash_finish(f, i, a->y + (sp->row + i / group) * a->ldy + (int64_t)(head * group + i % group) * kv->hd);
+    }
+}
+
+/* score[keys, nr/2] = k[keys, hd] q^T with the few query rows as columns, then its transpose. */
+static void scores_d(struct oc_flash *f, int keys, int n, float *transposed) {
+    int mr = f->s->mr, lanes = f->s->lanes;
+    struct oc_tile t = {.lda = f->ld, .b = f->q, .ldb = lanes, .kk = f->hd, .ldc = lanes, .nv = 1};
+    for (int j = 0; j < keys; j += mr) {
+        t.a = f->rows + (int64_t)j * f->ld;
+        t.c = f->score + (int64_t)j * lanes;
+        t.mr = keys - j < mr ? keys - j : mr;
+        f->s->tile(&t);
+    }
+    for (int h = 0; h < n; h++) {
+        for (int j = 0; j < keys; j++) transposed[h * OC_ATTN_D_KB + j] = f->score[j * lanes + h];
+    }
+}
+
+/* acc[n, hd] += p[n, keys] v[keys, hd]. */
+static void values_d(struct oc_flash *f, int keys, int n, const float *p) {
+    int mr = f->s->mr, nr = f->s->nr;
+    struct oc_tile t = {.lda = OC_ATTN_D_KB, .ldb = f->ld, .kk = keys, .ldc = f->ld, .nv = 2};
+    t.add = true;
+    for (int h = 0; h < n; h += mr) {
+        t.mr = n - h < mr ? n - h : mr;
+        for (int d = 0; d < f->ld; d += nr) {
+            t.a = p + (int64_t)h * OC_ATTN_D_KB;
+            t.b = f->v + d;
+            t.c = f->acc + (int64_t)h * f->ld + d;
+            f->s->tile(&t);
+        }
+    }
+}
+
+/* Role D: query heads h0 .. h0+n-1 of one row; n is at most one vector. f->q holds q^T, [hd, lanes]. */
+static void unit_d(struct oc_flash *f, const struct oc_attn_paged *a, int64_t row, int h0, int n) {
+    const struct oc_kv_layer *kv = &a->kv;
+    const struct oc_kv_row *at = &a->rows[row];
+    int lanes = f->s->lanes, head = h0 / (a->n_heads / kv->n_kv_heads);
+    float *p = f->score + OC_ATTN_D_KB * lanes;
+    memset(f->q, 0, (size_t)(kv->hd * lanes) * sizeof(float));
+    for (int h = 0; h < n; h++) {
+        const float *q = a->q + row * a->ldq + (int64_t)(h0 + h) * kv->hd;
+        for (int d = 0; d < kv->hd; d++) f->q[d * lanes + h] = q[d];
+    }
+    oc_flash_start(f, n);
+    for (int first = 0; first <= at->slot; first += OC_ATTN_D_KB) {
+        int keys = at->slot + 1 - first < OC_ATTN_D_KB ? at->slot + 1 - first : OC_ATTN_D_KB;
+        gather(f, kv, kv->k, at->pages, head, first, keys, f->rows);
+        scores_d(f, keys, n, p);
+        for (int h = 0; h < n; h++) oc_flash_softmax(f, h, p + h * OC_ATTN_D_KB, keys, keys);
+        gather(f, kv, kv->v, at->pages, head, first, keys, f->v);
+        values_d(f, keys, n, p);
+    }
+    for (int h = 0; h < n; h++) oc_flash_finish(f, h, a->y + row * a->ldy + (int64_t)(h0 + h) * kv->hd);
+}
+
+/* The span that starts at `row`: a decode row alone, or prefill rows of one sequence. */
+static struct span next_span(const struct oc_attn_paged *a, int64_t row) {
+    const struct oc_kv_row *r = &a->rows[row];
+    struct span sp = {row, 1, r->role};
+    int most = OC_ATTN_QB / (a->n_heads / a->kv.n_kv_heads);
+    if (r->role == OC_ROLE_D) return sp;
+    while (sp.n < most && row + sp.n < a->m && r[sp.n].pages == r->pages && r[sp.n].role == OC_ROLE_P) sp.n++;
+    return sp;
+}
+
+static void work(void *arg, int thread, int n_threads) {
+    struct job *j = arg;
+    const struct oc_attn_paged *a = j->a;
+    int group = a->n_heads / a->kv.n_kv_heads;
+    struct oc_flash f;
+    struct span sp;
+    (void)n_threads;
+    oc_flash_open(&f, j->s, j->ctx, thread, a->kv.hd, a->scale);
+    long at = 0, mine = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
+    for (int64_t row = 0; row < a->m; row += sp.n) {
+        sp = next_span(a, row);
+        int step = sp.role == OC_ROLE_D ? j->d_heads : group;
+        for (int head = 0; head < a->kv.n_kv_heads; head++) {
+            for (int h = 0; h < group; h += step, at++) {
+                if (at != mine) continue;
+                if (sp.role == OC_ROLE_D) {
+                    unit_d(&f, a, row, head * group + h, group - h < step ? group - h : step);
+                } else {
+                    unit_p(&f, a, &sp, head);
+                }
+                mine = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
+            }
+        }
+    }
+}
+
+void oc_tiled_attn_paged(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_attn_paged *a) {
+    struct job j = {.s = s, .ctx = ctx, .a = a};
+    int group = a->n_heads / a->kv.n_kv_heads, n_threads = oc_pool_n_threads(ctx->pool);
+    OC_ASSERT(a->n_heads % a->kv.n_kv_heads == 0 && group <= OC_ATTN_QB);
+    /* Few rows and many threads: share a KV head's queries out, reading its keys more than once (from cache). */
+    j.d_heads = group < s->lanes ? group : s->lanes;
+    while (j.d_heads > 2 && a->m * a->kv.n_kv_heads * ((group + j.d_heads - 1) / j.d_heads) < n_threads) {
+        j.d_heads = (j.d_heads + 1) / 2;
+    }
+    oc_pool_run(ctx->pool, work, &j);
+}

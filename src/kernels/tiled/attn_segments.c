@@ -1,0 +1,67 @@
+/* Bidirectional attention inside segments: units of (segment, block of query rows, head). */
+#include "kernels/tiled/flash.h"
+
+struct job {
+    const struct oc_simd *s;
+    const struct oc_kctx *ctx;
+    const struct oc_attn_segments *a;
+    long next;
+};
+
+static void load_queries(struct oc_flash *f, const struct oc_attn_segments *a, int64_t row, int n, int h) {
+    for (int i = 0; i < n; i++) {
+        memcpy(f->q + (int64_t)i * f->ld, a->q + (row + i) * a->ldq + (int64_t)h * a->hd,
+               (size_t)a->hd * sizeof(float));
+    }
+}
+
+static void load_keys(struct oc_flash *f, const struct oc_attn_segments *a, int64_t row, int n, int h) {
+    int nr = f->s->nr;
+    int64_t at = (int64_t)h * a->hd;
+    for (int j = 0; j < n; j += nr) {
+        f->s->transpose(a->k + (row + j) * a->ldk + at, a->ldk, n - j < nr ? n - j : nr, a->hd,
+                        f->k + (int64_t)j * a->hd);
+    }
+    for (int j = 0; j < n; j++) {
+        memcpy(f->v + (int64_t)j * f->ld, a->v + (row + j) * a->ldv + at, (size_t)a->hd * sizeof(float));
+    }
+}
+
+/* Query rows q0 .. q0+n-1 of segment s, head h. */
+static void unit(struct oc_flash *f, const struct oc_attn_segments *a, int s, int64_t q0, int n, int h) {
+    load_queries(f, a, q0, n, h);
+    oc_flash_start(f, n);
+    for (int64_t j = a->seg[s]; j < a->seg[s + 1]; j += OC_ATTN_KB) {
+        int keys = (int)(a->seg[s + 1] - j < OC_ATTN_KB ? a->seg[s + 1] - j : OC_ATTN_KB);
+        load_keys(f, a, j, keys, h);
+        for (int i = 0; i < n; i++) f->valid[i] = keys;
+        oc_flash_block(f, n);
+    }
+    for (int i = 0; i < n; i++) oc_flash_finish(f, i, a->y + (q0 + i) * a->ldy + (int64_t)h * a->hd);
+}
+
+/* Every thread walks the same list of units and does those whose turn it drew. */
+static void work(void *arg, int thread, int n_threads) {
+    struct job *j = arg;
+    const struct oc_attn_segments *a = j->a;
+    struct oc_flash f;
+    (void)n_threads;
+    oc_flash_open(&f, j->s, j->ctx, thread, a->hd, a->scale);
+    long at = 0, mine = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
+    for (int s = 0; s < a->n_segs; s++) {
+        for (int64_t q0 = a->seg[s]; q0 < a->seg[s + 1]; q0 += OC_ATTN_QB) {
+            int n = (int)(a->seg[s + 1] - q0 < OC_ATTN_QB ? a->seg[s + 1] - q0 : OC_ATTN_QB);
+            for (int h = 0; h < a->n_heads; h++, at++) {
+                if (at != mine) continue;
+                unit(&f, a, s, q0, n, h);
+                mine = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
+            }
+        }
+    }
+}
+
+void oc_tiled_attn_segments(const struct oc_simd *s, const struct oc_kctx *ctx,
+                            const struct oc_attn_segments *a) {
+    struct job j = {.s = s, .ctx = ctx, .a = a};
+    oc_pool_run(ctx->pool, work, &j);
+}

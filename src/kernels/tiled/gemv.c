@@ -1,0 +1,103 @@
+/* Role D: each thread reads its own run of weight rows once and dots them with all rows of x. */
+#include "kernels/tiled/tiled.h"
+
+struct job {
+    const struct oc_simd *s;
+    const struct oc_multi_linear *a;
+    struct oc_dot_x x[3]; /* per weight; weights of one format share the memory */
+    int64_t m0, m;        /* the slice of rows */
+    int64_t nb;           /* columns of a unit */
+    int64_t n_units[3];
+};
+
+/* Floats of a prepared row: k padded for the widest vectors, and the sums of the smallest groups. */
+static int64_t row_floats(int64_t k) {
+    return (int64_t)oc_round_up((size_t)k, 128) + 16;
+}
+
+static int64_t sum_floats(int64_t k) {
+    return (int64_t)oc_round_up((size_t)k / 32 + 1, 16);
+}
+
+size_t oc_tiled_gemv_bytes(int64_t m, int64_t k) {
+    return 3 * sizeof(float) * (size_t)(m * (row_floats(k) + sum_floats(k)));
+}
+
+/* Fills job.x: one prepared copy of x for each format among the weights. */
+struct prepare_job {
+    struct job *j;
+    int n_formats;
+    int first[3]; /* a weight of each format */
+    float *x[3], *sums[3];
+};
+
+static void prepare_rows(void *arg, int thread, int n_threads) {
+    const struct prepare_job *p = arg;
+    const struct job *j = p->j;
+    long lo, hi;
+    oc_pool_split((long)j->m, 1, thread, n_threads, &lo, &hi);
+    for (int f = 0; f < p->n_formats; f++) {
+        const struct oc_weight *w = j->a->w[p->first[f]];
+        int64_t ldx = row_floats(w->k), lds = sum_floats(w->k);
+        for (int64_t i = lo; i < hi; i++) {
+            oc_tiled_dot_prepare(w, j->s->lanes, j->a->x + (j->m0 + i) * j->a->ldx, p->x[f] + i * ldx, ldx,
+                                 p->sums[f] + i * lds, lds);
+        }
+    }
+}
+
+static void prepare(struct job *j, const struct oc_kctx *ctx) {
+    struct prepare_job p = {.j = j};
+    float *at = (float *)(void *)ctx->scratch;
+    for (int i = 0; i < j->a->n_w; i++) {
+        const struct oc_weight *w = j->a->w[i];
+        int f = 0;
+        while (f < p.n_formats && (j->a->w[p.first[f]]->bits != w->bits || j->a->w[p.first[f]]->group != w->group))
+            f++;
+        if (f == p.n_formats) {
+            p.first[f] = i;
+            p.x[f] = at;
+            p.sums[f] = at + j->m * row_floats(w->k);
+            at = p.sums[f] + j->m * sum_floats(w->k);
+            p.n_formats++;
+        }
+        j->x[i] = (struct oc_dot_x){p.x[f], row_floats(w->k), p.sums[f], sum_floats(w->k)};
+    }
+    oc_run_sized(ctx, j->m * j->a->w[0]->k, prepare_rows, &p);
+}
+
+/* Columns n0 .. n0+n-1 of output `which`. */
+static void unit(const struct job *j, int which, int64_t n0, int n) {
+    float out[OC_D_SLICE * OC_D_NB], up[OC_D_SLICE * OC_D_NB];
+    const struct oc_multi_linear *a = j->a;
+    j->s->dot(a->w[which], n0, n, &j->x[which], (int)j->m, out, OC_D_NB);
+    if (a->glu) j->s->dot(a->w[1], n0, n, &j->x[1], (int)j->m, up, OC_D_NB);
+    for (int64_t i = 0; i < j->m; i++) {
+        oc_tiled_store_row(j->s, a, which, j->m0 + i, n0, n, out + i * OC_D_NB, up + i * OC_D_NB);
+    }
+}
+
+static void work(void *arg, int thread, int n_threads) {
+    const struct job *j = arg;
+    long lo, hi;
+    oc_pool_split((long)(j->n_units[0] + j->n_units[1] + j->n_units[2]), 1, thread, n_threads, &lo, &hi);
+    for (int64_t u = lo; u < hi; u++) {
+        int which = 0;
+        int64_t at = u;
+        while (at >= j->n_units[which]) at -= j->n_units[which++];
+        int64_t n0 = at * j->nb, left = j->a->w[which]->n - n0;
+        unit(j, which, n0, (int)(left < j->nb ? left : j->nb));
+    }
+}
+
+void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
+    int n_outputs = a->glu ? 1 : a->n_w;
+    struct job j = {.s = s, .a = a, .nb = OC_D_NB};
+    for (int i = 0; i < n_outputs; i++) j.n_units[i] = (a->w[i]->n + j.nb - 1) / j.nb;
+    for (j.m0 = 0; j.m0 < a->m; j.m0 += OC_D_SLICE) {
+        j.m = a->m - j.m0 < OC_D_SLICE ? a->m - j.m0 : OC_D_SLICE;
+        OC_ASSERT(oc_tiled_gemv_bytes(j.m, a->w[0]->k) <= ctx->scratch_bytes);
+        prepare(&j, ctx);
+        oc_pool_run(ctx->pool, work, &j);
+    }
+}

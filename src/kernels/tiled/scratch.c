@@ -1,0 +1,10 @@
+/* How much scratch the tiled drivers need. */
+#include "kernels/tiled/tiled.h"
+
+size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_threads) {
+    size_t gemm = oc_tiled_gemm_thread_bytes() * (size_t)n_threads;
+    size_t attn = oc_tiled_attn_thread_bytes(max_hd) * (size_t)n_threads;
+    size_t gemv = oc_tiled_gemv_bytes(max_m < OC_D_SLICE ? max_m : OC_D_SLICE, max_k);
+    size_t most = gemm > attn ? gemm : attn;
+    return most > gemv ? most : gemv;
+}

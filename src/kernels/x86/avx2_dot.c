@@ -1,0 +1,221 @@
+/* Role D: weight rows straight from the mapping, dotted with a few rows of x.
+ *
+ * 8 quantised weights cost an AND, a conversion and, per row of x, an FMA: the place of q inside its word is undone
+ * by x's factors (struct oc_dot_x), so q stays exact. A group's sum is scaled once; zero_bias meets the group sums
+ * of x eight groups at a time. Rows of W are taken four at a time so that x is loaded once for them, and rows of x
+ * up to four at a time so that a weight is unpacked once for them: neither changes any sum's order. */
+#include "kernels/x86/avx2.h"
+
+enum format { Q4, Q8, PLAIN_F32, PLAIN_F16, PLAIN_BF16 };
+
+#define MAX_R 4
+#define MAX_M 4
+
+/* The part of a call that one block of rows works on. */
+struct task {
+    const struct oc_weight *w;
+    const struct oc_dot_x *x;
+    int64_t row; /* first row of w */
+    int i;       /* first row of x */
+    float *out;  /* of (row, i) */
+    int64_t ldo;
+};
+
+static inline float sum8(__m256 v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+static inline __attribute__((always_inline)) void store(const struct task *t, __m256 acc[MAX_R][MAX_M],
+                                                        const int R, const int M) {
+    for (int r = 0; r < R; r++) {
+        for (int m = 0; m < M; m++) t->out[m * t->ldo + r] = sum8(acc[r][m]);
+    }
+}
+
+/* Scales or zero biases of n groups from `at` on. */
+static inline __m256 load_groups(const uint8_t *p, enum oc_dtype dtype, int64_t at, int n) {
+    p += (size_t)at * (dtype == OC_F32 ? 4 : 2);
+    return n == 8 ? oc_avx2_load_float(p, dtype) : oc_avx2_load_float_tail(p, dtype, n);
+}
+
+/* Weight j of each word, times 2^(bits*j) unless j is the last. */
+static inline __attribute__((always_inline)) __m256 unpack(__m256i words, const int bits, const int j) {
+    const int last = 32 / bits - 1;
+    const int mask = bits == 4 ? 15 : 255;
+    __m256i q = j == last ? _mm256_srli_epi32(words, 32 - bits)
+                          : _mm256_and_si256(words, _mm256_set1_epi32(mask << (bits * j)));
+    return _mm256_cvtepi32_ps(q);
+}
+
+/* One vector of words of each row: sums[r][m] = its product with x. */
+static inline __attribute__((always_inline)) void chunk(const __m256i words[MAX_R], const float *x, int64_t ldx,
+                                                        __m256 sums[MAX_R][MAX_M], const int R, const int M,
+                                                        const int bits) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 32 / bits; j++) {
+        __m256 q[MAX_R];
+        for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, j);
+        for (int m = 0; m < M; m++) {
+            __m256 xv = _mm256_loadu_ps(x + m * ldx + 8 * j);
+            for (int r = 0; r < R; r++) {
+                sums[r][m] = j == 0 ? _mm256_mul_ps(q[r], xv) : _mm256_fmadd_ps(q[r], xv, sums[r][m]);
+            }
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void quantised(const struct task *t, const int R, const int M,
+                                                            const int bits) {
+    const struct oc_weight *w = t->w;
+    const int wide = 8 * 32 / bits; /* weights of a vector */
+    const int64_t n_groups = w->k / w->group, ldx = t->x->ldx;
+    const size_t row_bytes = oc_weight_row_bytes(w);
+    const uint8_t *p = w->w + (size_t)t->row * row_bytes;
+    const float *x = t->x->x + t->i * ldx, *sums_x = t->x->sums + t->i * t->x->lds;
+    const __m128i log2_group = _mm_cvtsi32_si128(__builtin_ctz(w->group));
+    const __m256i lane_weight = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                                                   _mm256_set1_epi32(32 / bits));
+    __m256 acc[MAX_R][MAX_M];
+    for (int r = 0; r < R; r++) {
+        for (int m = 0; m < M; m++) acc[r][m] = _mm256_setzero_ps();
+    }
+    for (int64_t g = 0; g < n_groups; g += 8) {
+        int n = n_groups - g < 8 ? (int)(n_groups - g) : 8;
+        __m256 scales[MAX_R];
+        for (int r = 0; r < R; r++) {
+            scales[r] = load_groups(w->scales, w->dtype, (t->row + r) * n_groups + g, n);
+            __m256 zero = load_groups(w->zero_biases, w->dtype, (t->row + r) * n_groups + g, n);
+            for (int m = 0; m < M; m++) {
+                acc[r][m] = _mm256_fmadd_ps(zero, _mm256_loadu_ps(sums_x + m * t->x->lds + g), acc[r][m]);
+            }
+        }
+        int64_t k0 = g * w->group, k1 = k0 + (int64_t)n * w->group;
+        for (int64_t k = k0; k < k1; k += wide) {
+            __m256i words[MAX_R];
+            __m256 sums[MAX_R][MAX_M];
+            const uint8_t *at = p + (size_t)k * bits / 8;
+            for (int r = 0; r < R; r++, at += row_bytes) {
+                if (k1 - k >= wide) {
+                    words[r] = oc_avx2_load(at);
+                } else {
+                    __m256i mask = oc_avx2_mask((int)(k1 - k) * bits / 32);
+                    words[r] = _mm256_maskload_epi32((const int *)(const void *)at, mask);
+                }
+                _mm_prefetch((const char *)at + R * row_bytes, _MM_HINT_T0);
+            }
+            chunk(words, x + k, ldx, sums, R, M, bits);
+            __m256i group_of_lane =
+                _mm256_srl_epi32(_mm256_add_epi32(lane_weight, _mm256_set1_epi32((int)(k - k0))), log2_group);
+            for (int r = 0; r < R; r++) {
+                __m256 s = _mm256_permutevar8x32_ps(scales[r], group_of_lane);
+                for (int m = 0; m < M; m++) acc[r][m] = _mm256_fmadd_ps(s, sums[r][m], acc[r][m]);
+            }
+        }
+    }
+    store(t, acc, R, M);
+}
+
+static inline __attribute__((always_inline)) void plain(const struct task *t, const int R, const int M,
+                                                        const enum oc_dtype dtype) {
+    const int64_t k_all = t->w->k, ldx = t->x->ldx;
+    const size_t bytes = dtype == OC_F32 ? 4 : 2, row_bytes = (size_t)k_all * bytes;
+    const uint8_t *p = t->w->w + (size_t)t->row * row_bytes;
+    const float *x = t->x->x + t->i * ldx;
+    __m256 acc[MAX_R][MAX_M];
+    for (int r = 0; r < R; r++) {
+        for (int m = 0; m < M; m++) acc[r][m] = _mm256_setzero_ps();
+    }
+    for (int64_t k = 0; k < k_all; k += 8) {
+        __m256 wv[MAX_R];
+        const uint8_t *at = p + (size_t)k * bytes;
+        for (int r = 0; r < R; r++, at += row_bytes) {
+            wv[r] = k_all - k >= 8 ? oc_avx2_load_float(at, dtype)
+                                   : oc_avx2_load_float_tail(at, dtype, (int)(k_all - k));
+            _mm_prefetch((const char *)at + R * row_bytes, _MM_HINT_T0);
+        }
+        for (int m = 0; m < M; m++) {
+            __m256 xv = _mm256_loadu_ps(x + m * ldx + k);
+            for (int r = 0; r < R; r++) acc[r][m] = _mm256_fmadd_ps(wv[r], xv, acc[r][m]);
+        }
+    }
+    store(t, acc, R, M);
+}
+
+static inline __attribute__((always_inline)) void block(const struct task *t, const int R, const int M,
+                                                        const enum format f) {
+    if (f == Q4) quantised(t, R, M, 4);
+    if (f == Q8) quantised(t, R, M, 8);
+    if (f == PLAIN_F32) plain(t, R, M, OC_F32);
+    if (f == PLAIN_F16) plain(t, R, M, OC_F16);
+    if (f == PLAIN_BF16) plain(t, R, M, OC_BF16);
+}
+
+/* R4 rows of w (4 or fewer) against all m rows of x: blocks of 4, 2 and 1 rows of x. */
+static inline __attribute__((always_inline)) void rows(struct task t, int n, int m, const enum format f) {
+    const int64_t row = t.row;
+    float *out = t.out;
+    while (m > 0) {
+        int step = m >= 4 ? 4 : m >= 2 ? 2 : 1;
+        for (int r = 0; r < n;) {
+            t.row = row + r;
+            t.out = out + r;
+            if (step == 1 && n - r >= 4) {
+                block(&t, 4, 1, f);
+                r += 4;
+            } else if (step > 1 && n - r >= 2) {
+                if (step == 4) block(&t, 2, 4, f);
+                if (step == 2) block(&t, 2, 2, f);
+                r += 2;
+            } else {
+                if (step == 4) block(&t, 1, 4, f);
+                if (step == 2) block(&t, 1, 2, f);
+                if (step == 1) block(&t, 1, 1, f);
+                r += 1;
+            }
+        }
+        t.i += step;
+        out += step * t.ldo;
+        m -= step;
+    }
+}
+
+static void rows_q4(struct task t, int n, int m) {
+    rows(t, n, m, Q4);
+}
+
+static void rows_q8(struct task t, int n, int m) {
+    rows(t, n, m, Q8);
+}
+
+static void rows_f32(struct task t, int n, int m) {
+    rows(t, n, m, PLAIN_F32);
+}
+
+static void rows_f16(struct task t, int n, int m) {
+    rows(t, n, m, PLAIN_F16);
+}
+
+static void rows_bf16(struct task t, int n, int m) {
+    rows(t, n, m, PLAIN_BF16);
+}
+
+void oc_avx2_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
+                 int64_t ldo) {
+    for (int r = 0; r < n; r += 4) {
+        struct task t = {.w = w, .x = x, .row = n0 + r, .out = out + r, .ldo = ldo};
+        int some = n - r < 4 ? n - r : 4;
+        if (w->bits == 4) {
+            rows_q4(t, some, m);
+        } else if (w->bits == 8) {
+            rows_q8(t, some, m);
+        } else if (w->dtype == OC_F32) {
+            rows_f32(t, some, m);
+        } else if (w->dtype == OC_F16) {
+            rows_f16(t, some, m);
+        } else {
+            rows_bf16(t, some, m);
+        }
+    }
+}
