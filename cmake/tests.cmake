@@ -52,3 +52,10 @@ if(Python3_FOUND AND TARGET ocellus AND NOT OC_FUZZ)
     set_tests_properties(e2e.${name} PROPERTIES ENVIRONMENT "OCELLUS_BIN=$<TARGET_FILE:ocellus>")
   endforeach()
 endif()
+
+# The rules of the house: who includes whom, sizes, state, banned calls.
+if(NOT OC_FUZZ)
+  foreach(check includes limits)
+    add_test(NAME house.${check} COMMAND python3 ${CMAKE_SOURCE_DIR}/tools/check_${check}.py)
+  endforeach()
+endif()
