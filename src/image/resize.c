@@ -1,0 +1,250 @@
+#include "image/resize.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+
+enum { PRECISION_BITS = 22 };
+
+/* Vectors of the compiler: SSE4.1 on x86-64-v2, NEON on aarch64, plain code elsewhere. */
+typedef uint8_t u8x4 __attribute__((vector_size(4)));
+typedef int32_t i32x4 __attribute__((vector_size(16)));
+
+/* ---- Weights ------------------------------------------------------------------------------------------------ */
+
+/* For output i: weights[i * n_taps .. + count[i]] applies to inputs from first[i] on. */
+struct weights {
+    int n_out, n_taps;
+    int *first, *count;
+    int32_t *weights;
+};
+
+static double bilinear(double x) {
+    x = fabs(x);
+    return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+/* Cubic convolution with a = -0.5 (Keys 1981). */
+static double bicubic(double x) {
+    const double a = -0.5;
+    x = fabs(x);
+    if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
+    if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * a;
+    return 0.0;
+}
+
+static double sinc(double x) {
+    if (x == 0.0) return 1.0;
+    x = x * M_PI;
+    return sin(x) / x;
+}
+
+static double lanczos3(double x) {
+    return -3.0 <= x && x < 3.0 ? sinc(x) * sinc(x / 3) : 0.0;
+}
+
+struct filter {
+    double (*at)(double x);
+    double support;
+};
+
+static struct filter filter_of(enum oc_resample r) {
+    if (r == OC_RESAMPLE_LANCZOS) return (struct filter){lanczos3, 3.0};
+    if (r == OC_RESAMPLE_BILINEAR) return (struct filter){bilinear, 1.0};
+    OC_ASSERT(r == OC_RESAMPLE_BICUBIC);
+    return (struct filter){bicubic, 2.0};
+}
+
+static void weights_free(struct weights *w) {
+    free(w->first);
+    free(w->count);
+    free(w->weights);
+    memset(w, 0, sizeof *w);
+}
+
+/* The weights of one output in double, normalised to sum 1, then fixed point rounded away from zero. */
+static void weights_fill(struct weights *w, int i, int n_in, double scale, struct filter f, double *tmp) {
+    const double filter_scale = scale < 1.0 ? 1.0 : scale, support = f.support * filter_scale;
+    const double centre = (i + 0.5) * scale, inverse = 1.0 / filter_scale;
+    int first = (int)(centre - support + 0.5), end = (int)(centre + support + 0.5);
+    double sum = 0.0;
+    if (first < 0) first = 0;
+    if (end > n_in) end = n_in;
+    w->first[i] = first;
+    w->count[i] = end - first;
+    for (int x = 0; x < end - first; x++) sum += tmp[x] = f.at((x + first - centre + 0.5) * inverse);
+    int32_t *out = w->weights + (size_t)i * (size_t)w->n_taps;
+    for (int x = 0; x < end - first; x++) {
+        const double v = (sum != 0.0 ? tmp[x] / sum : tmp[x]) * (1 << PRECISION_BITS);
+        out[x] = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
+    }
+}
+
+/* False when out of memory; nothing is then left allocated. */
+static bool weights_init(struct weights *w, int n_in, int n_out, struct filter f) {
+    const double scale = (double)n_in / n_out;
+    const double support = f.support * (scale < 1.0 ? 1.0 : scale);
+    w->n_out = n_out;
+    w->n_taps = (int)ceil(support) * 2 + 1;
+    w->first = malloc((size_t)n_out * sizeof *w->first);
+    w->count = malloc((size_t)n_out * sizeof *w->count);
+    w->weights = calloc((size_t)n_out * (size_t)w->n_taps, sizeof *w->weights);
+    double *tmp = malloc((size_t)w->n_taps * sizeof *tmp);
+    const bool ok = w->first && w->count && w->weights && tmp;
+    for (int i = 0; ok && i < n_out; i++) weights_fill(w, i, n_in, scale, f, tmp);
+    free(tmp);
+    if (!ok) weights_free(w);
+    return ok;
+}
+
+/* ---- Passes ------------------------------------------------------------------------------------------------- */
+
+static inline uint8_t clip8(int32_t v) {
+    v >>= PRECISION_BITS;
+    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+}
+
+/* One row to w->n_out pixels. `in` must be readable one byte past its last pixel: four bytes are loaded at a time
+ * and the fourth lane is thrown away. */
+static void row_resample(const uint8_t *in, const struct weights *w, uint8_t *out) {
+    for (int i = 0; i < w->n_out; i++, out += 3) {
+        const uint8_t *p = in + 3 * (size_t)w->first[i];
+        const int32_t *k = w->weights + (size_t)i * (size_t)w->n_taps;
+        const int n = w->count[i];
+        i32x4 sum = {1 << (PRECISION_BITS - 1), 1 << (PRECISION_BITS - 1), 1 << (PRECISION_BITS - 1), 0};
+        for (int x = 0; x < n; x++, p += 3) {
+            u8x4 pixel;
+            memcpy(&pixel, p, sizeof pixel);
+            sum += __builtin_convertvector(pixel, i32x4) * k[x];
+        }
+        out[0] = clip8(sum[0]);
+        out[1] = clip8(sum[1]);
+        out[2] = clip8(sum[2]);
+    }
+}
+
+/* in: rows of n_in pixels, n_rows of them, from row `first_row` of the picture on. */
+static bool resample_rows(const struct oc_image *in, int first_row, int n_rows, const struct weights *w,
+                          uint8_t *out) {
+    const size_t in_bytes = (size_t)in->width * 3, out_bytes = (size_t)w->n_out * 3;
+    for (int y = 0; y < n_rows; y++) {
+        const uint8_t *row = in->rgb + (size_t)(first_row + y) * in_bytes;
+        if (first_row + y < in->height - 1) {
+            row_resample(row, w, out + (size_t)y * out_bytes);
+            continue;
+        }
+        uint8_t *padded = malloc(in_bytes + 1); /* the last row has no byte behind it */
+        if (!padded) return false;
+        memcpy(padded, row, in_bytes);
+        padded[in_bytes] = 0;
+        row_resample(padded, w, out + (size_t)y * out_bytes);
+        free(padded);
+    }
+    return true;
+}
+
+static inline i32x4 clip_lanes(i32x4 v) {
+    v >>= PRECISION_BITS;
+    v &= v > 0;
+    const i32x4 over = v > 255;
+    return (v & ~over) | (over & 255);
+}
+
+/* 16 bytes of one output row from n rows of input, `stride` bytes apart. */
+static inline void column_block(const uint8_t *in, size_t stride, const int32_t *k, int n, uint8_t *out) {
+    const i32x4 half = (i32x4){0} + (1 << (PRECISION_BITS - 1));
+    i32x4 sum[4] = {half, half, half, half};
+    for (int y = 0; y < n; y++, in += stride) {
+        u8x4 v[4];
+        memcpy(v, in, sizeof v);
+        sum[0] += __builtin_convertvector(v[0], i32x4) * k[y];
+        sum[1] += __builtin_convertvector(v[1], i32x4) * k[y];
+        sum[2] += __builtin_convertvector(v[2], i32x4) * k[y];
+        sum[3] += __builtin_convertvector(v[3], i32x4) * k[y];
+    }
+    u8x4 bytes[4];
+    for (int i = 0; i < 4; i++) bytes[i] = __builtin_convertvector(clip_lanes(sum[i]), u8x4);
+    memcpy(out, bytes, sizeof bytes);
+}
+
+/* in: rows of row_bytes bytes, the first of them being row `first_row` of what the weights count from. */
+static void resample_columns(const uint8_t *in, size_t row_bytes, int first_row, const struct weights *w,
+                             uint8_t *out) {
+    for (int y = 0; y < w->n_out; y++, out += row_bytes) {
+        const uint8_t *rows = in + (size_t)(w->first[y] - first_row) * row_bytes;
+        const int32_t *k = w->weights + (size_t)y * (size_t)w->n_taps;
+        const int n = w->count[y];
+        size_t x = 0;
+        for (; x + 16 <= row_bytes; x += 16) column_block(rows + x, row_bytes, k, n, out + x);
+        for (; x < row_bytes; x++) {
+            int32_t sum = 1 << (PRECISION_BITS - 1);
+            for (int i = 0; i < n; i++) sum += rows[(size_t)i * row_bytes + x] * k[i];
+            out[x] = clip8(sum);
+        }
+    }
+}
+
+/* ---- Whole pictures ----------------------------------------------------------------------------------------- */
+
+/* Pillow adds the step up in double rather than multiply, which decides between neighbours now and then. */
+static void nearest(const struct oc_image *in, struct oc_image *out) {
+    const double step_x = (double)in->width / out->width, step_y = (double)in->height / out->height;
+    double at_y = step_y * 0.5;
+    uint8_t *q = out->rgb;
+    for (int y = 0; y < out->height; y++, at_y += step_y) {
+        const int in_y = (int)at_y < in->height ? (int)at_y : in->height - 1;
+        const uint8_t *row = in->rgb + (size_t)in_y * (size_t)in->width * 3;
+        double at_x = step_x * 0.5;
+        for (int x = 0; x < out->width; x++, q += 3, at_x += step_x) {
+            const int in_x = (int)at_x < in->width ? (int)at_x : in->width - 1;
+            memcpy(q, row + (size_t)in_x * 3, 3);
+        }
+    }
+}
+
+static bool two_passes(const struct oc_image *in, struct filter f, struct oc_image *out) {
+    struct weights wx = {0}, wy = {0};
+    const uint8_t *rows = in->rgb;
+    uint8_t *tmp = NULL;
+    int first_row = 0;
+    bool ok = false;
+    if (in->height != out->height && !weights_init(&wy, in->height, out->height, f)) goto out;
+    if (in->width != out->width) {
+        int n_rows = in->height;
+        if (!weights_init(&wx, in->width, out->width, f)) goto out;
+        if (wy.n_out) {
+            first_row = wy.first[0];
+            n_rows = wy.first[wy.n_out - 1] + wy.count[wy.n_out - 1] - first_row;
+            tmp = malloc((size_t)n_rows * (size_t)out->width * 3);
+            if (!tmp) goto out;
+        }
+        if (!resample_rows(in, first_row, n_rows, &wx, tmp ? tmp : out->rgb)) goto out;
+        rows = tmp;
+    }
+    if (wy.n_out) resample_columns(rows, (size_t)out->width * 3, first_row, &wy, out->rgb);
+    ok = true;
+out:
+    free(tmp);
+    weights_free(&wx);
+    weights_free(&wy);
+    return ok;
+}
+
+enum oc_err oc_image_resize(const struct oc_image *in, int width, int height, enum oc_resample filter,
+                            struct oc_image *out, struct oc_errinfo *ei) {
+    memset(out, 0, sizeof *out);
+    if (width < 1 || height < 1 || width > OC_LIMIT_IMAGE_SIDE_PX || height > OC_LIMIT_IMAGE_SIDE_PX ||
+        (uint64_t)width * (uint64_t)height > OC_LIMIT_IMAGE_PIXELS)
+        return oc_fail(ei, OC_ERR_LIMIT, "a picture cannot be resized to %d x %d pixels", width, height);
+    const size_t n_bytes = (size_t)width * (size_t)height * 3;
+    *out = (struct oc_image){width, height, malloc(n_bytes)};
+    bool ok = out->rgb != NULL;
+    if (ok && in->width == width && in->height == height) memcpy(out->rgb, in->rgb, n_bytes);
+    else if (ok && filter == OC_RESAMPLE_NEAREST) nearest(in, out);
+    else if (ok) ok = two_passes(in, filter_of(filter), out);
+    if (ok) return OC_OK;
+    oc_image_free(out);
+    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for resizing a picture to %d x %d pixels", width, height);
+}
