@@ -1,0 +1,279 @@
+/* check_kernels --bench: GB/s and TFLOP/s of the shapes of Qwen2.5-VL 3B, beside the limits of this machine. */
+#include "bench.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+void report(const struct bench *b, const char *name, double seconds, double bytes, double flops) {
+    double gb = bytes / seconds * 1e-9, tf = flops / seconds * 1e-12;
+    printf("%-7s %-42s %10.1f us %7.2f GB/s %4.0f%%  %7.3f TFLOP/s %4.0f%%\n", b->ops.isa, name, seconds * 1e6, gb,
+           100 * gb / b->peaks.read_gb_s, tf, 100 * tf / b->peaks.fma_tflop_s);
+    fflush(stdout);
+}
+
+/* Bytes from the pile, in turn, so that a weight is not in the cache when its turn comes. */
+static const uint8_t *from_pile(struct bench *b, size_t bytes) {
+    OC_ASSERT(bytes + 64 <= b->pile_bytes);
+    if (b->pile_at + bytes + 64 > b->pile_bytes) b->pile_at = 0;
+    const uint8_t *p = b->pile + b->pile_at + 3; /* odd, as in a real checkpoint */
+    b->pile_at = (b->pile_at + bytes + 63) / 64 * 64;
+    return p;
+}
+
+static struct oc_weight weight_of(struct bench *b, enum wformat f, int64_t n, int64_t k) {
+    struct oc_weight w = {.n = n, .k = k, .dtype = f == W_F32 ? OC_F32 : f == W_F16 ? OC_F16 : OC_BF16};
+    w.bits = f == W_Q4 ? 4 : f == W_Q8 ? 8 : 0;
+    w.group = w.bits ? 64 : 0;
+    w.w = from_pile(b, (size_t)n * oc_weight_row_bytes(&w));
+    if (w.bits) {
+        w.scales = from_pile(b, (size_t)(n * k / 64) * 2);
+        w.zero_biases = from_pile(b, (size_t)(n * k / 64) * 2);
+    }
+    return w;
+}
+
+static double weight_bytes(const struct oc_weight *w) {
+    return (double)w->n * (double)oc_weight_row_bytes(w) + (w->bits ? (double)(w->n * w->k / 64 * 4) : 0);
+}
+
+static float *floats(struct bench *b, int64_t n) {
+    float *p = aligned_alloc(64, oc_round_up((size_t)n * sizeof(float), 64));
+    OC_ASSERT(p);
+    for (int64_t i = 0; i < n; i++) p[i] = rnd_float(&b->rng);
+    return p;
+}
+
+/* Turns of one measurement: at least three, then until the time is up. */
+struct watch {
+    double budget_s;
+    bool cpu_time;
+    double begin, start, best;
+    int turns;
+};
+
+static struct watch watch_new(const struct bench *b, double budget_s) {
+    return (struct watch){.budget_s = budget_s, .cpu_time = oc_pool_n_threads(b->ctx.pool) == 1};
+}
+
+
+static bool watch_again(struct watch *w) {
+    double t = now_s(w->cpu_time);
+    if (w->turns > 0) w->best = w->turns == 1 ? t - w->start : fmin(w->best, t - w->start);
+    if (w->turns == 0) w->begin = t;
+    if (w->turns >= 3 && (t - w->begin > w->budget_s || w->turns >= 400)) return false;
+    w->turns++;
+    w->start = now_s(w->cpu_time);
+    return true;
+}
+
+static void bench_linear(struct bench *b, enum oc_role role, enum wformat f, int64_t m, int64_t n, int64_t k) {
+    float *x = floats(b, m * k), *y = floats(b, m * n);
+    struct oc_weight w = weight_of(b, f, n, k);
+    struct oc_linear a = {role, m, x, k, &w, y, n, OC_ACT_NONE, false};
+    char name[80];
+    struct watch t = watch_new(b, 0.25);
+    while (watch_again(&t)) {
+        w = weight_of(b, f, n, k);
+        b->ops.linear(&b->ctx, &a);
+    }
+    snprintf(name, sizeof name, "linear %s %s m %d [%d x %d]", role == OC_ROLE_D ? "D" : "P", wformat_name(f), (int)m,
+             (int)n, (int)k);
+    report(b, name, t.best, weight_bytes(&w), 2.0 * (double)(m * n * k));
+    free(x), free(y);
+}
+
+static void bench_glu(struct bench *b, enum oc_role role, enum wformat f, int64_t m, int64_t n, int64_t k) {
+    float *x = floats(b, m * k), *y = floats(b, m * n);
+    char name[80];
+    struct watch t = watch_new(b, 0.25);
+    struct oc_weight gate, up;
+    while (watch_again(&t)) {
+        gate = weight_of(b, f, n, k), up = weight_of(b, f, n, k);
+        struct oc_linear_glu a = {role, m, x, k, &gate, &up, y, n, OC_ACT_SILU};
+        b->ops.linear_glu(&b->ctx, &a);
+    }
+    snprintf(name, sizeof name, "linear_glu %s %s m %d [2 x %d x %d]", role == OC_ROLE_D ? "D" : "P", wformat_name(f),
+             (int)m, (int)n, (int)k);
+    report(b, name, t.best, weight_bytes(&gate) + weight_bytes(&up), 4.0 * (double)(m * n * k));
+    free(x), free(y);
+}
+
+/* All linears of one decode step of the 3B in MLX 4-bit, m streams: 36 layers and the head, never twice the same
+ * bytes in a row. */
+static void bench_token(struct bench *b, int64_t m) {
+    enum { DIM = 2048, KV = 256, INTER = 11008, LAYERS = 36, VOCAB = 151936 };
+    float *x = floats(b, m * INTER), *h = floats(b, m * INTER), *q = floats(b, m * DIM), *kv = floats(b, m * 2 * KV);
+    float *logits = floats(b, m * VOCAB);
+    double bytes = 0, params = 0;
+    struct watch t = watch_new(b, 0.25);
+    while (watch_again(&t)) {
+        bytes = params = 0;
+        for (int layer = 0; layer < LAYERS; layer++) {
+            struct oc_weight w[7] = {
+                weight_of(b, W_Q4, DIM, DIM),   weight_of(b, W_Q4, KV, DIM),    weight_of(b, W_Q4, KV, DIM),
+                weight_of(b, W_Q4, DIM, DIM),   weight_of(b, W_Q4, INTER, DIM), weight_of(b, W_Q4, INTER, DIM),
+                weight_of(b, W_Q4, DIM, INTER),
+            };
+            struct oc_linear3 qkv = {OC_ROLE_D, m, x, DIM, {&w[0], &w[1], &w[2]}, {q, kv, kv + m * KV}, {DIM, KV, KV}};
+            struct oc_linear o = {OC_ROLE_D, m, q, DIM, &w[3], x, DIM, OC_ACT_NONE, false};
+            struct oc_linear_glu glu = {OC_ROLE_D, m, x, DIM, &w[4], &w[5], h, INTER, OC_ACT_SILU};
+            struct oc_linear down = {OC_ROLE_D, m, h, INTER, &w[6], x, DIM, OC_ACT_NONE, false};
+            b->ops.linear3(&b->ctx, &qkv);
+            b->ops.linear(&b->ctx, &o);
+            b->ops.linear_glu(&b->ctx, &glu);
+            b->ops.linear(&b->ctx, &down);
+            for (int i = 0; i < 7; i++) bytes += weight_bytes(&w[i]), params += (double)(w[i].n * w[i].k);
+            for (int64_t i = 0; i < m * DIM; i++) x[i] = 0.01f * (float)(i % 100); /* keep the values tame */
+        }
+        struct oc_weight head = weight_of(b, W_Q4, VOCAB, DIM);
+        struct oc_linear a = {OC_ROLE_D, m, x, DIM, &head, logits, VOCAB, OC_ACT_NONE, false};
+        b->ops.linear(&b->ctx, &a);
+        bytes += weight_bytes(&head), params += (double)VOCAB * DIM;
+    }
+    char name[80];
+    snprintf(name, sizeof name, "3B token, linears, m %d: %.2f tok/s", (int)m, (double)m / t.best);
+    report(b, name, t.best, bytes, 2 * params * (double)m);
+    free(x), free(h), free(q), free(kv), free(logits);
+}
+
+static void bench_segments(struct bench *b, int m, int segment) {
+    enum { HEADS = 16, HD = 80, COLS = HEADS * HD };
+    float *qkv = floats(b, (int64_t)m * 3 * COLS), *y = floats(b, (int64_t)m * COLS);
+    int32_t *seg = malloc(((size_t)(m / segment) + 2) * sizeof *seg);
+    int n = 0;
+    OC_ASSERT(seg);
+    for (seg[0] = 0; seg[n] < m; n++) seg[n + 1] = seg[n] + segment < m ? seg[n] + segment : m;
+    struct oc_attn_segments a = {HEADS,    HD,       0.11f,    qkv, qkv + COLS, qkv + 2 * COLS,
+                                 3 * COLS, 3 * COLS, 3 * COLS, seg, n,          y,
+                                 COLS};
+    struct watch t = watch_new(b, 0.25);
+    double pairs = 0;
+    for (int s = 0; s < n; s++) pairs += pow(seg[s + 1] - seg[s], 2);
+    while (watch_again(&t)) b->ops.attn_segments(&b->ctx, &a);
+    char name[80];
+    snprintf(name, sizeof name, "attn_segments %d rows, segments of %d", m, segment);
+    report(b, name, t.best, 16.0 * m * COLS, 4.0 * pairs * COLS);
+    free(qkv), free(y), free(seg);
+}
+
+/* m rows ending at context `ctx`. */
+static void bench_paged(struct bench *b, enum oc_role role, int m, int ctx, enum oc_dtype t) {
+    enum { HEADS = 16, KV_HEADS = 2, HD = 128, PAGE = 16, MAX_PAGES = 1024 };
+    size_t page = (size_t)KV_HEADS * PAGE * HD * oc_dtype_bytes(t);
+    int32_t pages[MAX_PAGES];
+    int n_pages = (ctx + PAGE - 1) / PAGE;
+    float *q = floats(b, (int64_t)m * HEADS * HD), *y = floats(b, (int64_t)m * HEADS * HD);
+    float *values = floats(b, (int64_t)2 * n_pages * KV_HEADS * PAGE * HD);
+    struct oc_kv_row *rows = malloc((size_t)m * sizeof *rows);
+    OC_ASSERT(rows && n_pages <= MAX_PAGES);
+    if (t == OC_BF16) {
+        uint16_t *half = (uint16_t *)(void *)values;
+        for (int64_t i = 0; i < (int64_t)2 * n_pages * KV_HEADS * PAGE * HD; i++) half[i] = oc_f32_to_bf16(values[i]);
+    }
+    for (int i = 0; i < n_pages; i++) pages[i] = i;
+    for (int i = 0; i < m; i++) rows[i] = (struct oc_kv_row){pages, ctx - m + i, role};
+    uint8_t *k = (uint8_t *)values;
+    struct oc_kv_layer kv = {k, k + (size_t)n_pages * page, page, t, KV_HEADS, HD, PAGE};
+    struct oc_attn_paged a = {m, HEADS, 0.088f, q, HEADS * HD, rows, kv, y, HEADS * HD};
+    struct watch w = watch_new(b, 0.25);
+    double pairs = 0;
+    for (int i = 0; i < m; i++) pairs += rows[i].slot + 1;
+    while (watch_again(&w)) b->ops.attn_paged(&b->ctx, &a);
+    char name[80];
+    snprintf(name, sizeof name, "attn_paged %s %d rows, context %d, %s", role == OC_ROLE_D ? "D" : "P", m, ctx,
+             oc_dtype_name(t));
+    report(b, name, w.best, (double)page * n_pages * 2, 4.0 * pairs * HEADS * HD);
+    free(q), free(y), free(values), free(rows);
+}
+
+static void bench_small(struct bench *b, int64_t m) {
+    enum { DIM = 1280, HD = 80 };
+    float *x = floats(b, m * DIM), *y = floats(b, m * DIM), *c = floats(b, m * HD / 2), *s = floats(b, m * HD / 2);
+    struct oc_rmsnorm norm = {m, DIM, x, DIM, c, 1e-6f, y, DIM};
+    struct oc_rope rope = {m, DIM / HD, HD, y, DIM, c, s};
+    struct watch t = watch_new(b, 0.1), t2 = t;
+    char name[80];
+    while (watch_again(&t)) b->ops.rmsnorm(&b->ctx, &norm);
+    snprintf(name, sizeof name, "rmsnorm %d x %d", (int)m, DIM);
+    report(b, name, t.best, 8.0 * (double)m * DIM, 4.0 * (double)m * DIM);
+    while (watch_again(&t2)) b->ops.rope(&b->ctx, &rope);
+    snprintf(name, sizeof name, "rope %d x %d", (int)m, DIM);
+    report(b, name, t2.best, 8.0 * (double)m * DIM, 3.0 * (double)m * DIM);
+    free(x), free(y), free(c), free(s);
+}
+
+static void bench_decode(struct bench *b) {
+    static const int streams[] = {1, 2, 4, 8, 64};
+    for (int i = 0; i < (b->quick ? 1 : 5); i++) bench_token(b, streams[i]);
+    bench_linear(b, OC_ROLE_D, W_Q4, 1, 2048, 2048);
+    bench_linear(b, OC_ROLE_D, W_Q4, 1, 2048, 11008);
+    bench_linear(b, OC_ROLE_D, W_Q4, 1, 151936, 2048);
+    bench_glu(b, OC_ROLE_D, W_Q4, 1, 11008, 2048);
+    bench_linear(b, OC_ROLE_D, W_Q8, 1, 11008, 2048);
+    bench_linear(b, OC_ROLE_D, W_BF16, 1, 11008, 2048);
+    bench_linear(b, OC_ROLE_D, W_F16, 1, 11008, 2048);
+    bench_linear(b, OC_ROLE_D, W_F32, 1, 11008, 2048);
+    bench_paged(b, OC_ROLE_D, 1, 1300, OC_BF16);
+    bench_paged(b, OC_ROLE_D, 1, 1300, OC_F32);
+    bench_paged(b, OC_ROLE_D, 1, 8192, OC_BF16);
+    bench_paged(b, OC_ROLE_D, 8, 1300, OC_BF16);
+}
+
+static void bench_prefill(struct bench *b) {
+    int64_t m = b->quick ? 512 : 1230, patches = b->quick ? 1024 : 4800;
+    bench_linear(b, OC_ROLE_P, W_Q4, 64, 2048, 2048);
+    bench_linear(b, OC_ROLE_P, W_Q4, 512, 2048, 2048);
+    bench_linear(b, OC_ROLE_P, W_Q4, m, 2048, 11008);
+    bench_glu(b, OC_ROLE_P, W_Q4, m, 11008, 2048);
+    bench_linear(b, OC_ROLE_P, W_Q8, 512, 2048, 2048);
+    bench_linear(b, OC_ROLE_P, W_BF16, patches, 3840, 1280);
+    bench_linear(b, OC_ROLE_P, W_BF16, patches, 1280, 3420);
+    bench_linear(b, OC_ROLE_P, W_F32, patches, 1280, 1176);
+    bench_glu(b, OC_ROLE_P, W_BF16, patches, 3420, 1280);
+    bench_segments(b, (int)patches, 64);
+    bench_segments(b, (int)patches, (int)patches);
+    bench_paged(b, OC_ROLE_P, (int)m, (int)m, OC_BF16);
+    bench_small(b, patches);
+}
+
+static void bench_isa(const char *isa, bool quick, struct oc_pool *pool, uint8_t *pile, size_t pile_bytes) {
+    struct bench b = {.quick = quick, .pile = pile, .pile_bytes = pile_bytes, .rng = {.rng = 7}};
+    if (oc_ops_for_isa(&b.ops, isa, NULL) != OC_OK) return;
+    b.ctx.pool = pool;
+    b.ctx.scratch_bytes = oc_ops_scratch_bytes(4800, 11008, 151936, 128, oc_pool_n_threads(pool));
+    b.ctx.scratch = aligned_alloc(64, b.ctx.scratch_bytes);
+    OC_ASSERT(b.ctx.scratch);
+    memset(b.ctx.scratch, 0, b.ctx.scratch_bytes);
+    b.peaks = measure_peaks(pool, isa, pile, pile_bytes);
+    printf("%s: %d threads%s, reads %.1f GB/s, f32 FMA %.3f TFLOP/s\n", isa, oc_pool_n_threads(pool),
+           oc_pool_n_threads(pool) == 1 ? " (CPU time)" : "",           b.peaks.read_gb_s, b.peaks.fma_tflop_s);
+    bench_decode(&b);
+    bench_prefill(&b);
+    free(b.ctx.scratch);
+}
+
+void bench(const char *isa, bool quick, int n_threads) {
+    static const char *const names[] = {"avx2", "avx512", "neon"};
+    struct oc_errinfo ei;
+    struct oc_pool *pool;
+    struct chk rng = {.rng = 3};
+    size_t pile_bytes = (size_t)400 << 20;
+    uint8_t *pile = mmap(NULL, pile_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    OC_ASSERT(pile != MAP_FAILED);
+    for (size_t i = 0; i < pile_bytes; i += 8) { /* bytes whose 16-bit pieces are tame floats of any type */
+        uint64_t u = (rnd(&rng) & 0x8fff8fff8fff8fffu) | 0x3000300030003000u;
+        memcpy(pile + i, &u, 8);
+    }
+    if (oc_pool_open(n_threads, &pool, &ei) != OC_OK) {
+        printf("%s\n", ei.msg);
+        exit(1);
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (!isa || strcmp(isa, names[i]) == 0) bench_isa(names[i], quick, pool, pile, pile_bytes);
+    }
+    if (isa && strcmp(isa, "ref") == 0) bench_isa(isa, quick, pool, pile, pile_bytes);
+    oc_pool_close(pool);
+    munmap(pile, pile_bytes);
+}

@@ -1,0 +1,120 @@
+/* Read bandwidth and FMA peak of this machine, measured with all threads of the pool. */
+#include <math.h>
+#include <time.h>
+
+#include "bench.h"
+
+double now_s(bool cpu_time) {
+    struct timespec t;
+    clock_gettime(cpu_time ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+struct read_job {
+    const uint8_t *p;
+    size_t bytes;
+    uint64_t sink[OC_LIMIT_BENCH_THREADS][8]; /* a cache line each */
+};
+
+typedef uint64_t vec2 __attribute__((vector_size(16)));
+
+static void read_work(void *arg, int thread, int n_threads) {
+    struct read_job *j = arg;
+    long lo, hi;
+    oc_pool_split((long)(j->bytes / 64), 1, thread, n_threads, &lo, &hi);
+    vec2 sum[4] = {{0}};
+    for (const uint8_t *p = j->p + 64 * lo; p < j->p + 64 * hi; p += 64) {
+        __builtin_prefetch(p + 2048);
+        for (int i = 0; i < 4; i++) sum[i] ^= *(const vec2 *)(const void *)(p + 16 * i);
+    }
+    j->sink[thread][0] = sum[0][0] ^ sum[1][0] ^ sum[2][1] ^ sum[3][1];
+}
+
+#define FMA_TURNS 3000000 /* a millisecond or so: short enough to fall between other work */
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+__attribute__((target("avx2,fma"))) static float fma_avx2(float f) {
+    __m256 acc[12];
+    for (int i = 0; i < 12; i++) acc[i] = _mm256_set1_ps(f + (float)i);
+    __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(f);
+    for (int t = 0; t < FMA_TURNS / 12; t++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < 12; i++) acc[i] = _mm256_fmadd_ps(acc[i], a, b);
+    }
+    for (int i = 1; i < 12; i++) acc[0] = _mm256_add_ps(acc[0], acc[i]);
+    return _mm256_cvtss_f32(acc[0]);
+}
+
+__attribute__((target("avx512f"))) static float fma_avx512(float f) {
+    __m512 acc[12];
+    for (int i = 0; i < 12; i++) acc[i] = _mm512_set1_ps(f + (float)i);
+    __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(f);
+    for (int t = 0; t < FMA_TURNS / 12; t++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < 12; i++) acc[i] = _mm512_fmadd_ps(acc[i], a, b);
+    }
+    for (int i = 1; i < 12; i++) acc[0] = _mm512_add_ps(acc[0], acc[i]);
+    return _mm512_cvtss_f32(acc[0]);
+}
+#endif
+
+typedef float vec4 __attribute__((vector_size(16)));
+
+static float fma_plain(float f) {
+    vec4 acc[12];
+    for (int i = 0; i < 12; i++) acc[i] = (vec4){f, f, f, (float)i};
+    for (int t = 0; t < FMA_TURNS / 12; t++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < 12; i++) acc[i] = acc[i] * 0.999f + f;
+    }
+    for (int i = 1; i < 12; i++) acc[0] += acc[i];
+    return acc[0][0];
+}
+
+struct fma_job {
+    const char *isa;
+    float sink[OC_LIMIT_BENCH_THREADS][16];
+};
+
+static void fma_work(void *arg, int thread, int n_threads) {
+    struct fma_job *j = arg;
+    float f = (float)n_threads * 1e-3f;
+#if defined(__x86_64__)
+    if (strcmp(j->isa, "avx512") == 0) {
+        j->sink[thread][0] = fma_avx512(f);
+        return;
+    }
+    if (strcmp(j->isa, "avx2") == 0) {
+        j->sink[thread][0] = fma_avx2(f);
+        return;
+    }
+#endif
+    j->sink[thread][0] = fma_plain(f);
+}
+
+static double lanes_of(const char *isa) {
+    return strcmp(isa, "avx512") == 0 ? 16 : strcmp(isa, "avx2") == 0 ? 8 : 4;
+}
+
+struct peaks measure_peaks(struct oc_pool *pool, const char *isa, const uint8_t *pile, size_t pile_bytes) {
+    static struct read_job read;
+    static struct fma_job fma;
+    struct peaks best = {0};
+    fma.isa = isa;
+    OC_ASSERT(oc_pool_n_threads(pool) <= OC_LIMIT_BENCH_THREADS);
+    size_t part = pile_bytes / 24 / 64 * 64;
+    bool cpu_time = oc_pool_n_threads(pool) == 1;
+    for (int i = 0; i < 72; i++) {
+        read = (struct read_job){.p = pile + part * (size_t)(i % 24), .bytes = part};
+        double t0 = now_s(cpu_time);
+        oc_pool_run(pool, read_work, &read);
+        double t1 = now_s(cpu_time);
+        oc_pool_run(pool, fma_work, &fma);
+        double t2 = now_s(cpu_time), flops = 2 * lanes_of(isa) * (FMA_TURNS / 12 * 12) * oc_pool_n_threads(pool);
+        best.read_gb_s = fmax(best.read_gb_s, (double)part / (t1 - t0) * 1e-9);
+        best.fma_tflop_s = fmax(best.fma_tflop_s, flops / (t2 - t1) * 1e-12);
+    }
+    return best;
+}

@@ -1,0 +1,172 @@
+/* linear, linear_glu and linear3 against double precision, all formats, both roles, ragged shapes. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+/* want[m, n] = x W^T + bias, mag the sum of absolute values. */
+struct oracle {
+    double *want, *mag;
+};
+
+static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w) {
+    size_t count = (size_t)(x->rows * w->n);
+    struct oracle o = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
+    double *row = malloc((size_t)w->k * sizeof(double));
+    OC_ASSERT(o.want && o.mag && row);
+    for (int64_t n = 0; n < w->n; n++) {
+        weight_row_double(w, n, row);
+        for (int64_t i = 0; i < x->rows; i++) {
+            double sum = w->bias ? w->bias[n] : 0, mag = fabs(sum);
+            for (int64_t k = 0; k < w->k; k++) {
+                sum += x->p[i * x->ld + k] * row[k];
+                mag += fabs(x->p[i * x->ld + k] * row[k]);
+            }
+            o.want[i * w->n + n] = sum;
+            o.mag[i * w->n + n] = mag;
+        }
+    }
+    free(row);
+    return o;
+}
+
+static void oracle_free(struct oracle *o) {
+    free(o->want);
+    free(o->mag);
+}
+
+static const enum oc_dtype float_types[] = {OC_F32, OC_F16, OC_BF16};
+static const int groups[] = {32, 64, 128};
+
+/* A random k that the format allows. */
+static int64_t pick_k(struct chk *c, enum wformat f, int group) {
+    if (f == W_Q4 || f == W_Q8) return (int64_t)group * rnd_int(c, 1, c->quick ? 700 / group : 1500 / group);
+    return rnd_int(c, 1, c->quick ? 600 : 1300);
+}
+
+static int64_t pick_m(struct chk *c, enum oc_role role) {
+    static const int few[] = {1, 1, 2, 3, 4, 5, 7, 8, 13, 64, 70};
+    static const int many[] = {1, 5, 6, 7, 12, 25, 33, 100, 391};
+    return role == OC_ROLE_D ? RND_OF(c, few) : RND_OF(c, many);
+}
+
+static struct weight pick_weight(struct chk *c, enum wformat f, int64_t n, int64_t k, int group) {
+    return weight_new(c, f, n, k, group, RND_OF(c, float_types), rnd(c) % 2);
+}
+
+static struct mat pick_mat(struct chk *c, int64_t rows, int64_t cols) {
+    struct mat m = mat_new(rows, cols, cols + (rnd(c) % 2 ? rnd_int(c, 1, 9) : 0));
+    mat_random(c, &m);
+    return m;
+}
+
+static void one_linear(struct chk *c, enum oc_role role, enum wformat f) {
+    int group = RND_OF(c, groups), threads = rnd_int(c, 1, 3);
+    int64_t k = pick_k(c, f, group), n = rnd_int(c, 1, 300), m = pick_m(c, role);
+    struct weight w = pick_weight(c, f, n, k, group);
+    struct mat x = pick_mat(c, m, k), y = pick_mat(c, m, n), old = mat_new(m, n, y.ld);
+    bool add = rnd(c) % 2;
+    enum oc_act act = add ? OC_ACT_NONE : (enum oc_act)rnd_int(c, OC_ACT_NONE, OC_ACT_QUICK_GELU);
+    memcpy(old.p, y.p, y.mem.bytes);
+    if (!add) mat_poison(&y);
+    struct run_ctx r = run_ctx_new(c, threads, m, k, n, 8);
+    struct oc_linear a = {role, m, x.p, x.ld, &w.w, y.p, y.ld, act, add};
+    c->ops.linear(&r.k, &a);
+    struct oracle o = oracle_new(&x, &w.w);
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            double want = act_double(act, o.want[i * n + j]), mag = o.mag[i * n + j];
+            if (add) want += old.p[i * y.ld + j], mag += fabs(old.p[i * y.ld + j]);
+            op_error(c, y.p[i * y.ld + j], want, mag);
+        }
+    }
+    bool clean = mat_written(&y);
+    if (!run_ctx_free(&r) || !clean) fail(c, "canary or poison, m %d n %d k %d", (int)m, (int)n, (int)k);
+    c->n_cases++;
+    oracle_free(&o);
+    mat_free(&x), mat_free(&y), mat_free(&old);
+    weight_free(&w);
+}
+
+static void one_glu(struct chk *c, enum oc_role role) {
+    int group = RND_OF(c, groups), threads = rnd_int(c, 1, 3);
+    enum wformat f = (enum wformat)rnd_int(c, 0, N_WFORMATS - 1);
+    int64_t k = pick_k(c, W_Q4, group), n = rnd_int(c, 1, 300), m = pick_m(c, role);
+    enum oc_act act = (enum oc_act)rnd_int(c, OC_ACT_SILU, OC_ACT_QUICK_GELU);
+    struct weight gate = pick_weight(c, f, n, k, group);
+    struct weight up = pick_weight(c, rnd(c) % 4 ? f : W_BF16, n, k, group);
+    struct mat x = pick_mat(c, m, k), y = pick_mat(c, m, n);
+    mat_poison(&y);
+    struct run_ctx r = run_ctx_new(c, threads, m, k, n, 8);
+    struct oc_linear_glu a = {role, m, x.p, x.ld, &gate.w, &up.w, y.p, y.ld, act};
+    c->ops.linear_glu(&r.k, &a);
+    struct oracle og = oracle_new(&x, &gate.w), ou = oracle_new(&x, &up.w);
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            int64_t at = i * n + j;
+            double g = act_double(act, og.want[at]);
+            double mag = og.mag[at] * fabs(ou.want[at]) + fabs(g) * ou.mag[at];
+            op_error(c, y.p[i * y.ld + j], g * ou.want[at], mag);
+        }
+    }
+    bool clean = mat_written(&y);
+    if (!run_ctx_free(&r) || !clean) fail(c, "canary or poison, m %d n %d k %d", (int)m, (int)n, (int)k);
+    c->n_cases++;
+    oracle_free(&og), oracle_free(&ou);
+    mat_free(&x), mat_free(&y);
+    weight_free(&gate), weight_free(&up);
+}
+
+static void one_linear3(struct chk *c, enum oc_role role) {
+    int group = RND_OF(c, groups), threads = rnd_int(c, 1, 3);
+    int64_t k = pick_k(c, W_Q4, group), m = pick_m(c, role);
+    struct mat x = pick_mat(c, m, k), y[3];
+    struct weight w[3];
+    struct oc_linear3 a = {.role = role, .m = m, .x = x.p, .ldx = x.ld};
+    for (int i = 0; i < 3; i++) {
+        int64_t n = rnd_int(c, 1, 200);
+        w[i] = pick_weight(c, (enum wformat)rnd_int(c, 0, N_WFORMATS - 1), n, k, group);
+        y[i] = pick_mat(c, m, n);
+        mat_poison(&y[i]);
+        a.w[i] = &w[i].w, a.y[i] = y[i].p, a.ldy[i] = y[i].ld;
+    }
+    struct run_ctx r = run_ctx_new(c, threads, m, k, 200, 8);
+    c->ops.linear3(&r.k, &a);
+    bool clean = run_ctx_free(&r);
+    for (int i = 0; i < 3; i++) {
+        struct oracle o = oracle_new(&x, &w[i].w);
+        for (int64_t at = 0; at < m * w[i].w.n; at++) {
+            int64_t row = at / w[i].w.n, col = at % w[i].w.n;
+            op_error(c, y[i].p[row * y[i].ld + col], o.want[at], o.mag[at]);
+        }
+        oracle_free(&o);
+        clean = clean && mat_written(&y[i]);
+        mat_free(&y[i]), weight_free(&w[i]);
+    }
+    if (!clean) fail(c, "canary or poison, m %d k %d", (int)m, (int)k);
+    c->n_cases++;
+    mat_free(&x);
+}
+
+void check_linear(struct chk *c) {
+    static const char *const role_names[] = {"P", "D"};
+    int n = c->quick ? 6 : 25;
+    char name[64];
+    for (enum oc_role role = OC_ROLE_P; role <= OC_ROLE_D; role++) {
+        for (enum wformat f = 0; f < N_WFORMATS; f++) {
+            snprintf(name, sizeof name, "linear %s %s", role_names[role], wformat_name(f));
+            op_begin(c, name);
+            for (int i = 0; i < n; i++) one_linear(c, role, f);
+            op_end(c, 12);
+        }
+        snprintf(name, sizeof name, "linear_glu %s", role_names[role]);
+        op_begin(c, name);
+        for (int i = 0; i < n; i++) one_glu(c, role);
+        op_end(c, 12);
+        snprintf(name, sizeof name, "linear3 %s", role_names[role]);
+        op_begin(c, name);
+        for (int i = 0; i < n; i++) one_linear3(c, role);
+        op_end(c, 12);
+    }
+}

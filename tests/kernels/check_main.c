@@ -1,0 +1,65 @@
+/* check_kernels [--isa X] [--quick] [--bench [--threads N]] [--seed N]: checks (or times) the kernels this machine can run. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+static int check_isa(const char *isa, bool quick, uint64_t seed) {
+    struct oc_errinfo ei;
+    struct chk c = {.rng = seed, .quick = quick};
+    if (oc_ops_for_isa(&c.ops, isa, &ei) != OC_OK) {
+        printf("%s\n", ei.msg);
+        return 1;
+    }
+    for (int i = 0; i < 4; i++) {
+        if (oc_pool_open(i + 1, &c.pools[i], &ei) != OC_OK) {
+            printf("%s\n", ei.msg);
+            exit(1);
+        }
+    }
+    check_small(&c);
+    check_linear(&c);
+    check_attn(&c);
+    check_invariance(&c);
+    for (int i = 0; i < 4; i++) oc_pool_close(c.pools[i]);
+    return c.n_failures;
+}
+
+int main(int argc, char **argv) {
+    static const char *const names[] = {"ref", "avx2", "avx512", "neon"};
+    const char *only = NULL;
+    bool quick = false, timing = false;
+    int n_threads = 0;
+    uint64_t seed = 1;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--quick") == 0) {
+            quick = true;
+        } else if (strcmp(argv[i], "--bench") == 0) {
+            timing = true;
+        } else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc) {
+            only = argv[++i];
+        } else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
+            n_threads = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
+            seed = strtoull(argv[++i], NULL, 10);
+        } else {
+            fprintf(stderr, "usage: check_kernels [--isa X] [--quick] [--bench [--threads N]] [--seed N]\n");
+            return 2;
+        }
+    }
+    if (timing) {
+        bench(only, quick, n_threads);
+        return 0;
+    }
+    int failures = 0, n_isas = 0;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct oc_ops ops;
+        if (only && strcmp(only, names[i]) != 0) continue;
+        if (!only && oc_ops_for_isa(&ops, names[i], NULL) != OC_OK) continue;
+        failures += check_isa(names[i], quick, seed);
+        n_isas++;
+    }
+    if (n_isas == 0) failures += check_isa(only, quick, seed);
+    printf("%s: %d ISAs, %d failures\n", failures ? "FAIL" : "ok", n_isas, failures);
+    return failures ? 1 : 0;
+}
