@@ -29,7 +29,9 @@ static inline float sum8(__m256 v) {
 
 static inline __attribute__((always_inline)) void store(const struct task *t, __m256 acc[MAX_R][MAX_M],
                                                         const int R, const int M) {
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
         for (int m = 0; m < M; m++) t->out[m * t->ldo + r] = sum8(acc[r][m]);
     }
 }
@@ -56,9 +58,12 @@ static inline __attribute__((always_inline)) void chunk(const __m256i words[MAX_
 #pragma GCC unroll 8
     for (int j = 0; j < 32 / bits; j++) {
         __m256 q[MAX_R];
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, j);
+#pragma GCC unroll 4
         for (int m = 0; m < M; m++) {
             __m256 xv = _mm256_loadu_ps(x + m * ldx + 8 * j);
+#pragma GCC unroll 4
             for (int r = 0; r < R; r++) {
                 sums[r][m] = j == 0 ? _mm256_mul_ps(q[r], xv) : _mm256_fmadd_ps(q[r], xv, sums[r][m]);
             }
@@ -78,15 +83,19 @@ static inline __attribute__((always_inline)) void quantised(const struct task *t
     const __m256i lane_weight = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
                                                    _mm256_set1_epi32(32 / bits));
     __m256 acc[MAX_R][MAX_M];
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
         for (int m = 0; m < M; m++) acc[r][m] = _mm256_setzero_ps();
     }
     for (int64_t g = 0; g < n_groups; g += 8) {
         int n = n_groups - g < 8 ? (int)(n_groups - g) : 8;
         __m256 scales[MAX_R];
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             scales[r] = load_groups(w->scales, w->dtype, (t->row + r) * n_groups + g, n);
             __m256 zero = load_groups(w->zero_biases, w->dtype, (t->row + r) * n_groups + g, n);
+#pragma GCC unroll 4
             for (int m = 0; m < M; m++) {
                 acc[r][m] = _mm256_fmadd_ps(zero, _mm256_loadu_ps(sums_x + m * t->x->lds + g), acc[r][m]);
             }
@@ -96,6 +105,7 @@ static inline __attribute__((always_inline)) void quantised(const struct task *t
             __m256i words[MAX_R];
             __m256 sums[MAX_R][MAX_M];
             const uint8_t *at = p + (size_t)k * bits / 8;
+#pragma GCC unroll 4
             for (int r = 0; r < R; r++, at += row_bytes) {
                 if (k1 - k >= wide) {
                     words[r] = oc_avx2_load(at);
@@ -108,8 +118,10 @@ static inline __attribute__((always_inline)) void quantised(const struct task *t
             chunk(words, x + k, ldx, sums, R, M, bits);
             __m256i group_of_lane =
                 _mm256_srl_epi32(_mm256_add_epi32(lane_weight, _mm256_set1_epi32((int)(k - k0))), log2_group);
+#pragma GCC unroll 4
             for (int r = 0; r < R; r++) {
                 __m256 s = _mm256_permutevar8x32_ps(scales[r], group_of_lane);
+#pragma GCC unroll 4
                 for (int m = 0; m < M; m++) acc[r][m] = _mm256_fmadd_ps(s, sums[r][m], acc[r][m]);
             }
         }
@@ -124,19 +136,24 @@ static inline __attribute__((always_inline)) void plain(const struct task *t, co
     const uint8_t *p = t->w->w + (size_t)t->row * row_bytes;
     const float *x = t->x->x + t->i * ldx;
     __m256 acc[MAX_R][MAX_M];
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
         for (int m = 0; m < M; m++) acc[r][m] = _mm256_setzero_ps();
     }
     for (int64_t k = 0; k < k_all; k += 8) {
         __m256 wv[MAX_R];
         const uint8_t *at = p + (size_t)k * bytes;
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++, at += row_bytes) {
             wv[r] = k_all - k >= 8 ? oc_avx2_load_float(at, dtype)
                                    : oc_avx2_load_float_tail(at, dtype, (int)(k_all - k));
             _mm_prefetch((const char *)at + R * row_bytes, _MM_HINT_T0);
         }
+#pragma GCC unroll 4
         for (int m = 0; m < M; m++) {
             __m256 xv = _mm256_loadu_ps(x + m * ldx + k);
+#pragma GCC unroll 4
             for (int r = 0; r < R; r++) acc[r][m] = _mm256_fmadd_ps(wv[r], xv, acc[r][m]);
         }
     }

@@ -3,22 +3,30 @@
 
 static inline __attribute__((always_inline)) void tile(const struct oc_tile *t, const int mr, const int nv) {
     __m256 acc[6][2];
+#pragma GCC unroll 6
     for (int r = 0; r < mr; r++) {
+#pragma GCC unroll 2
         for (int v = 0; v < nv; v++) acc[r][v] = _mm256_setzero_ps();
     }
     const float *b = t->b;
     const float *a[6];
+#pragma GCC unroll 6
     for (int r = 0; r < mr; r++) a[r] = t->a + r * t->lda;
     for (int64_t k = 0; k < t->kk; k++, b += t->ldb) {
         __m256 bv[2];
+#pragma GCC unroll 2
         for (int v = 0; v < nv; v++) bv[v] = _mm256_loadu_ps(b + 8 * v);
+#pragma GCC unroll 6
         for (int r = 0; r < mr; r++) {
             __m256 ar = _mm256_broadcast_ss(a[r] + k);
+#pragma GCC unroll 2
             for (int v = 0; v < nv; v++) acc[r][v] = _mm256_fmadd_ps(ar, bv[v], acc[r][v]);
         }
     }
+#pragma GCC unroll 6
     for (int r = 0; r < mr; r++) {
         float *c = t->c + r * t->ldc;
+#pragma GCC unroll 2
         for (int v = 0; v < nv; v++) {
             if (t->add) acc[r][v] = _mm256_add_ps(_mm256_loadu_ps(c + 8 * v), acc[r][v]);
             _mm256_storeu_ps(c + 8 * v, acc[r][v]);
