@@ -32,12 +32,27 @@ void oc_json_write_str(struct oc_buf *b, struct oc_str s) {
     oc_buf_add_char(b, '"');
 }
 
-/* Digits and decimal exponent of the shortest "%.{p}e" text that reads back equal. */
+/* Turns "1.29e5" into "1.30e5"; false when there is no next one of as many digits. */
+static bool next_decimal(char *text) {
+    for (char *c = strchr(text, 'e') - 1; c >= text; c--) {
+        if (*c == '.') continue;
+        if (*c != '9') {
+            ++*c;
+            return true;
+        }
+        *c = '0';
+    }
+    return false;
+}
+
+/* Digits and decimal exponent of the shortest decimal that reads back equal. At a power of two the doubles above
+ * stand twice as far apart as those below: there the nearest decimal may miss where the next one above hits. */
 static int shortest_digits(double d, char digits[24]) {
     char text[40];
     for (int p = 0; p < 17; p++) {
         snprintf(text, sizeof text, "%.*e", p, d);
-        if (strtod(text, NULL) == d) break;
+        if (strtod(text, NULL) == d || p == 16) break;
+        if (next_decimal(text) && strtod(text, NULL) == d) break;
     }
     char *e = strchr(text, 'e');
     size_t n = 0;
