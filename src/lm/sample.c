@@ -18,11 +18,11 @@ struct oc_lm_sampler {
     struct oc_arena arena;
     int n_vocab;
     uint64_t n_draws;
-    float *scores;      /* [n_vocab] logits as the steps change them */
+    float *scores;          /* [n_vocab] logits as the steps change them */
     struct candidate *heap; /* [n_vocab] */
-    int32_t *n_output;  /* [n_vocab] how often a token was picked */
-    bool *is_seen;      /* [n_vocab] in prompt or output */
-    int32_t *seen;      /* the tokens of is_seen, so that penalties need not walk the vocabulary */
+    int32_t *n_output;      /* [n_vocab] how often a token was picked */
+    bool *is_seen;          /* [n_vocab] in prompt or output */
+    int32_t *seen;          /* the tokens of is_seen, so that penalties need not walk the vocabulary */
     int n_seen;
 };
 
@@ -44,15 +44,16 @@ static enum oc_err params_check(const struct oc_lm_sample_params *p, int n_vocab
     if (!isfinite(p->presence_penalty) || !isfinite(p->frequency_penalty))
         return oc_fail(ei, OC_ERR_USAGE, "presence_penalty and frequency_penalty must be finite numbers");
     if (p->n_logprobs > OC_LIMIT_TOP_LOGPROBS)
-        return oc_fail(ei, OC_ERR_USAGE, "%d logprobs were asked for, but at most %d can be given", p->n_logprobs,
-                       OC_LIMIT_TOP_LOGPROBS);
+        return oc_fail(ei, OC_ERR_USAGE, "%d logprobs were asked for, but at most %d can be given",
+                       p->n_logprobs, OC_LIMIT_TOP_LOGPROBS);
     for (int i = 0; i < p->n_biases; i++) {
         int32_t t = p->biases[i].token;
         if (t < 0 || t >= n_vocab)
             return oc_fail(ei, OC_ERR_USAGE, "logit_bias names token %d, but the vocabulary has %d", t,
                            n_vocab);
         if (!isfinite(p->biases[i].bias))
-            return oc_fail(ei, OC_ERR_USAGE, "logit_bias of token %d is not a finite number", p->biases[i].token);
+            return oc_fail(ei, OC_ERR_USAGE, "logit_bias of token %d is not a finite number",
+                           p->biases[i].token);
     }
     return OC_OK;
 }
@@ -100,7 +101,8 @@ void oc_lm_sample_prompt(struct oc_lm_sampler *s, const int32_t *tokens, int n_t
     for (int i = 0; i < n_tokens; i++) see(s, tokens[i]);
 }
 
-/* ---- Random numbers and exp -------------------------------------------------------------------------------- */
+/* ---- Random numbers and exp
+ * -------------------------------------------------------------------------------- */
 
 void oc_lm_sample_random(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]) {
     uint32_t k0 = key[0], k1 = key[1];
@@ -127,9 +129,10 @@ static double draw(struct oc_lm_sampler *s) {
 
 double oc_lm_sample_exp(double x) {
     if (!(x > -708)) return 0;
-    /* x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts so that n*hi is exact; then Taylor's series of e^r,
-     * whose term 14 is below 1e-17. */
-    const double inv_ln2 = 1.4426950408889634, ln2_hi = 6.93147180369123816490e-01, ln2_lo = 1.90821492927058770002e-10;
+    /* x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts so that n*hi is exact; then Taylor's series of
+     * e^r, whose term 14 is below 1e-17. */
+    const double inv_ln2 = 1.4426950408889634, ln2_hi = 6.93147180369123816490e-01,
+                 ln2_lo = 1.90821492927058770002e-10;
     double n = floor(x * inv_ln2 + 0.5);
     double r = (x - n * ln2_hi) - n * ln2_lo;
     double sum = 1;
@@ -141,7 +144,8 @@ double oc_lm_sample_exp(double x) {
     return sum * scale.d;
 }
 
-/* ---- Logprobs ---------------------------------------------------------------------------------------------- */
+/* ---- Logprobs
+ * ---------------------------------------------------------------------------------------------- */
 
 /* The n likeliest of logits into out->top, and log(sum(exp(logits - max))) + max. */
 static double top_logits(const float *logits, int n_vocab, int n, struct oc_lm_sample_pick *out) {
@@ -166,7 +170,8 @@ static void logprobs(const struct oc_lm_sampler *s, const float *logits, struct 
     for (int i = 0; i < out->n_top; i++) out->top[i].logprob -= norm;
 }
 
-/* ---- Steps 1 to 4 ------------------------------------------------------------------------------------------ */
+/* ---- Steps 1 to 4
+ * ------------------------------------------------------------------------------------------ */
 
 static void penalise(struct oc_lm_sampler *s) {
     const struct oc_lm_sample_params *p = &s->p;
@@ -199,7 +204,8 @@ static int32_t best(const float *scores, int n) {
     return at;
 }
 
-/* ---- Steps 6 to 9 ------------------------------------------------------------------------------------------ */
+/* ---- Steps 6 to 9
+ * ------------------------------------------------------------------------------------------ */
 
 static bool before(struct candidate a, struct candidate b) {
     return a.score > b.score || (a.score == b.score && a.id < b.id);
@@ -237,7 +243,8 @@ static int take_top_k(struct candidate *h, int n, int k) {
 }
 
 /* Draws from n candidates c[0], c[step], ... whose weights sum to mass, in that order. */
-static int32_t draw_from(struct oc_lm_sampler *s, const struct candidate *c, int step, int n, float max, double mass) {
+static int32_t draw_from(struct oc_lm_sampler *s, const struct candidate *c, int step, int n, float max,
+                         double mass) {
     double goal = draw(s) * mass, sum = 0;
     int32_t last = c->id;
     for (int i = 0; i < n; i++, c += step) {
@@ -249,7 +256,8 @@ static int32_t draw_from(struct oc_lm_sampler *s, const struct candidate *c, int
     return last; /* rounding made the goal equal to the whole mass */
 }
 
-/* Draws from the candidates h[0..n), a heap; max is the largest score. The i-th in order comes to h[n-1-i]. */
+/* Draws from the candidates h[0..n), a heap; max is the largest score. The i-th in order comes to h[n-1-i].
+ */
 static int32_t draw_truncated(struct oc_lm_sampler *s, struct candidate *h, int n, float max) {
     const struct oc_lm_sample_params *p = &s->p;
     int n_popped = p->top_k > 0 ? take_top_k(h, n, p->top_k) : 0;
@@ -291,7 +299,8 @@ enum oc_err oc_lm_sample_pick(struct oc_lm_sampler *s, const float *logits, cons
     int32_t top = best(s->scores, s->n_vocab);
     if (top == -1 && allow) return oc_fail(ei, OC_ERR_FORMAT, "the mask of allowed tokens leaves none");
     if (top < 0 || isinf(s->scores[top]))
-        return oc_fail(ei, OC_ERR_FORMAT, "the model's logits are not finite numbers: its weights may be damaged");
+        return oc_fail(ei, OC_ERR_FORMAT,
+                       "the model's logits are not finite numbers: its weights may be damaged");
     /* A temperature so small that scores overflow means greedy, as its limit does. */
     bool greedy = s->p.temperature == 0 || isinf(s->scores[top] / s->p.temperature);
     out->token = greedy ? top : choose(s, s->scores[top]);

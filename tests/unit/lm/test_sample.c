@@ -74,7 +74,8 @@ static void same_tokens_as_the_python_version(void **state) {
     }
 }
 
-/* Frequencies over many seeds against the distribution: within 5 standard deviations, and nothing cut off appears. */
+/* Frequencies over many seeds against the distribution: within 5 standard deviations, and nothing cut off
+ * appears. */
 static void frequencies_follow_the_distribution(void **state) {
     (void)state;
     enum { TRIES = 20000 };
@@ -91,7 +92,8 @@ static void frequencies_follow_the_distribution(void **state) {
         }
         for (int t = 0; t < N_CASE_VOCAB; t++) {
             double want = c->first[t] * TRIES, sd = sqrt(want * (1 - c->first[t]));
-            if (fabs(count[t] - want) > 5 * sd + 1e-6) fail_msg("%s: token %d: %d, not %g", c->name, t, count[t], want);
+            if (fabs(count[t] - want) > 5 * sd + 1e-6)
+                fail_msg("%s: token %d: %d, not %g", c->name, t, count[t], want);
         }
     }
 }
@@ -200,8 +202,8 @@ static void wrong_parameters_are_named(void **state) {
     (void)state;
     struct oc_lm_sample_bias outside = {7, 1}, infinite = {1, INFINITY};
     struct oc_lm_sample_params d = oc_lm_sample_defaults(), bad[11];
-    static const char *const word[] = {"temperature", "temperature", "top_k", "top_p", "top_p", "min_p",
-                                       "repetition", "presence", "logprobs", "token 7", "token 1"};
+    static const char *const word[] = {"temperature", "temperature", "top_k",    "top_p",   "top_p",  "min_p",
+                                       "repetition",  "presence",    "logprobs", "token 7", "token 1"};
     for (int i = 0; i < 11; i++) bad[i] = d;
     bad[0].temperature = -1;
     bad[1].temperature = NAN;
