@@ -62,7 +62,7 @@ bool oc_buf_printf(struct oc_buf *b, const char *fmt, ...) {
     va_copy(again, ap);
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
-    bool ok = n >= 0 && oc_buf_reserve(b, (size_t)n + 1);
+    bool ok = n >= 0 && oc_buf_reserve(b, (size_t)n); /* room for the NUL is always there */
     if (ok) {
         vsnprintf(b->data + b->n_bytes, (size_t)n + 1, fmt, again);
         b->n_bytes += (size_t)n;
