@@ -204,29 +204,45 @@ static void nearest(const struct oc_image *in, struct oc_image *out) {
     }
 }
 
+/* Columns of pixels are one pass (wx), rows of pixels the other (wy); a pass without weights is skipped. The first
+ * pass computes only the rows that the second one reads. */
+static bool width_then_height(const struct oc_image *in, const struct weights *wx, const struct weights *wy,
+                              struct oc_image *out) {
+    if (!wy->n_out) return resample_rows(in, 0, in->height, wx, out->rgb);
+    if (!wx->n_out) {
+        resample_columns(in->rgb, (size_t)in->width * 3, 0, wy, out->rgb);
+        return true;
+    }
+    const int first = wy->first[0], last = wy->n_out - 1;
+    const int n_rows = wy->first[last] + wy->count[last] - first;
+    uint8_t *tmp = malloc((size_t)n_rows * (size_t)out->width * 3);
+    const bool ok = tmp && resample_rows(in, first, n_rows, wx, tmp);
+    if (ok) resample_columns(tmp, (size_t)out->width * 3, first, wy, out->rgb);
+    free(tmp);
+    return ok;
+}
+
+static bool height_then_width(const struct oc_image *in, const struct weights *wx, const struct weights *wy,
+                              struct oc_image *out) {
+    struct oc_image tmp = {in->width, out->height, malloc((size_t)in->width * (size_t)out->height * 3)};
+    if (tmp.rgb) resample_columns(in->rgb, (size_t)in->width * 3, 0, wy, tmp.rgb);
+    const bool ok = tmp.rgb && resample_rows(&tmp, 0, tmp.height, wx, out->rgb);
+    free(tmp.rgb);
+    return ok;
+}
+
+/* Pillow up to 12 always does the width first; from 13 on the height comes first when it shrinks by more than
+ * twice as many pixels as the width does. The 8-bit rounding between the passes makes the order visible. */
+static bool is_height_first(const struct oc_image *in, const struct oc_image *out) {
+    return in->height > out->height && in->height - out->height > 2 * (in->width - out->width);
+}
+
 static bool two_passes(const struct oc_image *in, struct filter f, struct oc_image *out) {
     struct weights wx = {0}, wy = {0};
-    const uint8_t *rows = in->rgb;
-    uint8_t *tmp = NULL;
-    int first_row = 0;
-    bool ok = false;
-    if (in->height != out->height && !weights_init(&wy, in->height, out->height, f)) goto out;
-    if (in->width != out->width) {
-        int n_rows = in->height;
-        if (!weights_init(&wx, in->width, out->width, f)) goto out;
-        if (wy.n_out) {
-            first_row = wy.first[0];
-            n_rows = wy.first[wy.n_out - 1] + wy.count[wy.n_out - 1] - first_row;
-            tmp = malloc((size_t)n_rows * (size_t)out->width * 3);
-            if (!tmp) goto out;
-        }
-        if (!resample_rows(in, first_row, n_rows, &wx, tmp ? tmp : out->rgb)) goto out;
-        rows = tmp;
-    }
-    if (wy.n_out) resample_columns(rows, (size_t)out->width * 3, first_row, &wy, out->rgb);
-    ok = true;
-out:
-    free(tmp);
+    bool ok = in->width == out->width || weights_init(&wx, in->width, out->width, f);
+    ok = ok && (in->height == out->height || weights_init(&wy, in->height, out->height, f));
+    if (ok && wx.n_out && wy.n_out && is_height_first(in, out)) ok = height_then_width(in, &wx, &wy, out);
+    else if (ok) ok = width_then_height(in, &wx, &wy, out);
     weights_free(&wx);
     weights_free(&wy);
     return ok;
