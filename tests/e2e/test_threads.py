@@ -1,0 +1,33 @@
+"""The number of threads and the instruction set change the speed, not the answer."""
+from harness import case, main, ocellus, model_args, png, run_json
+
+
+def answer(*args):
+    picture = png("p.png", 224, 168, lambda x, y: (x % 256, (x * y) % 256, 255 if (x // 28 + y // 28) % 2 else 0))
+    a = run_json("--max-tokens", 24, "--temperature", 0, "--logprobs", 0, "-i", picture, *args, "List the boxes.")
+    return a["choices"][0]["message"]["content"], [t["logprob"] for t in a["choices"][0]["logprobs"]["content"]]
+
+
+@case
+def threads_do_not_change_the_answer():
+    one = answer("--threads", 1)
+    for n in (2, 3):
+        assert answer("--threads", n) == one, f"--threads {n}"
+
+
+@case
+def every_isa_gives_the_answer_of_the_reference():
+    text, logprobs = answer("--isa", "ref")
+    assert answer()[0] == text, "the best ISA"
+    for isa in ("avx2", "avx512", "neon"):
+        r = ocellus("run", *model_args(), "--isa", isa, "--max-tokens", 1, "x")
+        if r.code != 0:
+            assert "isa" in r.err.lower() or isa in r.err, r
+            continue
+        got, got_logprobs = answer("--isa", isa)
+        assert got == text, isa
+        assert max(abs(a - b) for a, b in zip(got_logprobs, logprobs)) < 0.05, isa
+
+
+if __name__ == "__main__":
+    main()
