@@ -32,10 +32,15 @@
 /* Model cache */
 #define OC_LIMIT_HUB_MODELS 4096
 
+#define OC_LIMIT_TOKENIZER_PARSE_BYTES (1 * OC_GIB) /* memory while tokenizer.json is read, and for its tables */
+#define OC_LIMIT_ADDED_TOKENS 65536
+#define OC_LIMIT_ADDED_TOKEN_BYTES 512
+
 /* Chat templates */
 #define OC_LIMIT_TEMPLATE_DEPTH 64
 #define OC_LIMIT_TEMPLATE_STEPS 5000000 /* loop turns and calls of one rendering */
 #define OC_LIMIT_TEMPLATE_OUTPUT_BYTES (16 * OC_MIB)
+#define OC_LIMIT_TEMPLATE_MEMORY_BYTES (512 * OC_MIB) /* values of one rendering */
 
 /* Pictures */
 #define OC_LIMIT_IMAGE_BYTES (64 * OC_MIB)
@@ -50,6 +55,7 @@
 #define OC_LIMIT_THREADS 256
 #define OC_LIMIT_CTX_TOKENS (1024 * 1024)
 #define OC_LIMIT_PROMPT_BYTES (16 * OC_MIB)
+#define OC_LIMIT_WORD_BYTES (4 * OC_MIB) /* a run of text the pre-tokenizer does not cut */
 #define OC_LIMIT_TOP_LOGPROBS 20
 #define OC_LIMIT_STOP_STRINGS 4
 
