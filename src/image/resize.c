@@ -8,8 +8,10 @@
 
 enum { PRECISION_BITS = 22 };
 
-/* Vectors of the compiler: SSE4.1 on x86-64-v2, NEON on aarch64, plain code elsewhere. */
-typedef uint8_t u8x4 __attribute__((vector_size(4)));
+/* Vectors of the compiler: SSE4.1 on x86-64-v2, NEON on aarch64. Bytes are widened by interleaving with zeros, which
+ * (unlike a conversion of four bytes) gcc turns into one instruction; it takes a little-endian machine. */
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef uint16_t u16x8 __attribute__((vector_size(16)));
 typedef int32_t i32x4 __attribute__((vector_size(16)));
 
 /* ---- Weights ------------------------------------------------------------------------------------------------ */
@@ -101,27 +103,55 @@ static bool weights_init(struct weights *w, int n_in, int n_out, struct filter f
 
 /* ---- Passes ------------------------------------------------------------------------------------------------- */
 
+static inline u16x8 low_to_u16(u8x16 v) {
+    return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+static inline u16x8 high_to_u16(u8x16 v) {
+    return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+static inline i32x4 low_to_i32(u16x8 v) {
+    return (i32x4)__builtin_shufflevector(v, (u16x8){0}, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+
+static inline i32x4 high_to_i32(u16x8 v) {
+    return (i32x4)__builtin_shufflevector(v, (u16x8){0}, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+/* Four bytes at p as integers. */
+static inline i32x4 load_pixel(const uint8_t *p) {
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return low_to_i32(low_to_u16((u8x16)(i32x4){v, 0, 0, 0}));
+}
+
 static inline uint8_t clip8(int32_t v) {
     v >>= PRECISION_BITS;
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
+static inline i32x4 clip_lanes(i32x4 v) {
+    v >>= PRECISION_BITS;
+    v &= v > 0;
+    const i32x4 over = v > 255;
+    return (v & ~over) | (over & 255);
+}
+
 /* One row to w->n_out pixels. `in` must be readable one byte past its last pixel: four bytes are loaded at a time
  * and the fourth lane is thrown away. */
 static void row_resample(const uint8_t *in, const struct weights *w, uint8_t *out) {
+    const i32x4 half = (i32x4){0} + (1 << (PRECISION_BITS - 1));
     for (int i = 0; i < w->n_out; i++, out += 3) {
         const uint8_t *p = in + 3 * (size_t)w->first[i];
         const int32_t *k = w->weights + (size_t)i * (size_t)w->n_taps;
         const int n = w->count[i];
-        i32x4 sum = {1 << (PRECISION_BITS - 1), 1 << (PRECISION_BITS - 1), 1 << (PRECISION_BITS - 1), 0};
-        for (int x = 0; x < n; x++, p += 3) {
-            u8x4 pixel;
-            memcpy(&pixel, p, sizeof pixel);
-            sum += __builtin_convertvector(pixel, i32x4) * k[x];
-        }
-        out[0] = clip8(sum[0]);
-        out[1] = clip8(sum[1]);
-        out[2] = clip8(sum[2]);
+        i32x4 sum = half;
+        for (int x = 0; x < n; x++, p += 3) sum += load_pixel(p) * k[x];
+        sum = clip_lanes(sum);
+        out[0] = (uint8_t)sum[0];
+        out[1] = (uint8_t)sum[1];
+        out[2] = (uint8_t)sum[2];
     }
 }
 
@@ -145,28 +175,24 @@ static bool resample_rows(const struct oc_image *in, int first_row, int n_rows, 
     return true;
 }
 
-static inline i32x4 clip_lanes(i32x4 v) {
-    v >>= PRECISION_BITS;
-    v &= v > 0;
-    const i32x4 over = v > 255;
-    return (v & ~over) | (over & 255);
-}
-
 /* 16 bytes of one output row from n rows of input, `stride` bytes apart. */
 static inline void column_block(const uint8_t *in, size_t stride, const int32_t *k, int n, uint8_t *out) {
     const i32x4 half = (i32x4){0} + (1 << (PRECISION_BITS - 1));
-    i32x4 sum[4] = {half, half, half, half};
+    i32x4 sum0 = half, sum1 = half, sum2 = half, sum3 = half;
     for (int y = 0; y < n; y++, in += stride) {
-        u8x4 v[4];
-        memcpy(v, in, sizeof v);
-        sum[0] += __builtin_convertvector(v[0], i32x4) * k[y];
-        sum[1] += __builtin_convertvector(v[1], i32x4) * k[y];
-        sum[2] += __builtin_convertvector(v[2], i32x4) * k[y];
-        sum[3] += __builtin_convertvector(v[3], i32x4) * k[y];
+        u8x16 v;
+        memcpy(&v, in, sizeof v);
+        const u16x8 low = low_to_u16(v), high = high_to_u16(v);
+        sum0 += low_to_i32(low) * k[y];
+        sum1 += high_to_i32(low) * k[y];
+        sum2 += low_to_i32(high) * k[y];
+        sum3 += high_to_i32(high) * k[y];
     }
-    u8x4 bytes[4];
-    for (int i = 0; i < 4; i++) bytes[i] = __builtin_convertvector(clip_lanes(sum[i]), u8x4);
-    memcpy(out, bytes, sizeof bytes);
+    const u16x8 low = __builtin_shufflevector((u16x8)clip_lanes(sum0), (u16x8)clip_lanes(sum1), 0, 2, 4, 6, 8, 10, 12, 14);
+    const u16x8 high = __builtin_shufflevector((u16x8)clip_lanes(sum2), (u16x8)clip_lanes(sum3), 0, 2, 4, 6, 8, 10, 12, 14);
+    const u8x16 bytes = __builtin_shufflevector((u8x16)low, (u8x16)high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24,
+                                                26, 28, 30);
+    memcpy(out, &bytes, sizeof bytes);
 }
 
 /* in: rows of row_bytes bytes, the first of them being row `first_row` of what the weights count from. */
