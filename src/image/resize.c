@@ -138,40 +138,56 @@ static inline i32x4 clip_lanes(i32x4 v) {
     return (v & ~over) | (over & 255);
 }
 
-/* One row to w->n_out pixels. `in` must be readable one byte past its last pixel: four bytes are loaded at a time
- * and the fourth lane is thrown away. */
-static void row_resample(const uint8_t *in, const struct weights *w, uint8_t *out) {
+static inline void store_pixel(uint8_t *out, i32x4 sum) {
+    sum = clip_lanes(sum);
+    out[0] = (uint8_t)sum[0];
+    out[1] = (uint8_t)sum[1];
+    out[2] = (uint8_t)sum[2];
+}
+
+/* Four rows at once, so that each weight is fetched once for all. Rows must be readable one byte past their last
+ * pixel: four bytes are loaded at a time and the fourth lane is thrown away. */
+static void rows_resample(const uint8_t *const in[4], const struct weights *w, uint8_t *const out[4]) {
     const i32x4 half = (i32x4){0} + (1 << (PRECISION_BITS - 1));
-    for (int i = 0; i < w->n_out; i++, out += 3) {
-        const uint8_t *p = in + 3 * (size_t)w->first[i];
+    for (int i = 0; i < w->n_out; i++) {
         const int32_t *k = w->weights + (size_t)i * (size_t)w->n_taps;
-        const int n = w->count[i];
-        i32x4 sum = half;
-        for (int x = 0; x < n; x++, p += 3) sum += load_pixel(p) * k[x];
-        sum = clip_lanes(sum);
-        out[0] = (uint8_t)sum[0];
-        out[1] = (uint8_t)sum[1];
-        out[2] = (uint8_t)sum[2];
+        const size_t n_bytes = 3 * (size_t)w->count[i], first = 3 * (size_t)w->first[i], to = 3 * (size_t)i;
+        const uint8_t *p0 = in[0] + first, *p1 = in[1] + first, *p2 = in[2] + first, *p3 = in[3] + first;
+        i32x4 sum0 = half, sum1 = half, sum2 = half, sum3 = half;
+        for (size_t x = 0; x < n_bytes; x += 3, k++) {
+            const i32x4 weight = (i32x4){0} + *k;
+            sum0 += load_pixel(p0 + x) * weight;
+            sum1 += load_pixel(p1 + x) * weight;
+            sum2 += load_pixel(p2 + x) * weight;
+            sum3 += load_pixel(p3 + x) * weight;
+        }
+        store_pixel(out[0] + to, sum0);
+        store_pixel(out[1] + to, sum1);
+        store_pixel(out[2] + to, sum2);
+        store_pixel(out[3] + to, sum3);
     }
 }
 
-/* in: rows of n_in pixels, n_rows of them, from row `first_row` of the picture on. */
+/* The width of n_rows rows of the picture, from `first_row` on. A last group of fewer than four rows repeats its
+ * last one. False when out of memory. */
 static bool resample_rows(const struct oc_image *in, int first_row, int n_rows, const struct weights *w,
                           uint8_t *out) {
     const size_t in_bytes = (size_t)in->width * 3, out_bytes = (size_t)w->n_out * 3;
-    for (int y = 0; y < n_rows; y++) {
-        const uint8_t *row = in->rgb + (size_t)(first_row + y) * in_bytes;
-        if (first_row + y < in->height - 1) {
-            row_resample(row, w, out + (size_t)y * out_bytes);
-            continue;
+    uint8_t *padded = malloc(in_bytes + 1); /* for the picture's last row, which has no byte behind it */
+    if (!padded) return false;
+    memcpy(padded, in->rgb + (size_t)(in->height - 1) * in_bytes, in_bytes);
+    padded[in_bytes] = 0;
+    for (int y = 0; y < n_rows; y += 4) {
+        const uint8_t *from[4];
+        uint8_t *to[4];
+        for (int i = 0; i < 4; i++) {
+            const int row = y + i < n_rows ? y + i : n_rows - 1, in_row = first_row + row;
+            from[i] = in_row == in->height - 1 ? padded : in->rgb + (size_t)in_row * in_bytes;
+            to[i] = out + (size_t)row * out_bytes;
         }
-        uint8_t *padded = malloc(in_bytes + 1); /* the last row has no byte behind it */
-        if (!padded) return false;
-        memcpy(padded, row, in_bytes);
-        padded[in_bytes] = 0;
-        row_resample(padded, w, out + (size_t)y * out_bytes);
-        free(padded);
+        rows_resample(from, w, to);
     }
+    free(padded);
     return true;
 }
 
