@@ -42,6 +42,7 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     oc_ops_set_ref(ops);
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
+    if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
 #else

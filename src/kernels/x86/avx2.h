@@ -6,12 +6,11 @@
 
 #include <immintrin.h>
 
-#include "kernels/tiled/tiled.h"
+#include "kernels/x86/x86.h"
 
 void oc_avx2_tile(const struct oc_tile *t);
 void oc_avx2_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp);
 void oc_avx2_transpose(const float *in, int64_t ld, int n, int kk, float *out);
-void oc_avx2_widen(const uint8_t *in, enum oc_dtype t, int64_t n, float *out);
 void oc_avx2_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                  int64_t ldo);
 void oc_avx2_act_row(enum oc_act act, float *v, int64_t n);
@@ -37,10 +36,10 @@ static inline __m256 oc_avx2_load_float_tail(const uint8_t *p, enum oc_dtype t, 
     return oc_avx2_load_float(buf, t);
 }
 
-/* exp(x) within 2 ulp for x in [-87.33, 88.72], 0 below, the largest value above; NaN stays NaN.
+/* exp(x) within 2 ulp for x in [-87.33, 88.37], 0 below, 2.4e38 above; NaN stays NaN.
  * x = n ln2 + r, |r| <= ln2/2; exp(r) by its Taylor terms to r^7 (next term 5e-9 of the result). */
 static inline __m256 oc_avx2_exp(__m256 x) {
-    const __m256 lowest = _mm256_set1_ps(-87.336540f), highest = _mm256_set1_ps(88.722839f);
+    const __m256 lowest = _mm256_set1_ps(-87.336540f), highest = _mm256_set1_ps(88.376259f);
     __m256 underflow = _mm256_cmp_ps(x, lowest, _CMP_LT_OQ);
     x = _mm256_min_ps(highest, _mm256_max_ps(lowest, x)); /* in this order a NaN passes */
     __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),

@@ -2,14 +2,14 @@
  *
  * 8 quantised weights cost an AND, a conversion and, per row of x, an FMA: the place of q inside its word is undone
  * by x's factors (struct oc_dot_x), so q stays exact. A group's sum is scaled once; zero_bias meets the group sums
- * of x eight groups at a time. Rows of W are taken four at a time so that x is loaded once for them, and rows of x
- * up to four at a time so that a weight is unpacked once for them: neither changes any sum's order. */
+ * of x eight groups at a time. Four rows of W with one of x, or two with two, share loads of x and the unpacking:
+ * that changes no sum's order. */
 #include "kernels/x86/avx2.h"
 
 enum format { Q4, Q8, PLAIN_F32, PLAIN_F16, PLAIN_BF16 };
 
 #define MAX_R 4
-#define MAX_M 4
+#define MAX_M 2
 
 /* The part of a call that one block of rows works on. */
 struct task {
@@ -51,12 +51,14 @@ static inline __attribute__((always_inline)) __m256 unpack(__m256i words, const 
     return _mm256_cvtepi32_ps(q);
 }
 
-/* One vector of words of each row: sums[r][m] = its product with x. */
+/* One vector of words of each row: sums[r][m] = its product with x, even and odd j apart (two short chains of
+ * FMAs instead of a long one), then added. */
 static inline __attribute__((always_inline)) void chunk(const __m256i words[MAX_R], const float *x, int64_t ldx,
                                                         __m256 sums[MAX_R][MAX_M], const int R, const int M,
                                                         const int bits) {
-#pragma GCC unroll 8
-    for (int j = 0; j < 32 / bits; j++) {
+    __m256 odd[MAX_R][MAX_M];
+#pragma GCC unroll 4
+    for (int j = 0; j < 32 / bits; j += 2) {
         __m256 q[MAX_R];
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, j);
@@ -68,6 +70,55 @@ static inline __attribute__((always_inline)) void chunk(const __m256i words[MAX_
                 sums[r][m] = j == 0 ? _mm256_mul_ps(q[r], xv) : _mm256_fmadd_ps(q[r], xv, sums[r][m]);
             }
         }
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, j + 1);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) {
+            __m256 xv = _mm256_loadu_ps(x + m * ldx + 8 * (j + 1));
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+                odd[r][m] = j == 0 ? _mm256_mul_ps(q[r], xv) : _mm256_fmadd_ps(q[r], xv, odd[r][m]);
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) sums[r][m] = _mm256_add_ps(sums[r][m], odd[r][m]);
+    }
+}
+
+/* What `chunks` walks: eight groups of R rows of w. */
+struct span {
+    const uint8_t *p; /* first row's words */
+    size_t row_bytes;
+    const float *x;
+    int64_t ldx;
+    __m256 scales[MAX_R]; /* of the eight groups */
+    __m256i log2_group;
+};
+
+/* One vector of words at weight `k` of the span; `left` weights remain when they are fewer than a vector holds. */
+static inline __attribute__((always_inline)) void step(const struct span *s, int k, int left, __m256i weight,
+                                                       __m256 acc[MAX_R][MAX_M], const int R, const int M,
+                                                       const int bits, const bool partial) {
+    const uint8_t *at = s->p + (size_t)k * bits / 8;
+    __m256i words[MAX_R];
+    __m256 sums[MAX_R][MAX_M];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        const uint8_t *row = at + r * s->row_bytes;
+        words[r] = partial ? _mm256_maskload_epi32((const int *)(const void *)row, oc_avx2_mask(left * bits / 32))
+                           : oc_avx2_load(row);
+        _mm_prefetch((const char *)row + R * s->row_bytes, _MM_HINT_T0);
+    }
+    chunk(words, s->x + k, s->ldx, sums, R, M, bits);
+    __m256i group = _mm256_srlv_epi32(weight, s->log2_group);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        __m256 scale = _mm256_permutevar8x32_ps(s->scales[r], group);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) acc[r][m] = _mm256_fmadd_ps(scale, sums[r][m], acc[r][m]);
     }
 }
 
@@ -75,13 +126,12 @@ static inline __attribute__((always_inline)) void quantised(const struct task *t
                                                             const int bits) {
     const struct oc_weight *w = t->w;
     const int wide = 8 * 32 / bits; /* weights of a vector */
-    const int64_t n_groups = w->k / w->group, ldx = t->x->ldx;
-    const size_t row_bytes = oc_weight_row_bytes(w);
-    const uint8_t *p = w->w + (size_t)t->row * row_bytes;
-    const float *x = t->x->x + t->i * ldx, *sums_x = t->x->sums + t->i * t->x->lds;
-    const __m128i log2_group = _mm_cvtsi32_si128(__builtin_ctz(w->group));
+    const int64_t n_groups = w->k / w->group, lds = t->x->lds;
+    const float *sums_x = t->x->sums + t->i * lds;
     const __m256i lane_weight = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
                                                    _mm256_set1_epi32(32 / bits));
+    struct span s = {.row_bytes = oc_weight_row_bytes(w), .ldx = t->x->ldx};
+    s.log2_group = _mm256_set1_epi32(__builtin_ctz(w->group));
     __m256 acc[MAX_R][MAX_M];
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
@@ -90,41 +140,24 @@ static inline __attribute__((always_inline)) void quantised(const struct task *t
     }
     for (int64_t g = 0; g < n_groups; g += 8) {
         int n = n_groups - g < 8 ? (int)(n_groups - g) : 8;
-        __m256 scales[MAX_R];
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            scales[r] = load_groups(w->scales, w->dtype, (t->row + r) * n_groups + g, n);
+            s.scales[r] = load_groups(w->scales, w->dtype, (t->row + r) * n_groups + g, n);
             __m256 zero = load_groups(w->zero_biases, w->dtype, (t->row + r) * n_groups + g, n);
 #pragma GCC unroll 4
             for (int m = 0; m < M; m++) {
-                acc[r][m] = _mm256_fmadd_ps(zero, _mm256_loadu_ps(sums_x + m * t->x->lds + g), acc[r][m]);
+                acc[r][m] = _mm256_fmadd_ps(zero, _mm256_loadu_ps(sums_x + m * lds + g), acc[r][m]);
             }
         }
-        int64_t k0 = g * w->group, k1 = k0 + (int64_t)n * w->group;
-        for (int64_t k = k0; k < k1; k += wide) {
-            __m256i words[MAX_R];
-            __m256 sums[MAX_R][MAX_M];
-            const uint8_t *at = p + (size_t)k * bits / 8;
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++, at += row_bytes) {
-                if (k1 - k >= wide) {
-                    words[r] = oc_avx2_load(at);
-                } else {
-                    __m256i mask = oc_avx2_mask((int)(k1 - k) * bits / 32);
-                    words[r] = _mm256_maskload_epi32((const int *)(const void *)at, mask);
-                }
-                _mm_prefetch((const char *)at + R * row_bytes, _MM_HINT_T0);
-            }
-            chunk(words, x + k, ldx, sums, R, M, bits);
-            __m256i group_of_lane =
-                _mm256_srl_epi32(_mm256_add_epi32(lane_weight, _mm256_set1_epi32((int)(k - k0))), log2_group);
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-                __m256 s = _mm256_permutevar8x32_ps(scales[r], group_of_lane);
-#pragma GCC unroll 4
-                for (int m = 0; m < M; m++) acc[r][m] = _mm256_fmadd_ps(s, sums[r][m], acc[r][m]);
-            }
+        s.p = w->w + (size_t)t->row * s.row_bytes + (size_t)(g * w->group) * bits / 8;
+        s.x = t->x->x + t->i * s.ldx + g * w->group;
+        __m256i weight = lane_weight;
+        int k = 0, end = n * w->group;
+        for (; k + wide <= end; k += wide) {
+            step(&s, k, wide, weight, acc, R, M, bits, false);
+            weight = _mm256_add_epi32(weight, _mm256_set1_epi32(wide));
         }
+        if (k < end) step(&s, k, end - k, weight, acc, R, M, bits, true);
     }
     store(t, acc, R, M);
 }
@@ -169,24 +202,22 @@ static inline __attribute__((always_inline)) void block(const struct task *t, co
     if (f == PLAIN_BF16) plain(t, R, M, OC_BF16);
 }
 
-/* R4 rows of w (4 or fewer) against all m rows of x: blocks of 4, 2 and 1 rows of x. */
+/* n rows of w, at most 4, against all m rows of x, one or two of these at a time. */
 static inline __attribute__((always_inline)) void rows(struct task t, int n, int m, const enum format f) {
     const int64_t row = t.row;
     float *out = t.out;
     while (m > 0) {
-        int step = m >= 4 ? 4 : m >= 2 ? 2 : 1;
+        int step = m >= 2 ? 2 : 1;
         for (int r = 0; r < n;) {
             t.row = row + r;
             t.out = out + r;
             if (step == 1 && n - r >= 4) {
                 block(&t, 4, 1, f);
                 r += 4;
-            } else if (step > 1 && n - r >= 2) {
-                if (step == 4) block(&t, 2, 4, f);
-                if (step == 2) block(&t, 2, 2, f);
+            } else if (step == 2 && n - r >= 2) {
+                block(&t, 2, 2, f);
                 r += 2;
             } else {
-                if (step == 4) block(&t, 1, 4, f);
                 if (step == 2) block(&t, 1, 2, f);
                 if (step == 1) block(&t, 1, 1, f);
                 r += 1;

@@ -38,8 +38,8 @@ static void row_part(const struct oc_weight *w, int64_t row, int64_t k0, int64_t
     }
 }
 
-/* out[k * 16 + r] = in[r * ld + k] for an 8 x 8 block. */
-static inline void transpose8(const __m256 in[8], float *out) {
+/* out[k * nr + r] = in[r][k] for an 8 x 8 block. */
+static inline void transpose8(const __m256 in[8], float *out, int nr) {
     __m256 a[8], b[8];
     for (int i = 0; i < 8; i += 2) {
         a[i] = _mm256_unpacklo_ps(in[i], in[i + 1]);
@@ -52,28 +52,37 @@ static inline void transpose8(const __m256 in[8], float *out) {
         b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
     }
     for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(out + 16 * i, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
-        _mm256_storeu_ps(out + 16 * (i + 4), _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
+        _mm256_storeu_ps(out + nr * i, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
+        _mm256_storeu_ps(out + nr * (i + 4), _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
     }
 }
 
-void oc_avx2_transpose(const float *in, int64_t ld, int n, int kk, float *out) {
+void oc_avx2_transpose_to(const float *in, int64_t ld, int n, int kk, float *out, int nr) {
     int k = 0;
     for (; k + 8 <= kk; k += 8) {
-        for (int half = 0; half < 16; half += 8) {
+        for (int first = 0; first < nr; first += 8) {
             __m256 rows[8];
             for (int r = 0; r < 8; r++) {
-                rows[r] = half + r < n ? _mm256_loadu_ps(in + (half + r) * ld + k) : _mm256_setzero_ps();
+                rows[r] = first + r < n ? _mm256_loadu_ps(in + (first + r) * ld + k) : _mm256_setzero_ps();
             }
-            transpose8(rows, out + k * 16 + half);
+            transpose8(rows, out + k * nr + first, nr);
         }
     }
     for (; k < kk; k++) {
-        for (int r = 0; r < 16; r++) out[k * 16 + r] = r < n ? in[r * ld + k] : 0.0f;
+        for (int r = 0; r < nr; r++) out[k * nr + r] = r < n ? in[r * ld + k] : 0.0f;
     }
 }
 
-void oc_avx2_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp) {
+void oc_avx2_panel_to(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp,
+                      int nr) {
     for (int r = 0; r < n; r++) row_part(w, n0 + r, k0, kk, tmp + (int64_t)r * kk);
-    oc_avx2_transpose(tmp, kk, n, kk, out);
+    oc_avx2_transpose_to(tmp, kk, n, kk, out, nr);
+}
+
+void oc_avx2_transpose(const float *in, int64_t ld, int n, int kk, float *out) {
+    oc_avx2_transpose_to(in, ld, n, kk, out, 16);
+}
+
+void oc_avx2_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp) {
+    oc_avx2_panel_to(w, n0, n, k0, kk, out, tmp, 16);
 }

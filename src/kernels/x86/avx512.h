@@ -1,0 +1,52 @@
+/* kernels/x86/avx512.h - the AVX-512 (F, BW, DQ, VL) primitives, and loads and exp that several of them share.
+ *
+ * Included by x86/avx512_*.c only, which are the files compiled for AVX-512. */
+#ifndef OC_KERNELS_X86_AVX512_H
+#define OC_KERNELS_X86_AVX512_H
+
+#include <immintrin.h>
+
+#include "kernels/x86/x86.h"
+
+void oc_avx512_tile(const struct oc_tile *t);
+void oc_avx512_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
+                   int64_t ldo);
+void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);
+float oc_avx512_max_row(const float *v, int64_t n);
+float oc_avx512_exp_row(float *v, int64_t n, float scale, float max);
+
+/* Lanes 0 .. n-1, all 16 from n = 16 on. */
+static inline __mmask16 oc_avx512_mask(int64_t n) {
+    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+}
+
+/* The lanes of `mask` of 16 elements of F32, F16 or BF16 from any address, as f32; the others are not read and 0. */
+static inline __attribute__((always_inline)) __m512 oc_avx512_load_float(const uint8_t *p, enum oc_dtype t,
+                                                                         __mmask16 mask) {
+    if (t == OC_F32) return _mm512_maskz_loadu_ps(mask, p);
+    __m256i half = _mm256_maskz_loadu_epi16(mask, p);
+    if (t == OC_F16) return _mm512_cvtph_ps(half);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+/* exp(x) as oc_avx2_exp has it: within 2 ulp for x in [-87.33, 88.37], 0 below, 2.4e38 above; NaN stays
+ * NaN. */
+static inline __m512 oc_avx512_exp(__m512 x) {
+    const __m512 lowest = _mm512_set1_ps(-87.336540f), highest = _mm512_set1_ps(88.376259f);
+    __mmask16 normal = _mm512_cmp_ps_mask(x, lowest, _CMP_NLT_UQ); /* true for NaN */
+    x = _mm512_min_ps(highest, x); /* in this order a NaN passes */
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x); /* ln2 in two parts, as in oc_avx2_exp */
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
+    __m512 p = _mm512_set1_ps(1.0f / 5040);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 720));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_maskz_scalef_ps(normal, p, n);
+}
+
+#endif

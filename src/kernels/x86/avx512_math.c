@@ -1,0 +1,72 @@
+/* Activations and the softmax's rows. */
+#include <math.h>
+
+#include "kernels/ref/ref.h"
+#include "kernels/x86/avx512.h"
+
+/* x / (1 + exp(-u)) */
+static inline __m512 gate(__m512 x, __m512 u) {
+    __m512 e = oc_avx512_exp(_mm512_xor_ps(u, _mm512_set1_ps(-0.0f)));
+    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
+}
+
+static inline __attribute__((always_inline)) __m512 act16(const enum oc_act act, __m512 x) {
+    if (act == OC_ACT_SILU) return gate(x, x);
+    if (act == OC_ACT_QUICK_GELU) return gate(x, _mm512_mul_ps(x, _mm512_set1_ps(1.702f)));
+    __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
+    __m512 u = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), x); /* tanh form: u = 2 sqrt(2/pi) (x + c x^3) */
+    return gate(x, _mm512_mul_ps(u, _mm512_set1_ps(1.5957691216f)));
+}
+
+static inline __attribute__((always_inline)) void each16(const enum oc_act act, float *v, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 mask = oc_avx512_mask(n - i);
+        _mm512_mask_storeu_ps(v + i, mask, act16(act, _mm512_maskz_loadu_ps(mask, v + i)));
+    }
+}
+
+void oc_avx512_act_row(enum oc_act act, float *v, int64_t n) {
+    switch (act) {
+    case OC_ACT_NONE:
+        break;
+    case OC_ACT_SILU:
+        each16(OC_ACT_SILU, v, n);
+        break;
+    case OC_ACT_GELU:
+        for (int64_t i = 0; i < n; i++) v[i] = oc_ref_act(act, v[i]);
+        break;
+    case OC_ACT_GELU_TANH:
+        each16(OC_ACT_GELU_TANH, v, n);
+        break;
+    case OC_ACT_QUICK_GELU:
+        each16(OC_ACT_QUICK_GELU, v, n);
+        break;
+    }
+}
+
+float oc_avx512_max_row(const float *v, int64_t n) {
+    const __m512 least = _mm512_set1_ps(-INFINITY);
+    __m512 most = least;
+    for (int64_t i = 0; i < n; i += 16) {
+        most = _mm512_max_ps(most, _mm512_mask_loadu_ps(least, oc_avx512_mask(n - i), v + i));
+    }
+    __m256 h = _mm256_max_ps(_mm512_castps512_ps256(most), _mm512_extractf32x8_ps(most, 1));
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return fmaxf(_mm_cvtss_f32(m), _mm_cvtss_f32(_mm_movehdup_ps(m)));
+}
+
+float oc_avx512_exp_row(float *v, int64_t n, float scale, float max) {
+    const __m512 s = _mm512_set1_ps(scale), shift = _mm512_set1_ps(max);
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 mask = oc_avx512_mask(n - i);
+        __m512 e = oc_avx512_exp(_mm512_fmsub_ps(_mm512_maskz_loadu_ps(mask, v + i), s, shift));
+        _mm512_mask_storeu_ps(v + i, mask, e);
+        sum = _mm512_mask_add_ps(sum, mask, sum, e);
+    }
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
+    __m128 t = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
