@@ -38,6 +38,12 @@ if(kernel_tests AND NOT OC_FUZZ)
   add_test(NAME kernels.check COMMAND check_kernels)
 endif()
 
+# The tokenizer's test tool, which tools/check_tokenizer.py drives; it times files too.
+if(TARGET oc_chat AND NOT OC_FUZZ)
+  add_executable(tok_dump ${CMAKE_SOURCE_DIR}/tests/e2e/tok_dump.c)
+  target_link_libraries(tok_dump PRIVATE oc_chat oc_base)
+endif()
+
 # End to end: tests/e2e/test_<x>.py run the built command; each case is a line in cmocka's style.
 if(NOT Python3_EXECUTABLE AND EXISTS /usr/bin/python3)
   set(Python3_EXECUTABLE /usr/bin/python3) # it sees Debian's python3-numpy; one earlier in PATH may not

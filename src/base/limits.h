@@ -33,7 +33,7 @@
 #define OC_LIMIT_HUB_MODELS 4096
 
 #define OC_LIMIT_TOKENIZER_PARSE_BYTES (1 * OC_GIB) /* memory while tokenizer.json is read, and for its tables */
-#define OC_LIMIT_ADDED_TOKENS 65536
+#define OC_LIMIT_ADDED_TOKENS 16384
 #define OC_LIMIT_ADDED_TOKEN_BYTES 512
 
 /* Chat templates */
@@ -58,6 +58,7 @@
 #define OC_LIMIT_WORD_BYTES (4 * OC_MIB) /* a run of text the pre-tokenizer does not cut */
 #define OC_LIMIT_TOP_LOGPROBS 20
 #define OC_LIMIT_STOP_STRINGS 4
+#define OC_LIMIT_STOP_BYTES 1024 /* one stop string */
 
 /* Model shapes: generous, so that a lying config cannot make sizes overflow */
 #define OC_LIMIT_LAYERS 1024
