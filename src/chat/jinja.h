@@ -331,6 +331,7 @@ bool jinja_arg_str(struct jctx *cx, const char *who, const struct jval *v, struc
 const struct jfunc *jinja_filter_find(struct oc_str name);
 const struct jfunc *jinja_seqfilter_find(struct oc_str name);
 const struct jtest *jinja_test_find(struct oc_str name);
+bool jinja_test_call(struct jctx *cx, const struct jtest *test, struct jval self, const struct jargs *args);
 /* A bound method of v; undefined when v's type has none of that name (found is false) or it may not be used. */
 struct jval jinja_method_get(struct jctx *cx, struct jval v, struct oc_str name, bool *found);
 const struct jfunc *jinja_strmethod_find(struct oc_str name);

@@ -139,7 +139,7 @@ static struct jval eval_test(struct jctx *cx, const struct jnode *n) {
     struct jargs args;
     struct jval self = jinja_eval(cx, n->a);
     if (!eval_args(cx, n->kids, &args)) return self;
-    bool yes = n->test->call(cx, self, &args);
+    bool yes = jinja_test_call(cx, n->test, self, &args);
     return jinja_bool(yes);
 }
 

@@ -115,7 +115,13 @@ static struct jseq filtered(struct jctx *cx, const struct jnode *n, struct jseq 
         if (!cx->scope) break;
         assign(cx, cx->scope, n->a, in.items[i]);
         bool keep = !cx->err && jinja_truth(jinja_eval(cx, n->c));
-        if (keep && !cx->err) out.items[out.n++] = in.items[i];
+        if (!keep || cx->err) continue;
+        out.items[out.n] = in.items[i];
+        if (n->a->type == N_TUPLE) { /* jinja2's filter hands on the tuple of the names */
+            struct jseq parts = jinja_iterate(cx, in.items[i]);
+            out.items[out.n] = jinja_seq(cx, JV_TUPLE, parts.items, parts.n);
+        }
+        out.n++;
     }
     cx->scope = outer;
     return out;
@@ -265,7 +271,9 @@ static enum jflow exec_one(struct jctx *cx, const struct jnode *n) {
     case N_CALLBLOCK: exec_call_block(cx, n); break;
     case N_FILTERBLOCK:
         v = capture(cx, n->kids, jinja_scope_push(cx));
-        if (!cx->err) jinja_put_str(cx, cx->out, jinja_apply_filter(cx, n->a, v));
+        if (!cx->err) v = jinja_apply_filter(cx, n->a, v);
+        if (!cx->err && v.type != JV_STR) jinja_fail(cx, OC_ERR_FORMAT, "the filter block gives a %s, not text", jinja_type_name(v));
+        if (!cx->err) jinja_put_str(cx, cx->out, v);
         break;
     case N_WITH: return exec_with(cx, n);
     case N_GENERATION:

@@ -145,6 +145,7 @@ static struct jval f_int(struct jctx *cx, struct jval self, const struct jargs *
     if (!jinja_bind(cx, "int", args, "default,base", a) || !jinja_arg_int(cx, "int", a[1], 10, &base)) return self;
     struct jval fallback = a[0] ? *a[0] : jinja_int(0);
     if (base != 10 && base != 16 && base != 8 && base != 2) return jinja_fail(cx, OC_ERR_UNSUPPORTED, "int: a base other than 2, 8, 10 and 16");
+    if (self.type == JV_UNDEF) return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)self.n, self.n ? self.p : "");
     if (self.type == JV_INT || self.type == JV_BIGINT) return self;
     if (self.type == JV_BOOL || self.type == JV_FLOAT) return whole_of(cx, self, jinja_to_double(self), fallback);
     if (self.type != JV_STR) return fallback;
@@ -163,6 +164,7 @@ static struct jval f_float(struct jctx *cx, struct jval self, const struct jargs
     if (!jinja_bind(cx, "float", args, "default", a)) return self;
     struct jval fallback = a[0] ? *a[0] : jinja_float(0);
     if (jinja_is_number(self)) return (struct jval){.type = JV_FLOAT, .trusted = self.trusted, .d = jinja_to_double(self)};
+    if (self.type == JV_UNDEF) return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)self.n, self.n ? self.p : "");
     if (self.type != JV_STR || !parse_double(cx, self, &d)) return fallback;
     return (struct jval){.type = JV_FLOAT, .trusted = self.n ? jinja_origin(self, 0) : 1, .d = d};
 }
@@ -217,7 +219,8 @@ static struct jval f_indent(struct jctx *cx, struct jval self, const struct jarg
     const struct jval *a[3];
     int64_t width = 4;
     if (!jinja_bind(cx, "indent", args, "width,first,blank", a)) return self;
-    struct jval s = jinja_to_str(cx, self), by = a[0] ? *a[0] : jinja_int(4);
+    if (self.type != JV_STR) return jinja_fail(cx, OC_ERR_FORMAT, "indent of a %s", jinja_type_name(self));
+    struct jval s = self, by = a[0] ? *a[0] : jinja_int(4);
     struct jout b = {0}, ind = {0};
     bool first = jinja_arg_bool(a[1], false), blank = jinja_arg_bool(a[2], false);
     if (by.type != JV_STR) {

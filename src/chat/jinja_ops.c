@@ -228,7 +228,7 @@ static struct jval slice_str(struct jctx *cx, struct jval v, int64_t first, int6
 struct jval jinja_slice(struct jctx *cx, struct jval v, struct jval start, struct jval stop, struct jval step_v) {
     if (v.type == JV_UNDEF) return undefined_used(cx, v);
     if (v.type != JV_STR && v.type != JV_LIST && v.type != JV_TUPLE && v.type != JV_RANGE) {
-        return jinja_undef(cx, "a %s has no slices", jinja_type_name(v));
+        return jinja_fail(cx, OC_ERR_FORMAT, "a %s has no slices", jinja_type_name(v));
     }
     struct jval parts[3] = {start, stop, step_v};
     int64_t first, count, step;

@@ -89,6 +89,11 @@ static struct jargs rest_of(const struct jargs *args, size_t from) {
     return r;
 }
 
+/* map and select take anything that is false for nothing. */
+static struct jseq iterate_true(struct jctx *cx, struct jval v) {
+    return jinja_truth(v) ? jinja_iterate(cx, v) : (struct jseq){0};
+}
+
 static struct jval f_map(struct jctx *cx, struct jval self, const struct jargs *args) {
     const struct jval *a[2] = {NULL, NULL};
     const struct jfunc *filter = NULL;
@@ -101,7 +106,7 @@ static struct jval f_map(struct jctx *cx, struct jval self, const struct jargs *
         return self;
     }
     if (!filter && !a[0]) return jinja_fail(cx, OC_ERR_FORMAT, "map wants a filter or an attribute");
-    struct jseq s = jinja_iterate(cx, self);
+    struct jseq s = iterate_true(cx, self);
     struct jval *items = jinja_alloc(cx, s.n, sizeof *items);
     for (size_t i = 0; items && i < s.n && jinja_step(cx, 1); i++) {
         items[i] = filter ? filter->call(cx, s.items[i], &rest) : path_get(cx, s.items[i], *a[0], a[1]);
@@ -119,13 +124,13 @@ static struct jval select_where(struct jctx *cx, struct jval self, const struct 
         if (!test) return jinja_fail(cx, OC_ERR_UNSUPPORTED, "select: no such test");
     }
     struct jargs rest = rest_of(args, used + (test != NULL));
-    struct jseq s = jinja_iterate(cx, self);
+    struct jseq s = iterate_true(cx, self);
     struct jval *items = jinja_alloc(cx, s.n, sizeof *items);
     size_t n = 0;
     for (size_t i = 0; items && i < s.n && jinja_step(cx, 1); i++) {
         struct jval v = by_attr ? path_get(cx, s.items[i], args->pos[0], NULL) : s.items[i];
         if (cx->err) break;
-        if ((test ? test->call(cx, v, &rest) : jinja_truth(v)) == keep) items[n++] = s.items[i];
+        if ((test ? jinja_test_call(cx, test, v, &rest) : jinja_truth(v)) == keep) items[n++] = s.items[i];
     }
     return items ? jinja_seq(cx, JV_GEN, items, n) : self;
 }
@@ -182,11 +187,20 @@ static void merge_sort(struct jctx *cx, struct keyed *v, struct keyed *tmp, size
     }
 }
 
-/* Key of one item for sort, unique, min and max: the item, an attribute, or the tuple of several. */
+/* Key of one item for unique, min and max: the item or an attribute of it. */
 static struct jval key_of(struct jctx *cx, struct jval item, const struct jval *attribute, bool fold) {
     if (!attribute || attribute->type == JV_NONE) return sort_key(cx, item, fold);
-    if (attribute->type != JV_STR || !memchr(attribute->p, ',', attribute->n)) return sort_key(cx, path_get(cx, item, *attribute, NULL), fold);
+    return sort_key(cx, path_get(cx, item, *attribute, NULL), fold);
+}
+
+/* Key for sort: the list of the item, or of its attributes. A list, since lists compare equal parts first. */
+static struct jval keys_of(struct jctx *cx, struct jval item, const struct jval *attribute, bool fold) {
     size_t n = 1, k = 0;
+    if (!attribute || attribute->type != JV_STR) {
+        struct jval *one = jinja_alloc(cx, 1, sizeof *one);
+        if (one) one[0] = key_of(cx, item, attribute, fold);
+        return jinja_seq(cx, JV_LIST, one, one != NULL);
+    }
     for (size_t i = 0; i < attribute->n; i++) n += attribute->p[i] == ',';
     struct jval *parts = jinja_alloc(cx, n, sizeof *parts);
     for (size_t at = 0; parts && k < n && !cx->err; k++) {
@@ -202,7 +216,7 @@ static struct jval sorted(struct jctx *cx, struct jseq s, const struct jval *att
     struct keyed *v = jinja_alloc(cx, s.n, sizeof *v), *tmp = jinja_alloc(cx, s.n, sizeof *tmp);
     struct jval *items = jinja_alloc(cx, s.n, sizeof *items);
     if (!v || !tmp || !items) return jinja_none();
-    for (size_t i = 0; i < s.n && !cx->err; i++) v[i] = (struct keyed){key_of(cx, s.items[i], attribute, fold), s.items[i]};
+    for (size_t i = 0; i < s.n && !cx->err; i++) v[i] = (struct keyed){keys_of(cx, s.items[i], attribute, fold), s.items[i]};
     merge_sort(cx, v, tmp, s.n, reverse);
     for (size_t i = 0; i < s.n; i++) items[i] = v[i].item;
     return jinja_seq(cx, JV_LIST, items, s.n);
@@ -237,6 +251,7 @@ static struct jval f_unique(struct jctx *cx, struct jval self, const struct jarg
     for (size_t i = 0; items && keys && i < s.n && !cx->err; i++) {
         struct jval key = key_of(cx, s.items[i], a[1], !jinja_arg_bool(a[0], false));
         bool seen = false;
+        if (!jinja_hashable(key)) return jinja_fail(cx, OC_ERR_FORMAT, "unique of a %s", jinja_type_name(key));
         for (size_t k = 0; k < n && !seen && !cx->err; k++) seen = jinja_equal(cx, keys[k], key);
         if (seen) continue;
         keys[n] = key;

@@ -185,6 +185,15 @@ static bool is_escaped(struct jctx *cx, struct jval v, const struct jargs *args)
     return false; /* no markup type here */
 }
 
+bool jinja_test_call(struct jctx *cx, const struct jtest *test, struct jval self, const struct jargs *args) {
+    static jinja_test_fn *const with_argument[] = {is_eq, is_ne, is_lt, is_gt, is_le, is_ge, is_in, is_divisibleby, is_sameas};
+    bool takes = false;
+    for (size_t i = 0; i < sizeof with_argument / sizeof *with_argument; i++) takes |= with_argument[i] == test->call;
+    if (takes || (!args->n_pos && !args->n_kw)) return test->call(cx, self, args);
+    jinja_fail(cx, OC_ERR_FORMAT, "the test '%s' takes no argument", test->name);
+    return false;
+}
+
 const struct jtest *jinja_test_find(struct oc_str name) {
     static const struct jtest tests[] = {
         {"defined", is_defined},   {"undefined", is_undefined}, {"none", is_none},       {"boolean", is_boolean},
