@@ -1,0 +1,47 @@
+/* kernels/arm/neon.h - the NEON (AArch64 base) primitives: f32 arithmetic, plain and right before fast. */
+#ifndef OC_KERNELS_ARM_NEON_H
+#define OC_KERNELS_ARM_NEON_H
+
+#include <arm_neon.h>
+
+#include "kernels/tiled/tiled.h"
+
+void oc_neon_tile(const struct oc_tile *t);
+void oc_neon_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp);
+void oc_neon_transpose(const float *in, int64_t ld, int n, int kk, float *out);
+void oc_neon_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
+                 int64_t ldo);
+void oc_neon_act_row(enum oc_act act, float *v, int64_t n);
+float oc_neon_max_row(const float *v, int64_t n);
+float oc_neon_exp_row(float *v, int64_t n, float scale, float max);
+
+/* 4 elements of F32, F16 or BF16 from any address, as f32. */
+static inline __attribute__((always_inline)) float32x4_t oc_neon_load_float(const uint8_t *p, enum oc_dtype t) {
+    if (t == OC_F32) return vreinterpretq_f32_u8(vld1q_u8(p));
+    uint16x4_t half = vreinterpret_u16_u8(vld1_u8(p));
+    if (t == OC_F16) return vcvt_f32_f16(vreinterpret_f16_u16(half));
+    return vreinterpretq_f32_u32(vshll_n_u16(half, 16));
+}
+
+/* exp(x) within 2 ulp for x in [-87.33, 88.37], 0 below, 2.4e38 above; NaN stays NaN. The same formula as
+ * oc_avx2_exp. */
+static inline float32x4_t oc_neon_exp(float32x4_t x) {
+    const float32x4_t lowest = vdupq_n_f32(-87.336540f);
+    uint32x4_t underflow = vcltq_f32(x, lowest);
+    x = vminq_f32(vdupq_n_f32(88.376259f), vmaxq_f32(lowest, x)); /* NaN passes both */
+    float32x4_t n = vrndnq_f32(vmulq_n_f32(x, 1.44269504f));
+    float32x4_t r = vfmsq_f32(x, n, vdupq_n_f32(0x1.62e4p-1f));
+    r = vfmsq_f32(r, n, vdupq_n_f32(0x1.7f7d1cp-20f));
+    float32x4_t p = vdupq_n_f32(1.0f / 5040);
+    p = vfmaq_f32(vdupq_n_f32(1.0f / 720), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f / 120), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f / 24), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f / 6), p, r);
+    p = vfmaq_f32(vdupq_n_f32(0.5f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f), p, r);
+    int32x4_t bits = vaddq_s32(vreinterpretq_s32_f32(p), vshlq_n_s32(vcvtq_s32_f32(n), 23));
+    return vreinterpretq_f32_s32(vbicq_s32(bits, vreinterpretq_s32_u32(underflow)));
+}
+
+#endif
