@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem */
 /* Methods of strings, and the string work that filters share. */
 #include "chat/jinja.h"
 

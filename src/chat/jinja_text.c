@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem */
 #include "chat/jinja.h"
 
 #include <math.h>
