@@ -206,9 +206,11 @@ def make_png():
     add("png_no_idat_crc.png", whole[:-16])
     add("png_no_idat_crc_interlaced.png", FILES["png_rgb8_interlaced.png"][:-16])
     add("png_truncated.png", whole[:-60])
+    add("png_chunk_cut.png", FILES["png_exif_behind.png"][:-20])
+    add("png_lying_chunk.png", whole[:33] + struct.pack(">L", 0x47000000) + b"eXIf" + whole[33:])
     add("png_header_only.png", whole[:30])
     add("png_no_idat.png", whole[:33] + whole[-12:])
-    add("png_bad_filter.png", png(gray, 8, 0, filter_type=0).replace(b"", b"") if False else bad_filter(gray))
+    add("png_bad_filter.png", bad_filter(gray))
     add("png_bad_depth.png", whole[:16] + chunk(b"IHDR", struct.pack(">LLBBBBB", 17, 13, 3, 2, 0, 0, 0))[8:] + whole[33:])
 
 

@@ -1,9 +1,9 @@
-/* BMP, read by our own code: the headers of Windows (40 to 124 bytes) and OS/2 (12, 64), 1, 4 and 8 bits with a
- * palette, 16, 24 and 32 bits, RLE4, RLE8 and the bit masks that Pillow knows. Layout: [MS-WMF] 2.2.2 and the
- * BITMAPV5HEADER documentation.
+/* BMP, read by our own code: the headers of Windows (40 to 124 bytes) and OS/2 (12, 64), 1, 4 and 8 bits with
+ * a palette, 16, 24 and 32 bits, RLE4, RLE8 and the bit masks that Pillow knows. Layout: [MS-WMF] 2.2.2 and
+ * the BITMAPV5HEADER documentation.
  *
- * Where Pillow 13 misreads a file (a palette of two grays with more than one bit a pixel, a gray ramp with four),
- * we follow the format instead. */
+ * Where Pillow 13 misreads a file (a palette of two grays with more than one bit a pixel, a gray ramp with
+ * four), we follow the format instead. */
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,8 @@ static enum oc_err fail_truncated(const struct bitmap *b, struct oc_errinfo *ei)
                    b->in.n);
 }
 
-/* ---- Header ------------------------------------------------------------------------------------------------- */
+/* ---- Header
+ * ------------------------------------------------------------------------------------------------- */
 
 static void read_core_header(struct bitmap *b) {
     b->width = (int)u16(b->in, 18);
@@ -62,7 +63,8 @@ static enum oc_err read_info_header(struct bitmap *b, struct oc_errinfo *ei) {
     return OC_OK;
 }
 
-/* Masks stand inside the header from 52 bytes on, behind it in a header of 40; those of 56 and more have alpha. */
+/* Masks stand inside the header from 52 bytes on, behind it in a header of 40; those of 56 and more have
+ * alpha. */
 static enum oc_err read_masks(struct bitmap *b, struct oc_errinfo *ei) {
     if (b->compression != BITFIELDS) return OC_OK;
     const int n = b->header_bytes >= 56 ? 4 : 3;
@@ -75,12 +77,13 @@ static enum oc_err read_masks(struct bitmap *b, struct oc_errinfo *ei) {
 static enum oc_err check_kind(const struct bitmap *b, struct oc_errinfo *ei) {
     const int bits = b->bits;
     if (bits != 1 && bits != 4 && bits != 8 && bits != 16 && bits != 24 && bits != 32)
-        return oc_fail(ei, OC_ERR_UNSUPPORTED, "this BMP file has %d bits a pixel; ocellus reads 1, 4, 8, 16, 24 and 32",
-                       bits);
+        return oc_fail(ei, OC_ERR_UNSUPPORTED,
+                       "this BMP file has %d bits a pixel; ocellus reads 1, 4, 8, 16, 24 and 32", bits);
     const bool ok = b->compression == RAW || (b->compression == BITFIELDS && bits >= 16) ||
                     (b->compression == RLE8 && bits == 8) || (b->compression == RLE4 && bits == 4);
     if (!ok)
-        return oc_fail(ei, OC_ERR_UNSUPPORTED, "this BMP file has compression %u with %d bits a pixel, which ocellus does not read",
+        return oc_fail(ei, OC_ERR_UNSUPPORTED,
+                       "this BMP file has compression %u with %d bits a pixel, which ocellus does not read",
                        b->compression, bits);
     return OC_OK;
 }
@@ -93,8 +96,10 @@ static enum oc_err parse(struct oc_image_bytes in, struct bitmap *b, struct oc_e
         return oc_fail(ei, OC_ERR_UNSUPPORTED, "this BMP file has an unknown header of %u bytes", size);
     if (in.n < FILE_HEADER + (size_t)size) return fail_truncated(b, ei);
     b->palette_at = FILE_HEADER + (size_t)size;
-    if (size == 12) read_core_header(b);
-    else OC_TRY(read_info_header(b, ei));
+    if (size == 12)
+        read_core_header(b);
+    else
+        OC_TRY(read_info_header(b, ei));
     OC_TRY(check_kind(b, ei));
     OC_TRY(read_masks(b, ei));
     if (b->n_colours == 0 && b->bits <= 8) b->n_colours = 1u << b->bits;
@@ -119,7 +124,8 @@ enum oc_err oc_image_bmp_header(struct oc_image_bytes in, struct oc_image_info *
     return OC_OK;
 }
 
-/* ---- Colours ------------------------------------------------------------------------------------------------ */
+/* ---- Colours
+ * ------------------------------------------------------------------------------------------------ */
 
 /* Entries past the palette or past the file are black; a full ramp of grays makes values their own gray. */
 static void read_palette(const struct bitmap *b, uint8_t (*table)[3]) {
@@ -202,8 +208,9 @@ static enum oc_err find_layout(const struct bitmap *b, uint8_t at[3], struct oc_
         memcpy(at, l->at, 3);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_UNSUPPORTED, "this BMP file has bit masks %x %x %x %x, which ocellus does not read",
-                   b->mask[0], b->mask[1], b->mask[2], b->mask[3]);
+    return oc_fail(ei, OC_ERR_UNSUPPORTED,
+                   "this BMP file has bit masks %x %x %x %x, which ocellus does not read", b->mask[0],
+                   b->mask[1], b->mask[2], b->mask[3]);
 }
 
 static uint8_t *row_of(const struct bitmap *b, uint8_t *rgb, int i) {
@@ -217,26 +224,32 @@ static enum oc_err decode_raw(const struct bitmap *b, uint8_t *rgb, struct oc_er
     /* The padding behind the last row may be missing. */
     if (b->pixels_at > b->in.n || (b->in.n - b->pixels_at) < stride * (size_t)(b->height - 1) + used)
         return fail_truncated(b, ei);
-    if (b->bits <= 8) read_palette(b, table);
-    else OC_TRY(find_layout(b, at, ei));
+    if (b->bits <= 8)
+        read_palette(b, table);
+    else
+        OC_TRY(find_layout(b, at, ei));
     for (int i = 0; i < b->height; i++) {
         const uint8_t *p = b->in.p + b->pixels_at + (size_t)i * stride;
         uint8_t *row = row_of(b, rgb, i);
-        if (b->bits <= 8) row_indexed(p, b->width, b->bits, (const uint8_t(*)[3])table, row);
-        else if (b->bits == 16) row_16(p, b->width, at[0] == 1, row);
-        else row_bytes(p, b->width, b->bits / 8, at, row);
+        if (b->bits <= 8)
+            row_indexed(p, b->width, b->bits, (const uint8_t(*)[3])table, row);
+        else if (b->bits == 16)
+            row_16(p, b->width, at[0] == 1, row);
+        else
+            row_bytes(p, b->width, b->bits / 8, at, row);
     }
     return OC_OK;
 }
 
-/* ---- Run-length coding -------------------------------------------------------------------------------------- */
+/* ---- Run-length coding
+ * -------------------------------------------------------------------------------------- */
 
 struct runs {
     const struct bitmap *b;
-    size_t at;        /* next byte of the file */
-    uint8_t *out;     /* palette indices, rows in file order */
-    size_t n, n_all;  /* written, and width * height */
-    size_t x;         /* Pillow's column: not reset when an absolute run crosses the end of a row */
+    size_t at;       /* next byte of the file */
+    uint8_t *out;    /* palette indices, rows in file order */
+    size_t n, n_all; /* written, and width * height */
+    size_t x;        /* Pillow's column: not reset when an absolute run crosses the end of a row */
 };
 
 static void put_run(struct runs *r, size_t n, uint8_t value) {
@@ -293,8 +306,10 @@ static void expand_runs(struct runs *r) {
     while (r->n < r->n_all && r->at + 2 <= in.n) {
         const uint8_t n = in.p[r->at], value = in.p[r->at + 1];
         r->at += 2;
-        if (n) put_run(r, n, value);
-        else if (!put_escape(r, value)) return;
+        if (n)
+            put_run(r, n, value);
+        else if (!put_escape(r, value))
+            return;
     }
 }
 

@@ -98,7 +98,8 @@ enum oc_err oc_image_decode(const uint8_t *bytes, size_t n, const struct oc_imag
     free(rgb);
     memset(out, 0, sizeof *out);
 nomem:
-    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a picture of %d x %d pixels", info.width, info.height);
+    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a picture of %d x %d pixels", info.width,
+                   info.height);
 }
 
 void oc_image_free(struct oc_image *img) {

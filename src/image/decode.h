@@ -1,7 +1,7 @@
 /* image/decode.h - hostile bytes to RGB pixels.
  *
- * Pictures come from strangers: every size is checked from the header before a pixel is decoded, and all memory
- * is bounded by the limits. The pixels equal those of Pillow's
+ * Pictures come from strangers: every size is checked from the header before a pixel is decoded, and all
+ * memory is bounded by the limits. The pixels equal those of Pillow's
  * `ImageOps.exif_transpose(Image.open(f)).convert("RGB")` (first frame, alpha dropped) bit for bit. Called by
  * the command line and by the image worker; any thread, no state of its own. */
 #ifndef OC_IMAGE_DECODE_H
@@ -21,7 +21,8 @@ enum oc_image_format {
     OC_IMAGE_BMP,
 };
 
-/* Maxima of one picture; 0 means the one of base/limits.h (OC_LIMIT_IMAGE_*), which no value here can exceed. */
+/* Maxima of one picture; 0 means the one of base/limits.h (OC_LIMIT_IMAGE_*), which no value here can exceed.
+ */
 struct oc_image_limits {
     size_t max_bytes;    /* encoded */
     int max_side_px;     /* width and height */
@@ -46,14 +47,14 @@ enum oc_image_format oc_image_sniff(const uint8_t *bytes, size_t n);
 /* Short constant name such as "JPEG". */
 const char *oc_image_format_name(enum oc_image_format format);
 
-/* Reads the header and checks it against `lim` (NULL: defaults). Errors: OC_ERR_UNSUPPORTED (not one of the five
- * formats, or a kind of one that is not read), OC_ERR_FORMAT (broken or truncated header), OC_ERR_LIMIT,
+/* Reads the header and checks it against `lim` (NULL: defaults). Errors: OC_ERR_UNSUPPORTED (not one of the
+ * five formats, or a kind of one that is not read), OC_ERR_FORMAT (broken or truncated header), OC_ERR_LIMIT,
  * OC_ERR_NOMEM. */
 OC_MUST_CHECK enum oc_err oc_image_probe(const uint8_t *bytes, size_t n, const struct oc_image_limits *lim,
                                          struct oc_image_info *out, struct oc_errinfo *ei);
 
-/* Decodes the first frame, converts it to RGB and turns it upright. On success *out owns its pixels; on error it
- * is empty. Errors: those of oc_image_probe; OC_ERR_FORMAT also for broken or missing pixel data. */
+/* Decodes the first frame, converts it to RGB and turns it upright. On success *out owns its pixels; on error
+ * it is empty. Errors: those of oc_image_probe; OC_ERR_FORMAT also for broken or missing pixel data. */
 OC_MUST_CHECK enum oc_err oc_image_decode(const uint8_t *bytes, size_t n, const struct oc_image_limits *lim,
                                           struct oc_image *out, struct oc_errinfo *ei);
 

@@ -71,9 +71,12 @@ int oc_image_exif_xmp_orientation(const uint8_t *xmp, size_t n) {
     for (size_t at = 0; n >= n_key + 2 && at <= n - n_key - 2; at++) {
         if (memcmp(xmp + at, key, n_key) != 0) continue;
         const uint8_t *p = xmp + at + n_key, *end = xmp + n;
-        if (*p == '>') p++;
-        else if (end - p >= 3 && p[0] == '=' && p[1] == '"') p += 2;
-        else continue;
+        if (*p == '>')
+            p++;
+        else if (end - p >= 3 && p[0] == '=' && p[1] == '"')
+            p += 2;
+        else
+            continue;
         if (p < end && *p >= '0' && *p <= '9') return clamp_orientation((uint32_t)(*p - '0'));
     }
     return 0;

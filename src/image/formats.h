@@ -1,9 +1,9 @@
 /* image/formats.h - what decode.c asks of each format; internal to the room.
  *
  * `header` reads sizes without decoding; `decode` then fills rgb ([height, width, 3], already sized from the
- * checked header, not cleared) and sets *orientation to the EXIF value 1 to 8 where the format carries one (it
- * is 1 on entry). A decode function fails rather than write when the file turns out to have another size than
- * its header said. Any thread. */
+ * checked header, not cleared) and sets *orientation to the EXIF value 1 to 8 where the format carries one
+ * (it is 1 on entry). A decode function fails rather than write when the file turns out to have another size
+ * than its header said. Any thread. */
 #ifndef OC_IMAGE_FORMATS_H
 #define OC_IMAGE_FORMATS_H
 

@@ -1,5 +1,6 @@
-/* GIF through giflib: the first frame on its canvas, as Pillow shows it. The canvas grows to hold the frame; the
- * rest of it has the transparent colour's value, or 0. Alpha is dropped: transparent pixels keep their colour. */
+/* GIF through giflib: the first frame on its canvas, as Pillow shows it. The canvas grows to hold the frame;
+ * the rest of it has the transparent colour's value, or 0. Alpha is dropped: transparent pixels keep their
+ * colour. */
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +23,8 @@ struct frame {
     int transparent; /* palette index, or -1 */
 };
 
-/* At the end one zero byte is handed out for each single one asked for: a missing block terminator is forgiven,
- * missing data is not. */
+/* At the end one zero byte is handed out for each single one asked for: a missing block terminator is
+ * forgiven, missing data is not. */
 static int on_read(GifFileType *gif, GifByteType *out, int n) {
     struct source *s = gif->UserData;
     size_t left = s->in.n - s->at, take = (size_t)n < left ? (size_t)n : left;
@@ -41,8 +42,8 @@ static int on_read(GifFileType *gif, GifByteType *out, int n) {
 static enum oc_err fail(const struct source *s, int code, struct oc_errinfo *ei) {
     if (code == D_GIF_ERR_NOT_ENOUGH_MEM) return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a GIF file");
     if (s->past_end)
-        return oc_fail(ei, OC_ERR_FORMAT, "this GIF file is truncated: its %zu bytes end before the picture does",
-                       s->in.n);
+        return oc_fail(ei, OC_ERR_FORMAT,
+                       "this GIF file is truncated: its %zu bytes end before the picture does", s->in.n);
     const char *why = GifErrorString(code);
     return oc_fail(ei, OC_ERR_FORMAT, "this GIF file is broken: %s", why ? why : "unknown error");
 }
@@ -93,7 +94,8 @@ static enum oc_err open_frame(struct source *s, GifFileType **gif, struct frame 
     *gif = DGifOpen(s, on_read, &code);
     if (!*gif) return fail(s, code, ei);
     enum oc_err err = OC_OK;
-    if (!find_frame(*gif, f)) err = fail(s, (*gif)->Error, ei);
+    if (!find_frame(*gif, f))
+        err = fail(s, (*gif)->Error, ei);
     else if (f->width == 0 || f->height == 0)
         err = oc_fail(ei, OC_ERR_FORMAT, "this GIF file has an empty first frame");
     if (err == OC_OK) return OC_OK;
@@ -113,8 +115,8 @@ enum oc_err oc_image_gif_header(struct oc_image_bytes in, struct oc_image_info *
     return OC_OK;
 }
 
-/* The colour of each pixel value. Without a palette, or with one that only lists the grays in order, values are
- * grays themselves (Pillow's mode L); otherwise values past the palette are black. */
+/* The colour of each pixel value. Without a palette, or with one that only lists the grays in order, values
+ * are grays themselves (Pillow's mode L); otherwise values past the palette are black. */
 static void make_table(const GifFileType *gif, uint8_t (*table)[3]) {
     const ColorMapObject *map = gif->Image.ColorMap ? gif->Image.ColorMap : gif->SColorMap;
     bool gray = true;
@@ -133,7 +135,8 @@ static void fill(uint8_t *rgb, size_t n_pixels, const uint8_t *colour) {
     for (size_t i = 0; i < n_pixels; i++, rgb += 3) memcpy(rgb, colour, 3);
 }
 
-/* The row of the picture that comes `i`-th in an interlaced file: every 8th, then the 8ths between, and so on. */
+/* The row of the picture that comes `i`-th in an interlaced file: every 8th, then the 8ths between, and so
+ * on. */
 static int interlaced_row(int i, int height) {
     static const int first[4] = {0, 4, 2, 1}, step[4] = {8, 8, 4, 2};
     for (int pass = 0; pass < 4; pass++) {
@@ -176,7 +179,8 @@ enum oc_err oc_image_gif_decode(struct oc_image_bytes in, const struct oc_image_
     }
     make_table(gif, table);
     if (f.width != f.canvas_width || f.height != f.canvas_height)
-        fill(rgb, (size_t)f.canvas_width * (size_t)f.canvas_height, table[f.transparent < 0 ? 0 : f.transparent]);
+        fill(rgb, (size_t)f.canvas_width * (size_t)f.canvas_height,
+             table[f.transparent < 0 ? 0 : f.transparent]);
     if (!read_rows(gif, &f, (const uint8_t(*)[3])table, line, rgb)) err = fail(&s, gif->Error, ei);
 out:
     free(line);

@@ -13,7 +13,8 @@
 #include "image/exif.h"
 #include "image/formats.h"
 
-/* ---- Our own walk over the markers: size, number of components, EXIF ---------------------------------------- */
+/* ---- Our own walk over the markers: size, number of components, EXIF
+ * ---------------------------------------- */
 
 struct segment {
     int marker; /* low byte */
@@ -33,7 +34,8 @@ static enum walk next_segment(struct oc_image_bytes in, size_t *at, struct segme
         }
         int marker = in.p[i + 1];
         i += 2;
-        if (marker == 0xd8 || (marker >= 0xd0 && marker <= 0xd7) || marker == 0xd9 || marker == 0x01) continue;
+        if (marker == 0xd8 || (marker >= 0xd0 && marker <= 0xd7) || marker == 0xd9 || marker == 0x01)
+            continue;
         if (in.n - i < 2) break;
         size_t length = (size_t)in.p[i] << 8 | in.p[i + 1];
         if (length < 2 || length > in.n - i) break;
@@ -61,15 +63,16 @@ static enum oc_err read_frame(const struct segment *s, struct oc_image_info *inf
     return OC_OK;
 }
 
-enum oc_err oc_image_jpeg_header(struct oc_image_bytes in, struct oc_image_info *info, struct oc_errinfo *ei) {
+enum oc_err oc_image_jpeg_header(struct oc_image_bytes in, struct oc_image_info *info,
+                                 struct oc_errinfo *ei) {
     struct segment s;
     size_t at = 2;
     bool has_frame = false;
     for (;;) {
         enum walk w = next_segment(in, &at, &s);
         if (w == WALK_END)
-            return oc_fail(ei, OC_ERR_FORMAT, "this JPEG file ends (after %zu bytes) before its picture begins",
-                           in.n);
+            return oc_fail(ei, OC_ERR_FORMAT,
+                           "this JPEG file ends (after %zu bytes) before its picture begins", in.n);
         if (w == WALK_SCAN) break;
         if (!is_frame_marker(s.marker)) continue;
         OC_TRY(read_frame(&s, info, ei));
@@ -89,7 +92,8 @@ static int read_orientation(struct oc_image_bytes in) {
     oc_buf_init(&exif, OC_LIMIT_IMAGE_METADATA_BYTES);
     while (next_segment(in, &at, &s) == WALK_SEGMENT) {
         if (s.marker != 0xe1) continue;
-        if (s.n >= 6 && memcmp(s.data, "Exif\0\0", 6) == 0) oc_buf_add(&exif, s.data + 6, s.n - 6);
+        if (s.n >= 6 && memcmp(s.data, "Exif\0\0", 6) == 0)
+            oc_buf_add(&exif, s.data + 6, s.n - 6);
         else if (s.n >= sizeof xmp_id && memcmp(s.data, xmp_id, sizeof xmp_id) == 0)
             xmp = oc_image_exif_xmp_orientation(s.data + sizeof xmp_id, s.n - sizeof xmp_id);
     }
@@ -98,7 +102,8 @@ static int read_orientation(struct oc_image_bytes in) {
     return orientation ? orientation : xmp ? xmp : 1;
 }
 
-/* ---- libjpeg ------------------------------------------------------------------------------------------------ */
+/* ---- libjpeg
+ * ------------------------------------------------------------------------------------------------ */
 
 struct decoder {
     struct jpeg_decompress_struct cinfo;
@@ -166,7 +171,8 @@ static void decoder_start(struct decoder *d, const struct oc_image_info *info) {
     jpeg_create_decompress(&d->cinfo); /* keeps err and client_data */
     d->cinfo.src = &d->src;
     d->cinfo.progress = &d->progress;
-    /* Coefficients take 2 bytes for each of up to 4 components; sides are padded to whole MCUs of 32 pixels. */
+    /* Coefficients take 2 bytes for each of up to 4 components; sides are padded to whole MCUs of 32 pixels.
+     */
     size_t padded = ((size_t)info->width + 32) * ((size_t)info->height + 32);
     d->cinfo.mem->max_memory_to_use = (long)(padded * 10 + 16 * OC_MIB);
 }
@@ -195,8 +201,7 @@ static bool decode_pixels(struct decoder *d, const struct oc_image_info *info, u
     d->cinfo.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
     if (!jpeg_start_decompress(&d->cinfo)) return false;
     uint8_t *line = NULL;
-    if (cmyk)
-        line = d->cinfo.mem->alloc_large((j_common_ptr)&d->cinfo, JPOOL_IMAGE, (size_t)info->width * 4);
+    if (cmyk) line = d->cinfo.mem->alloc_large((j_common_ptr)&d->cinfo, JPOOL_IMAGE, (size_t)info->width * 4);
     while ((int)d->cinfo.output_scanline < info->height) {
         uint8_t *row = rgb + (size_t)d->cinfo.output_scanline * (size_t)info->width * 3;
         JSAMPROW to = cmyk ? line : row;
@@ -217,7 +222,8 @@ static enum outcome decode_guarded(struct decoder *d, const struct oc_image_info
 static enum oc_err fail_broken(const struct decoder *d, struct oc_errinfo *ei) {
     if (d->too_many_scans)
         return oc_fail(ei, OC_ERR_LIMIT, "this JPEG file has more than %d scans", OC_LIMIT_IMAGE_JPEG_SCANS);
-    if (d->err.msg_code == JERR_OUT_OF_MEMORY) return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a JPEG file");
+    if (d->err.msg_code == JERR_OUT_OF_MEMORY)
+        return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a JPEG file");
     return oc_fail(ei, OC_ERR_FORMAT, "this JPEG file is broken: %s", d->msg);
 }
 

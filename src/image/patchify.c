@@ -58,20 +58,22 @@ enum oc_err oc_image_patchify(const struct oc_image *img, const struct oc_pictur
                               struct oc_errinfo *ei) {
     float table[3][256];
     if (!is_plan_consistent(plan))
-        return oc_fail(ei, OC_ERR_USAGE, "this picture plan is inconsistent: %d x %d pixels, grid %d x %d x %d, patch %d",
+        return oc_fail(ei, OC_ERR_USAGE,
+                       "this picture plan is inconsistent: %d x %d pixels, grid %d x %d x %d, patch %d",
                        plan->width, plan->height, plan->grid_t, plan->grid_h, plan->grid_w, plan->patch);
     if (img->width != plan->width || img->height != plan->height)
-        return oc_fail(ei, OC_ERR_USAGE, "a picture of %d x %d pixels was given for a plan of %d x %d", img->width,
-                       img->height, plan->width, plan->height);
+        return oc_fail(ei, OC_ERR_USAGE, "a picture of %d x %d pixels was given for a plan of %d x %d",
+                       img->width, img->height, plan->width, plan->height);
     make_tables(plan, table);
     for (int t = 0; t < plan->grid_t; t++) out = write_frame(img, plan, (const float(*)[256])table, out);
     return OC_OK;
 }
 
-enum oc_err oc_image_patchify_resized(const struct oc_image *img, const struct oc_picture_plan *plan, float *out,
-                                      struct oc_errinfo *ei) {
+enum oc_err oc_image_patchify_resized(const struct oc_image *img, const struct oc_picture_plan *plan,
+                                      float *out, struct oc_errinfo *ei) {
     struct oc_image resized;
-    if (img->width == plan->width && img->height == plan->height) return oc_image_patchify(img, plan, out, ei);
+    if (img->width == plan->width && img->height == plan->height)
+        return oc_image_patchify(img, plan, out, ei);
     OC_TRY(oc_image_resize(img, plan->width, plan->height, plan->resample, &resized, ei));
     enum oc_err err = oc_image_patchify(&resized, plan, out, ei);
     oc_image_free(&resized);

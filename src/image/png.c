@@ -1,5 +1,6 @@
-/* PNG through libpng's row API. Rows are decoded where they will lie, one, two or three bytes a pixel, and spread
- * to RGB in place; what the values become is Pillow's rule, so no gamma, background or scaling of libpng's. */
+/* PNG through libpng's row API. Rows are decoded where they will lie, one, two or three bytes a pixel, and
+ * spread to RGB in place; what the values become is Pillow's rule, so no gamma, background or scaling of
+ * libpng's. */
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -23,7 +24,8 @@ struct decoder {
 };
 
 enum oc_err oc_image_png_header(struct oc_image_bytes in, struct oc_image_info *info, struct oc_errinfo *ei) {
-    if (in.n < 33) return oc_fail(ei, OC_ERR_FORMAT, "this PNG file ends (after %zu bytes) in its header", in.n);
+    if (in.n < 33)
+        return oc_fail(ei, OC_ERR_FORMAT, "this PNG file ends (after %zu bytes) in its header", in.n);
     if (memcmp(in.p + 12, "IHDR", 4) != 0)
         return oc_fail(ei, OC_ERR_FORMAT, "this PNG file does not begin with an IHDR chunk");
     uint32_t size[2];
@@ -58,16 +60,19 @@ static void on_read(png_structp png, png_bytep out, size_t n) {
     d->at += n;
 }
 
-/* Called for each decoded row, before libpng reads on: a file that is cut behind its last row is still good. */
+/* Called for each decoded row, before libpng reads on: a file that is cut behind its last row is still good.
+ */
 static void on_row(png_structp png, png_row_infop row, png_bytep data) {
     struct decoder *d = png_get_user_transform_ptr(png);
     (void)row;
     (void)data;
-    if ((int)png_get_current_row_number(png) == d->last_row && png_get_current_pass_number(png) == d->last_pass)
+    if ((int)png_get_current_row_number(png) == d->last_row &&
+        png_get_current_pass_number(png) == d->last_pass)
         d->complete = true;
 }
 
-/* The last row of the last pass that is not empty (Adam7: first row and column, and their steps, per pass). */
+/* The last row of the last pass that is not empty (Adam7: first row and column, and their steps, per pass).
+ */
 static void find_last_row(struct decoder *d, int width, int height, bool interlaced) {
     static const int x0[7] = {0, 4, 0, 2, 0, 1, 0}, y0[7] = {0, 0, 4, 0, 2, 0, 1};
     static const int dy[7] = {8, 8, 8, 4, 4, 2, 2};
@@ -81,7 +86,8 @@ static void find_last_row(struct decoder *d, int width, int height, bool interla
     }
 }
 
-/* ---- Rows to RGB, in place ---------------------------------------------------------------------------------- */
+/* ---- Rows to RGB, in place
+ * ---------------------------------------------------------------------------------- */
 
 /* One byte a pixel to three through a table of 256 colours; from the end, so that nothing is overwritten. */
 static void spread_bytes(uint8_t *row, int width, const uint8_t (*table)[3]) {
@@ -126,14 +132,18 @@ static void to_rgb(struct decoder *d, int width, int height, uint8_t *rgb) {
     make_table(d, colour, depth, table);
     for (int y = 0; y < height; y++) {
         uint8_t *row = rgb + (size_t)y * (size_t)width * 3;
-        if (colour == PNG_COLOR_TYPE_GRAY && depth == 16) spread_gray16(row, width);
-        else spread_bytes(row, width, table);
+        if (colour == PNG_COLOR_TYPE_GRAY && depth == 16)
+            spread_gray16(row, width);
+        else
+            spread_bytes(row, width, table);
     }
 }
 
-/* ---- Decoding ----------------------------------------------------------------------------------------------- */
+/* ---- Decoding
+ * ----------------------------------------------------------------------------------------------- */
 
-/* Asks libpng for raw values without alpha: 16-bit colour and gray+alpha keep their high byte, as in Pillow. */
+/* Asks libpng for raw values without alpha: 16-bit colour and gray+alpha keep their high byte, as in Pillow.
+ */
 static void set_transforms(struct decoder *d) {
     const int colour = png_get_color_type(d->png, d->info);
     if (png_get_bit_depth(d->png, d->info) == 16 && colour != PNG_COLOR_TYPE_GRAY) png_set_strip_16(d->png);
@@ -159,6 +169,26 @@ static void read_rows(struct decoder *d, const struct oc_image_info *info, uint8
             png_read_row(d->png, rgb + (size_t)y * (size_t)info->width * 3, NULL);
 }
 
+enum stop { STOP_AT_END, STOP_AT_NEXT_FRAME, STOP_IN_PIXELS, STOP_IN_CHUNK };
+
+/* Where the chunks of the first frame end, and whether the bytes end inside one of them. libpng takes memory
+ * for a chunk before it looks whether the file holds that much, so a lying length must be found here. */
+static enum stop find_stop(struct oc_image_bytes in) {
+    bool has_pixels = false;
+    for (size_t at = 8; in.n - at >= 8;) {
+        const uint8_t *p = in.p + at;
+        const size_t n = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        const bool is_pixels = memcmp(p + 4, "IDAT", 4) == 0;
+        has_pixels = has_pixels || is_pixels;
+        if (memcmp(p + 4, "IEND", 4) == 0) break;
+        if (has_pixels && memcmp(p + 4, "fcTL", 4) == 0) return STOP_AT_NEXT_FRAME;
+        if (in.n - at - 8 < n) return is_pixels ? STOP_IN_PIXELS : STOP_IN_CHUNK;
+        if (in.n - at - 8 - n < 4) break;
+        at += 12 + n;
+    }
+    return STOP_AT_END;
+}
+
 static bool decoder_init(struct decoder *d, struct oc_image_bytes in) {
     *d = (struct decoder){.in = in};
     d->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, d, on_error, on_warning);
@@ -175,7 +205,8 @@ static bool decoder_init(struct decoder *d, struct oc_image_bytes in) {
     return true;
 }
 
-/* ---- Orientation -------------------------------------------------------------------------------------------- */
+/* ---- Orientation
+ * -------------------------------------------------------------------------------------------- */
 
 static int hex_digit(char c) {
     if (c >= '0' && c <= '9') return c - '0';
@@ -194,7 +225,8 @@ static int raw_profile_orientation(const char *text, size_t n) {
     for (; at < n; at++) {
         int v = hex_digit(text[at]);
         if (v < 0) continue;
-        if (high < 0) high = v;
+        if (high < 0)
+            high = v;
         else {
             out[n_out++] = (uint8_t)(high << 4 | v);
             high = -1;
@@ -210,12 +242,14 @@ static int read_orientation(struct decoder *d) {
     png_bytep exif = NULL;
     png_textp text = NULL;
     int n_text = 0, profile = 0, xmp = 0, orientation = 0;
-    if (png_get_eXIf_1(d->png, d->info, &n_exif, &exif)) orientation = oc_image_exif_orientation(exif, n_exif);
+    if (png_get_eXIf_1(d->png, d->info, &n_exif, &exif))
+        orientation = oc_image_exif_orientation(exif, n_exif);
     png_get_text(d->png, d->info, &text, &n_text);
     for (int i = 0; i < n_text; i++) {
         const bool is_itxt = text[i].compression >= PNG_ITXT_COMPRESSION_NONE;
         const size_t n = is_itxt ? text[i].itxt_length : text[i].text_length;
-        if (strcmp(text[i].key, "Raw profile type exif") == 0) profile = raw_profile_orientation(text[i].text, n);
+        if (strcmp(text[i].key, "Raw profile type exif") == 0)
+            profile = raw_profile_orientation(text[i].text, n);
         else if (strcmp(text[i].key, "XML:com.adobe.xmp") == 0)
             xmp = oc_image_exif_xmp_orientation((const uint8_t *)text[i].text, n);
     }
@@ -240,12 +274,19 @@ enum oc_err oc_image_png_decode(struct oc_image_bytes in, const struct oc_image_
                                 int *orientation, struct oc_errinfo *ei) {
     struct decoder d;
     enum oc_err err = OC_OK;
+    const enum stop stop = find_stop(in);
+    if (stop == STOP_IN_CHUNK)
+        return oc_fail(ei, OC_ERR_FORMAT, "this PNG file is truncated: its %zu bytes end inside a chunk",
+                       in.n);
     if (!decoder_init(&d, in)) {
         err = oc_fail(ei, OC_ERR_NOMEM, "out of memory for a PNG file");
         goto out;
     }
+    /* libpng reads pixel data in large pieces and fails when one is short, though the rows may be whole: a
+     * file cut there is read byte by byte. */
+    if (stop == STOP_IN_PIXELS) png_set_compression_buffer_size(d.png, 1);
     if (read_rows_guarded(&d, info, rgb)) {
-        read_trailer_guarded(&d);
+        if (stop == STOP_AT_END) read_trailer_guarded(&d);
     } else if (!d.complete) {
         err = d.past_end ? oc_fail(ei, OC_ERR_FORMAT,
                                    "this PNG file is truncated: its %zu bytes end inside the picture", in.n)

@@ -8,13 +8,15 @@
 
 enum { PRECISION_BITS = 22 };
 
-/* Vectors of the compiler: SSE4.1 on x86-64-v2, NEON on aarch64. Bytes are widened by interleaving with zeros, which
- * (unlike a conversion of four bytes) gcc turns into one instruction; it takes a little-endian machine. */
+/* Vectors of the compiler: SSE4.1 on x86-64-v2, NEON on aarch64. Bytes are widened by interleaving with
+ * zeros, which (unlike a conversion of four bytes) gcc turns into one instruction; it takes a little-endian
+ * machine. */
 typedef uint8_t u8x16 __attribute__((vector_size(16)));
 typedef uint16_t u16x8 __attribute__((vector_size(16)));
 typedef int32_t i32x4 __attribute__((vector_size(16)));
 
-/* ---- Weights ------------------------------------------------------------------------------------------------ */
+/* ---- Weights
+ * ------------------------------------------------------------------------------------------------ */
 
 /* For output i: weights[i * n_taps .. + count[i]] applies to inputs from first[i] on. */
 struct weights {
@@ -101,14 +103,17 @@ static bool weights_init(struct weights *w, int n_in, int n_out, struct filter f
     return ok;
 }
 
-/* ---- Passes ------------------------------------------------------------------------------------------------- */
+/* ---- Passes
+ * ------------------------------------------------------------------------------------------------- */
 
 static inline u16x8 low_to_u16(u8x16 v) {
-    return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7,
+                                          23);
 }
 
 static inline u16x8 high_to_u16(u8x16 v) {
-    return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30,
+                                          15, 31);
 }
 
 static inline i32x4 low_to_i32(u16x8 v) {
@@ -145,8 +150,8 @@ static inline void store_pixel(uint8_t *out, i32x4 sum) {
     out[2] = (uint8_t)sum[2];
 }
 
-/* Four rows at once, so that each weight is fetched once for all. Rows must be readable one byte past their last
- * pixel: four bytes are loaded at a time and the fourth lane is thrown away. */
+/* Four rows at once, so that each weight is fetched once for all. Rows must be readable one byte past their
+ * last pixel: four bytes are loaded at a time and the fourth lane is thrown away. */
 static void rows_resample(const uint8_t *const in[4], const struct weights *w, uint8_t *const out[4]) {
     const i32x4 half = (i32x4){0} + (1 << (PRECISION_BITS - 1));
     for (int i = 0; i < w->n_out; i++) {
@@ -168,8 +173,8 @@ static void rows_resample(const uint8_t *const in[4], const struct weights *w, u
     }
 }
 
-/* The width of n_rows rows of the picture, from `first_row` on. A last group of fewer than four rows repeats its
- * last one. False when out of memory. */
+/* The width of n_rows rows of the picture, from `first_row` on. A last group of fewer than four rows repeats
+ * its last one. False when out of memory. */
 static bool resample_rows(const struct oc_image *in, int first_row, int n_rows, const struct weights *w,
                           uint8_t *out) {
     const size_t in_bytes = (size_t)in->width * 3, out_bytes = (size_t)w->n_out * 3;
@@ -204,10 +209,12 @@ static inline void column_block(const uint8_t *in, size_t stride, const int32_t 
         sum2 += low_to_i32(high) * k[y];
         sum3 += high_to_i32(high) * k[y];
     }
-    const u16x8 low = __builtin_shufflevector((u16x8)clip_lanes(sum0), (u16x8)clip_lanes(sum1), 0, 2, 4, 6, 8, 10, 12, 14);
-    const u16x8 high = __builtin_shufflevector((u16x8)clip_lanes(sum2), (u16x8)clip_lanes(sum3), 0, 2, 4, 6, 8, 10, 12, 14);
-    const u8x16 bytes = __builtin_shufflevector((u8x16)low, (u8x16)high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24,
-                                                26, 28, 30);
+    const u16x8 low =
+        __builtin_shufflevector((u16x8)clip_lanes(sum0), (u16x8)clip_lanes(sum1), 0, 2, 4, 6, 8, 10, 12, 14);
+    const u16x8 high =
+        __builtin_shufflevector((u16x8)clip_lanes(sum2), (u16x8)clip_lanes(sum3), 0, 2, 4, 6, 8, 10, 12, 14);
+    const u8x16 bytes = __builtin_shufflevector((u8x16)low, (u8x16)high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
+                                                20, 22, 24, 26, 28, 30);
     memcpy(out, &bytes, sizeof bytes);
 }
 
@@ -228,7 +235,8 @@ static void resample_columns(const uint8_t *in, size_t row_bytes, int first_row,
     }
 }
 
-/* ---- Whole pictures ----------------------------------------------------------------------------------------- */
+/* ---- Whole pictures
+ * ----------------------------------------------------------------------------------------- */
 
 /* Pillow adds the step up in double rather than multiply, which decides between neighbours now and then. */
 static void nearest(const struct oc_image *in, struct oc_image *out) {
@@ -246,8 +254,8 @@ static void nearest(const struct oc_image *in, struct oc_image *out) {
     }
 }
 
-/* Columns of pixels are one pass (wx), rows of pixels the other (wy); a pass without weights is skipped. The first
- * pass computes only the rows that the second one reads. */
+/* Columns of pixels are one pass (wx), rows of pixels the other (wy); a pass without weights is skipped. The
+ * first pass computes only the rows that the second one reads. */
 static bool width_then_height(const struct oc_image *in, const struct weights *wx, const struct weights *wy,
                               struct oc_image *out) {
     if (!wy->n_out) return resample_rows(in, 0, in->height, wx, out->rgb);
@@ -283,8 +291,10 @@ static bool two_passes(const struct oc_image *in, struct filter f, struct oc_ima
     struct weights wx = {0}, wy = {0};
     bool ok = in->width == out->width || weights_init(&wx, in->width, out->width, f);
     ok = ok && (in->height == out->height || weights_init(&wy, in->height, out->height, f));
-    if (ok && wx.n_out && wy.n_out && is_height_first(in, out)) ok = height_then_width(in, &wx, &wy, out);
-    else if (ok) ok = width_then_height(in, &wx, &wy, out);
+    if (ok && wx.n_out && wy.n_out && is_height_first(in, out))
+        ok = height_then_width(in, &wx, &wy, out);
+    else if (ok)
+        ok = width_then_height(in, &wx, &wy, out);
     weights_free(&wx);
     weights_free(&wy);
     return ok;
@@ -299,9 +309,12 @@ enum oc_err oc_image_resize(const struct oc_image *in, int width, int height, en
     const size_t n_bytes = (size_t)width * (size_t)height * 3;
     *out = (struct oc_image){width, height, malloc(n_bytes)};
     bool ok = out->rgb != NULL;
-    if (ok && in->width == width && in->height == height) memcpy(out->rgb, in->rgb, n_bytes);
-    else if (ok && filter == OC_RESAMPLE_NEAREST) nearest(in, out);
-    else if (ok) ok = two_passes(in, filter_of(filter), out);
+    if (ok && in->width == width && in->height == height)
+        memcpy(out->rgb, in->rgb, n_bytes);
+    else if (ok && filter == OC_RESAMPLE_NEAREST)
+        nearest(in, out);
+    else if (ok)
+        ok = two_passes(in, filter_of(filter), out);
     if (ok) return OC_OK;
     oc_image_free(out);
     return oc_fail(ei, OC_ERR_NOMEM, "out of memory for resizing a picture to %d x %d pixels", width, height);

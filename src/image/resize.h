@@ -1,9 +1,9 @@
 /* image/resize.h - resampling that equals Pillow's, bit for bit.
  *
- * Two passes in fixed point with rounding to 8 bits between them, the width first, or the height where Pillow 13
- * takes it first. Weights are computed in double, scaled by 2^22 and rounded; when shrinking, the filter is widened by
- * the scale (antialias). A pass whose size does not change is skipped. Definition: Pillow's Resample.c
- * (precompute_coeffs, 8 bits a channel). Any thread, no state. */
+ * Two passes in fixed point with rounding to 8 bits between them, the width first, or the height where Pillow
+ * 13 takes it first. Weights are computed in double, scaled by 2^22 and rounded; when shrinking, the filter
+ * is widened by the scale (antialias). A pass whose size does not change is skipped. Definition: Pillow's
+ * Resample.c (precompute_coeffs, 8 bits a channel). Any thread, no state. */
 #ifndef OC_IMAGE_RESIZE_H
 #define OC_IMAGE_RESIZE_H
 

@@ -7,7 +7,8 @@
 #include "image/exif.h"
 #include "image/formats.h"
 
-enum oc_err oc_image_webp_header(struct oc_image_bytes in, struct oc_image_info *info, struct oc_errinfo *ei) {
+enum oc_err oc_image_webp_header(struct oc_image_bytes in, struct oc_image_info *info,
+                                 struct oc_errinfo *ei) {
     WebPBitstreamFeatures f;
     VP8StatusCode status = WebPGetFeatures(in.p, in.n, &f);
     if (status == VP8_STATUS_NOT_ENOUGH_DATA)
@@ -39,7 +40,8 @@ static int read_orientation(const WebPDemuxer *demux) {
 static enum oc_err decode_frame(const WebPIterator *frame, const struct oc_image_info *info, uint8_t *rgb,
                                 struct oc_errinfo *ei) {
     WebPDecoderConfig config;
-    if (!WebPInitDecoderConfig(&config)) return oc_fail(ei, OC_ERR_UNSUPPORTED, "libwebp has another version");
+    if (!WebPInitDecoderConfig(&config))
+        return oc_fail(ei, OC_ERR_UNSUPPORTED, "libwebp has another version");
     if (frame->x_offset < 0 || frame->y_offset < 0 || frame->width > info->width - frame->x_offset ||
         frame->height > info->height - frame->y_offset)
         return oc_fail(ei, OC_ERR_FORMAT, "this WebP file has a frame outside its canvas");

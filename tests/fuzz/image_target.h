@@ -1,4 +1,5 @@
-/* What the picture fuzz targets share: decode, check what came out, and resize and patchify a little of it. */
+/* What the picture fuzz targets share: decode, check what came out, and resize and patchify a little of it.
+ */
 #ifndef OC_TESTS_FUZZ_IMAGE_TARGET_H
 #define OC_TESTS_FUZZ_IMAGE_TARGET_H
 
@@ -31,7 +32,8 @@ static inline int image_target(const uint8_t *data, size_t n, enum oc_image_form
     }
     OC_ASSERT(probed == OC_OK && img.width * img.height == info.width * info.height);
     const unsigned sum = image_sum(&img);
-    if (oc_image_resize(&img, 1 + (int)(sum % 40), 1 + (int)(sum / 40 % 40), OC_RESAMPLE_BICUBIC, &small, &ei) == OC_OK) {
+    if (oc_image_resize(&img, 1 + (int)(sum % 40), 1 + (int)(sum / 40 % 40), OC_RESAMPLE_BICUBIC, &small,
+                        &ei) == OC_OK) {
         volatile unsigned keep = image_sum(&small);
         (void)keep;
     }

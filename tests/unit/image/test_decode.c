@@ -15,7 +15,8 @@
 #include "image/resize.h"
 
 /* A PNG header that promises width x height and holds nothing. */
-static const uint8_t png_head[33] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n', 0, 0, 0, 13, 'I', 'H', 'D', 'R'};
+static const uint8_t png_head[33] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n',
+                                     0,    0,   0,   13,  'I',  'H',  'D',  'R'};
 
 static void make_png(uint8_t *out, uint32_t w, uint32_t h) {
     memcpy(out, png_head, sizeof png_head);
@@ -55,7 +56,8 @@ static void test_not_a_picture(void **state) {
     assert_int_equal(decode_code((const uint8_t *)"<svg>", 5, NULL), OC_ERR_UNSUPPORTED);
     static const char *heads[] = {"\xff\xd8\xff", "\x89PNG\r\n\x1a\n", "RIFF\x20\0\0\0WEBP", "GIF89a", "BM"};
     static const size_t n[] = {3, 8, 12, 6, 2};
-    for (int i = 0; i < 5; i++) assert_int_equal(decode_code((const uint8_t *)heads[i], n[i], NULL), OC_ERR_FORMAT);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(decode_code((const uint8_t *)heads[i], n[i], NULL), OC_ERR_FORMAT);
 }
 
 /* Sizes are refused before anything is allocated: 2^31-1 squared would not fit anywhere. */
@@ -79,7 +81,8 @@ static void test_huge_sizes(void **state) {
 static void test_huge_sizes_of_other_formats(void **state) {
     (void)state;
     static const uint8_t gif[] = "GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\1\0\1\0\0\2\2\x44\1\0;";
-    static const uint8_t jpeg[] = "\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\1\1\x11\0\xff\xda\0\x08\1\1\0\0\x3f\0";
+    static const uint8_t jpeg[] =
+        "\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\1\1\x11\0\xff\xda\0\x08\1\1\0\0\x3f\0";
     static const uint8_t webp[] = "RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\2\0\0\0\x3f\x9c\0\x3f\x9c\0ANIM";
     uint8_t bmp[54] = "BM";
     bmp[14] = 40;
@@ -108,7 +111,8 @@ static void test_own_limits(void **state) {
     assert_int_equal(info.format, OC_IMAGE_PNG);
     assert_int_equal(info.width, 100);
     assert_int_equal(info.height, 50);
-    lim = (struct oc_image_limits){.max_side_px = 1 << 30, .max_pixels = UINT64_MAX}; /* cannot raise the house's */
+    lim = (struct oc_image_limits){.max_side_px = 1 << 30,
+                                   .max_pixels = UINT64_MAX}; /* cannot raise the house's */
     make_png(png, 32769, 1);
     assert_int_equal(oc_image_probe(png, sizeof png, &lim, &info, &ei), OC_ERR_LIMIT);
 }
@@ -116,7 +120,8 @@ static void test_own_limits(void **state) {
 /* The 3 x 2 picture a b c / d e f (first bytes of its pixels) in each of the eight positions. */
 static void test_orientations(void **state) {
     (void)state;
-    static const char *want[9] = {NULL, "abcdef", "cbafed", "fedcba", "defabc", "adbecf", "daebfc", "fcebda", "cfbead"};
+    static const char *want[9] = {NULL,     "abcdef", "cbafed", "fedcba", "defabc",
+                                  "adbecf", "daebfc", "fcebda", "cfbead"};
     for (int o = 1; o <= 8; o++) {
         int w = 3, h = 2;
         uint8_t *rgb = calloc(18, 1);
@@ -142,7 +147,8 @@ static void test_resize_refuses(void **state) {
     struct oc_errinfo ei;
     static const int sizes[][2] = {{0, 5}, {5, 0}, {-1, 5}, {32769, 1}, {20000, 20000}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        assert_int_equal(oc_image_resize(&one, sizes[i][0], sizes[i][1], OC_RESAMPLE_BICUBIC, &out, &ei), OC_ERR_LIMIT);
+        assert_int_equal(oc_image_resize(&one, sizes[i][0], sizes[i][1], OC_RESAMPLE_BICUBIC, &out, &ei),
+                         OC_ERR_LIMIT);
         assert_null(out.rgb);
     }
 }
@@ -152,8 +158,18 @@ static void test_patchify_refuses(void **state) {
     uint8_t px[4 * 4 * 3] = {0};
     float out[4 * 4 * 3];
     const struct oc_image img = {4, 4, px};
-    const struct oc_picture_plan good = {.width = 4, .height = 4, .rescale = 1, .std = {1, 1, 1}, .patch = 2, .merge = 2,
-                                         .temporal = 1, .grid_t = 1, .grid_h = 2, .grid_w = 2, .n_patches = 4, .patch_dim = 12};
+    const struct oc_picture_plan good = {.width = 4,
+                                         .height = 4,
+                                         .rescale = 1,
+                                         .std = {1, 1, 1},
+                                         .patch = 2,
+                                         .merge = 2,
+                                         .temporal = 1,
+                                         .grid_t = 1,
+                                         .grid_h = 2,
+                                         .grid_w = 2,
+                                         .n_patches = 4,
+                                         .patch_dim = 12};
     struct oc_errinfo ei;
     assert_int_equal(oc_image_patchify(&img, &good, out, &ei), OC_OK);
     struct oc_picture_plan bad = good;
@@ -168,9 +184,9 @@ static void test_patchify_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sniff),        cmocka_unit_test(test_not_a_picture),
-        cmocka_unit_test(test_huge_sizes),   cmocka_unit_test(test_huge_sizes_of_other_formats),
-        cmocka_unit_test(test_own_limits),   cmocka_unit_test(test_orientations),
+        cmocka_unit_test(test_sniff),          cmocka_unit_test(test_not_a_picture),
+        cmocka_unit_test(test_huge_sizes),     cmocka_unit_test(test_huge_sizes_of_other_formats),
+        cmocka_unit_test(test_own_limits),     cmocka_unit_test(test_orientations),
         cmocka_unit_test(test_resize_refuses), cmocka_unit_test(test_patchify_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -89,7 +89,8 @@ static void run_resize(struct tally *t, const char *line) {
     oc_image_free(&img);
 }
 
-/* Bits, not 1e-6: the reference's arithmetic is a rounding for each byte value, which a table repeats exactly. */
+/* Bits, not 1e-6: the reference's arithmetic is a rounding for each byte value, which a table repeats
+ * exactly. */
 static void run_patches(struct tally *t, const char *line) {
     char name[256];
     struct oc_picture_plan p = {.rescale = 1 / 255.0,
@@ -100,8 +101,9 @@ static void run_patches(struct tally *t, const char *line) {
     uint64_t want;
     struct oc_image img;
     struct oc_errinfo ei;
-    assert_int_equal(sscanf(line, "patches %255s %d %d %d %d %d %d %" SCNx64, name, &p.width, &p.height, &filter,
-                            &p.patch, &p.merge, &p.temporal, &want), 8);
+    assert_int_equal(sscanf(line, "patches %255s %d %d %d %d %d %d %" SCNx64, name, &p.width, &p.height,
+                            &filter, &p.patch, &p.merge, &p.temporal, &want),
+                     8);
     p.resample = (enum oc_resample)filter;
     p.grid_h = p.height / p.patch;
     p.grid_w = p.width / p.patch;
@@ -126,18 +128,25 @@ static void run_error(struct tally *t, const char *line) {
     assert_int_equal(sscanf(line, "error %255s %31s", name, code), 2);
     enum oc_err err = decode_file(name, &img, &ei);
     t->n_errors++;
-    if (err != OC_OK && strcmp(oc_err_name(err), code) == 0 && ei.code == err && strlen(ei.msg) > 20 && !img.rgb) return;
+    if (err != OC_OK && strcmp(oc_err_name(err), code) == 0 && ei.code == err && strlen(ei.msg) > 20 &&
+        !img.rgb)
+        return;
     printf("wrong error: %s (got %s)\n", line, err == OC_OK ? "a picture" : oc_err_name(err));
     oc_image_free(&img);
     t->n_bad++;
 }
 
 static void run_line(struct tally *t, const char *line) {
-    if (strncmp(line, "decode ", 7) == 0) run_decode(t, line);
-    else if (strncmp(line, "resize ", 7) == 0) run_resize(t, line);
-    else if (strncmp(line, "patches ", 8) == 0) run_patches(t, line);
-    else if (strncmp(line, "error ", 6) == 0) run_error(t, line);
-    else assert_int_equal(line[0], '#');
+    if (strncmp(line, "decode ", 7) == 0)
+        run_decode(t, line);
+    else if (strncmp(line, "resize ", 7) == 0)
+        run_resize(t, line);
+    else if (strncmp(line, "patches ", 8) == 0)
+        run_patches(t, line);
+    else if (strncmp(line, "error ", 6) == 0)
+        run_error(t, line);
+    else
+        assert_int_equal(line[0], '#');
 }
 
 static void test_manifest(void **state) {
@@ -151,7 +160,8 @@ static void test_manifest(void **state) {
         run_line(&t, line);
     }
     fclose(f);
-    printf("%d decoded, %d resized, %d patchified, %d refused\n", t.n_decode, t.n_resize, t.n_patches, t.n_errors);
+    printf("%d decoded, %d resized, %d patchified, %d refused\n", t.n_decode, t.n_resize, t.n_patches,
+           t.n_errors);
     assert_int_equal(t.n_bad, 0);
     assert_true(t.n_decode >= 100 && t.n_resize >= 60 && t.n_patches >= 6 && t.n_errors >= 20);
 }
