@@ -208,6 +208,7 @@ def make_png():
     add("png_truncated.png", whole[:-60])
     add("png_chunk_cut.png", FILES["png_exif_behind.png"][:-20])
     add("png_lying_chunk.png", whole[:33] + struct.pack(">L", 0x47000000) + b"eXIf" + whole[33:])
+    add("png_bad_checksum.png", whole[:31] + b"\0\0" + whole[33:])
     add("png_header_only.png", whole[:30])
     add("png_no_idat.png", whole[:33] + whole[-12:])
     add("png_bad_filter.png", bad_filter(gray))

@@ -23,6 +23,10 @@ struct decoder {
     char msg[128];
 };
 
+static uint32_t big_u32(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
 enum oc_err oc_image_png_header(struct oc_image_bytes in, struct oc_image_info *info, struct oc_errinfo *ei) {
     if (in.n < 33)
         return oc_fail(ei, OC_ERR_FORMAT, "this PNG file ends (after %zu bytes) in its header", in.n);
@@ -30,8 +34,7 @@ enum oc_err oc_image_png_header(struct oc_image_bytes in, struct oc_image_info *
         return oc_fail(ei, OC_ERR_FORMAT, "this PNG file does not begin with an IHDR chunk");
     uint32_t size[2];
     for (int i = 0; i < 2; i++) {
-        const uint8_t *p = in.p + 16 + 4 * i;
-        size[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        size[i] = big_u32(in.p + 16 + 4 * i);
         if (size[i] > 0x7fffffff) return oc_fail(ei, OC_ERR_FORMAT, "this PNG file has an impossible size");
     }
     info->width = (int)size[0];
@@ -169,7 +172,20 @@ static void read_rows(struct decoder *d, const struct oc_image_info *info, uint8
             png_read_row(d->png, rgb + (size_t)y * (size_t)info->width * 3, NULL);
 }
 
-enum stop { STOP_AT_END, STOP_AT_NEXT_FRAME, STOP_IN_PIXELS, STOP_IN_CHUNK };
+/* CRC-32 of PNG (ISO 3309), half a byte at a time. */
+static uint32_t crc32_of(const uint8_t *p, size_t n) {
+    static const uint32_t table[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+                                       0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+                                       0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+    uint32_t crc = 0xffffffff;
+    for (size_t i = 0; i < n; i++) {
+        crc = table[(crc ^ p[i]) & 15] ^ crc >> 4;
+        crc = table[(crc ^ (uint32_t)(p[i] >> 4)) & 15] ^ crc >> 4;
+    }
+    return ~crc;
+}
+
+enum stop { STOP_AT_END, STOP_AT_NEXT_FRAME, STOP_IN_PIXELS, STOP_IN_CHUNK, STOP_AT_BAD_CHECKSUM };
 
 /* Where the chunks of the first frame end, and whether the bytes end inside one of them. libpng takes memory
  * for a chunk before it looks whether the file holds that much, so a lying length must be found here. */
@@ -177,13 +193,14 @@ static enum stop find_stop(struct oc_image_bytes in) {
     bool has_pixels = false;
     for (size_t at = 8; in.n - at >= 8;) {
         const uint8_t *p = in.p + at;
-        const size_t n = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        const size_t n = big_u32(p);
         const bool is_pixels = memcmp(p + 4, "IDAT", 4) == 0;
         has_pixels = has_pixels || is_pixels;
         if (memcmp(p + 4, "IEND", 4) == 0) break;
         if (has_pixels && memcmp(p + 4, "fcTL", 4) == 0) return STOP_AT_NEXT_FRAME;
         if (in.n - at - 8 < n) return is_pixels ? STOP_IN_PIXELS : STOP_IN_CHUNK;
         if (in.n - at - 8 - n < 4) break;
+        if (!has_pixels && crc32_of(p + 4, n + 4) != big_u32(p + 8 + n)) return STOP_AT_BAD_CHECKSUM;
         at += 12 + n;
     }
     return STOP_AT_END;
@@ -278,6 +295,8 @@ enum oc_err oc_image_png_decode(struct oc_image_bytes in, const struct oc_image_
     if (stop == STOP_IN_CHUNK)
         return oc_fail(ei, OC_ERR_FORMAT, "this PNG file is truncated: its %zu bytes end inside a chunk",
                        in.n);
+    if (stop == STOP_AT_BAD_CHECKSUM)
+        return oc_fail(ei, OC_ERR_FORMAT, "this PNG file is broken: a checksum before its pixels is wrong");
     if (!decoder_init(&d, in)) {
         err = oc_fail(ei, OC_ERR_NOMEM, "out of memory for a PNG file");
         goto out;
