@@ -12,20 +12,58 @@
 #include "image/exif.h"
 #include "image/formats.h"
 
+/* ---- Chunks, before libpng sees them
+ * ------------------------------------------------------------------------ */
+
+/* CRC-32 of PNG (ISO 3309), half a byte at a time. */
+static uint32_t crc32_of(const uint8_t *p, size_t n) {
+    static const uint32_t table[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+                                       0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+                                       0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+    uint32_t crc = 0xffffffff;
+    for (size_t i = 0; i < n; i++) {
+        crc = table[(crc ^ p[i]) & 15] ^ crc >> 4;
+        crc = table[(crc ^ (uint32_t)(p[i] >> 4)) & 15] ^ crc >> 4;
+    }
+    return ~crc;
+}
+
+static uint32_t big_u32(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+enum stop { STOP_AT_END, STOP_AT_NEXT_FRAME, STOP_IN_PIXELS, STOP_IN_CHUNK, STOP_AT_BAD_CHECKSUM };
+
+/* Where the chunks of the first frame end, and whether the bytes end inside one of them. libpng takes memory
+ * for a chunk before it looks whether the file holds that much, so a lying length must be found here. */
+static enum stop find_stop(struct oc_image_bytes in) {
+    bool has_pixels = false;
+    for (size_t at = 8; in.n - at >= 8;) {
+        const uint8_t *p = in.p + at;
+        const size_t n = big_u32(p);
+        const bool is_pixels = memcmp(p + 4, "IDAT", 4) == 0;
+        has_pixels = has_pixels || is_pixels;
+        if (memcmp(p + 4, "IEND", 4) == 0) break;
+        if (has_pixels && memcmp(p + 4, "fcTL", 4) == 0) return STOP_AT_NEXT_FRAME;
+        if (in.n - at - 8 < n) return is_pixels ? STOP_IN_PIXELS : STOP_IN_CHUNK;
+        if (in.n - at - 8 - n < 4) break;
+        if (!has_pixels && crc32_of(p + 4, n + 4) != big_u32(p + 8 + n)) return STOP_AT_BAD_CHECKSUM;
+        at += 12 + n;
+    }
+    return STOP_AT_END;
+}
+
 struct decoder {
     png_structp png;
     png_infop info;
     struct oc_image_bytes in;
     size_t at;
     int last_row, last_pass; /* of the interlaced rows: the one whose decoding completes the picture */
+    enum stop stop;
     bool complete;
     bool past_end;
     char msg[128];
 };
-
-static uint32_t big_u32(const uint8_t *p) {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
 
 enum oc_err oc_image_png_header(struct oc_image_bytes in, struct oc_image_info *info, struct oc_errinfo *ei) {
     if (in.n < 33)
@@ -156,8 +194,24 @@ static void set_transforms(struct decoder *d) {
     png_set_user_transform_info(d->png, d, 0, 0);
 }
 
+/* Runs inside setjmp: some of these take memory. */
+static void configure(struct decoder *d) {
+    png_set_read_fn(d->png, d, on_read);
+    png_set_user_limits(d->png, OC_LIMIT_IMAGE_SIDE_PX, OC_LIMIT_IMAGE_SIDE_PX);
+    png_set_chunk_malloc_max(d->png, OC_LIMIT_IMAGE_METADATA_BYTES);
+    png_set_chunk_cache_max(d->png, 64);
+    /* Checksums of pixel data do not matter, as in Pillow; those before it were checked by find_stop. */
+    png_set_crc_action(d->png, PNG_CRC_QUIET_USE, PNG_CRC_WARN_DISCARD);
+    static const png_byte skipped[] = "iCCP\0sPLT\0hIST"; /* big, compressed, and of no use here */
+    png_set_keep_unknown_chunks(d->png, PNG_HANDLE_CHUNK_NEVER, skipped, 3);
+    /* libpng reads pixel data in large pieces and fails when one is short, though the rows may be whole: a
+     * file cut there is read byte by byte. */
+    if (d->stop == STOP_IN_PIXELS) png_set_compression_buffer_size(d->png, 1);
+}
+
 /* Errors leave by longjmp. */
 static void read_rows(struct decoder *d, const struct oc_image_info *info, uint8_t *rgb) {
+    configure(d);
     png_read_info(d->png, d->info);
     if ((int)png_get_image_width(d->png, d->info) != info->width ||
         (int)png_get_image_height(d->png, d->info) != info->height)
@@ -172,54 +226,11 @@ static void read_rows(struct decoder *d, const struct oc_image_info *info, uint8
             png_read_row(d->png, rgb + (size_t)y * (size_t)info->width * 3, NULL);
 }
 
-/* CRC-32 of PNG (ISO 3309), half a byte at a time. */
-static uint32_t crc32_of(const uint8_t *p, size_t n) {
-    static const uint32_t table[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
-                                       0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
-                                       0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
-    uint32_t crc = 0xffffffff;
-    for (size_t i = 0; i < n; i++) {
-        crc = table[(crc ^ p[i]) & 15] ^ crc >> 4;
-        crc = table[(crc ^ (uint32_t)(p[i] >> 4)) & 15] ^ crc >> 4;
-    }
-    return ~crc;
-}
-
-enum stop { STOP_AT_END, STOP_AT_NEXT_FRAME, STOP_IN_PIXELS, STOP_IN_CHUNK, STOP_AT_BAD_CHECKSUM };
-
-/* Where the chunks of the first frame end, and whether the bytes end inside one of them. libpng takes memory
- * for a chunk before it looks whether the file holds that much, so a lying length must be found here. */
-static enum stop find_stop(struct oc_image_bytes in) {
-    bool has_pixels = false;
-    for (size_t at = 8; in.n - at >= 8;) {
-        const uint8_t *p = in.p + at;
-        const size_t n = big_u32(p);
-        const bool is_pixels = memcmp(p + 4, "IDAT", 4) == 0;
-        has_pixels = has_pixels || is_pixels;
-        if (memcmp(p + 4, "IEND", 4) == 0) break;
-        if (has_pixels && memcmp(p + 4, "fcTL", 4) == 0) return STOP_AT_NEXT_FRAME;
-        if (in.n - at - 8 < n) return is_pixels ? STOP_IN_PIXELS : STOP_IN_CHUNK;
-        if (in.n - at - 8 - n < 4) break;
-        if (!has_pixels && crc32_of(p + 4, n + 4) != big_u32(p + 8 + n)) return STOP_AT_BAD_CHECKSUM;
-        at += 12 + n;
-    }
-    return STOP_AT_END;
-}
-
 static bool decoder_init(struct decoder *d, struct oc_image_bytes in) {
     *d = (struct decoder){.in = in};
     d->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, d, on_error, on_warning);
     d->info = d->png ? png_create_info_struct(d->png) : NULL;
-    if (!d->info) return false;
-    png_set_read_fn(d->png, d, on_read);
-    png_set_user_limits(d->png, OC_LIMIT_IMAGE_SIDE_PX, OC_LIMIT_IMAGE_SIDE_PX);
-    png_set_chunk_malloc_max(d->png, OC_LIMIT_IMAGE_METADATA_BYTES);
-    png_set_chunk_cache_max(d->png, 64);
-    /* Pillow does not look at the checksums of pixel data either. */
-    png_set_crc_action(d->png, PNG_CRC_QUIET_USE, PNG_CRC_WARN_DISCARD);
-    static const png_byte skipped[] = "iCCP\0sPLT\0hIST"; /* big, compressed, and of no use here */
-    png_set_keep_unknown_chunks(d->png, PNG_HANDLE_CHUNK_NEVER, skipped, 3);
-    return true;
+    return d->info != NULL;
 }
 
 /* ---- Orientation
@@ -287,6 +298,16 @@ static void read_trailer_guarded(struct decoder *d) {
     png_read_end(d->png, d->info);
 }
 
+/* libpng has no error codes, only messages. */
+static enum oc_err fail_broken(const struct decoder *d, struct oc_errinfo *ei) {
+    if (d->past_end)
+        return oc_fail(ei, OC_ERR_FORMAT, "this PNG file is truncated: its %zu bytes end inside the picture",
+                       d->in.n);
+    if (strstr(d->msg, "ut of memory") || strstr(d->msg, "nsufficient memory"))
+        return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a PNG file");
+    return oc_fail(ei, OC_ERR_FORMAT, "this PNG file is broken: %s", d->msg);
+}
+
 enum oc_err oc_image_png_decode(struct oc_image_bytes in, const struct oc_image_info *info, uint8_t *rgb,
                                 int *orientation, struct oc_errinfo *ei) {
     struct decoder d;
@@ -301,15 +322,11 @@ enum oc_err oc_image_png_decode(struct oc_image_bytes in, const struct oc_image_
         err = oc_fail(ei, OC_ERR_NOMEM, "out of memory for a PNG file");
         goto out;
     }
-    /* libpng reads pixel data in large pieces and fails when one is short, though the rows may be whole: a
-     * file cut there is read byte by byte. */
-    if (stop == STOP_IN_PIXELS) png_set_compression_buffer_size(d.png, 1);
+    d.stop = stop;
     if (read_rows_guarded(&d, info, rgb)) {
         if (stop == STOP_AT_END) read_trailer_guarded(&d);
     } else if (!d.complete) {
-        err = d.past_end ? oc_fail(ei, OC_ERR_FORMAT,
-                                   "this PNG file is truncated: its %zu bytes end inside the picture", in.n)
-                         : oc_fail(ei, OC_ERR_FORMAT, "this PNG file is broken: %s", d.msg);
+        err = fail_broken(&d, ei);
     }
     if (err == OC_OK) {
         to_rgb(&d, info->width, info->height, rgb);
