@@ -10,6 +10,8 @@
 #include "base/limits.h"
 #include "models/model.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
 static void write_file(const char *dir, const char *name, const uint8_t *p, size_t n) {
     char path[OC_LIMIT_PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", dir, name);
