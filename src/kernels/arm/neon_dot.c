@@ -15,9 +15,9 @@ static inline __attribute__((always_inline)) void group_sums(const uint8_t *word
         uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(words + (size_t)k * bits / 8));
 #pragma GCC unroll 8
         for (int j = 0; j < per; j++) {
-            const uint32_t mask = (bits == 4 ? 15u : 255u) << (bits * j);
+            const uint32_t mask = (bits == 4 ? 15u : 255u) << (bits * (j % (per / 2)));
+            if (j == per / 2) w = vshrq_n_u32(w, 16);
             uint32x4_t q = vandq_u32(w, vdupq_n_u32(mask));
-            if (j == per - 1) q = vshrq_n_u32(w, 32 - bits);
             float32x4_t qf = vcvtq_f32_u32(q);
 #pragma GCC unroll 4
             for (int m = 0; m < M; m++) sum[m] = vfmaq_f32(sum[m], qf, vld1q_f32(x + m * ldx + k + 4 * j));

@@ -5,7 +5,7 @@ static void permute(const float *x, int64_t k, int bits, int lanes, float *out, 
     const int per = 32 / bits;
     const int64_t chunk = (int64_t)lanes * per, whole = k / chunk * chunk;
     for (int j = 0; j < per; j++) {
-        const float factor = j == per - 1 ? 1.0f : oc_f32_from_bits((uint32_t)(127 - bits * j) << 23);
+        const float factor = oc_f32_from_bits((uint32_t)(127 - bits * (j % (per / 2))) << 23);
         for (int64_t c = 0; c < whole; c += chunk) {
             float *o = out + c + (int64_t)j * lanes;
             for (int i = 0; i < lanes; i++) o[i] = x[c + (int64_t)i * per + j] * factor;

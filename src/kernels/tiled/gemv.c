@@ -1,4 +1,7 @@
-/* Role D: each thread reads its own run of weight rows once and dots them with all rows of x. */
+/* Role D: runs of weight rows, each read once and dotted with all rows of x.
+ *
+ * A thread takes an eighth of its share at a time from a counter, in the order of memory: long runs for the
+ * prefetchers, and a thread that lost its core for a moment does not hold the others up. */
 #include "kernels/tiled/tiled.h"
 
 struct job {
@@ -8,6 +11,8 @@ struct job {
     int64_t m0, m;        /* the slice of rows */
     int64_t nb;           /* columns of a unit */
     int64_t n_units[3];
+    long n_all, run; /* units in all, and in one turn of a thread */
+    long next;       /* shared counter */
 };
 
 /* Floats of a prepared row: k padded for the widest vectors, and the sums of the smallest groups. */
@@ -78,25 +83,33 @@ static void unit(const struct job *j, int which, int64_t n0, int n) {
 }
 
 static void work(void *arg, int thread, int n_threads) {
-    const struct job *j = arg;
-    long lo, hi;
-    oc_pool_split((long)(j->n_units[0] + j->n_units[1] + j->n_units[2]), 1, thread, n_threads, &lo, &hi);
-    for (int64_t u = lo; u < hi; u++) {
-        int which = 0;
-        int64_t at = u;
-        while (at >= j->n_units[which]) at -= j->n_units[which++];
-        int64_t n0 = at * j->nb, left = j->a->w[which]->n - n0;
-        unit(j, which, n0, (int)(left < j->nb ? left : j->nb));
+    struct job *j = arg;
+    (void)thread, (void)n_threads;
+    for (;;) {
+        long lo = __atomic_fetch_add(&j->next, j->run, __ATOMIC_RELAXED);
+        if (lo >= j->n_all) return;
+        for (long u = lo; u < lo + j->run && u < j->n_all; u++) {
+            int which = 0;
+            int64_t at = u;
+            while (at >= j->n_units[which]) at -= j->n_units[which++];
+            int64_t n0 = at * j->nb, left = j->a->w[which]->n - n0;
+            unit(j, which, n0, (int)(left < j->nb ? left : j->nb));
+        }
     }
 }
 
 void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
     int n_outputs = a->glu ? 1 : a->n_w;
     struct job j = {.s = s, .a = a, .nb = OC_D_NB};
-    for (int i = 0; i < n_outputs; i++) j.n_units[i] = (a->w[i]->n + j.nb - 1) / j.nb;
+    for (int i = 0; i < n_outputs; i++) {
+        j.n_units[i] = (a->w[i]->n + j.nb - 1) / j.nb;
+        j.n_all += (long)j.n_units[i];
+    }
+    j.run = j.n_all / (8L * oc_pool_n_threads(ctx->pool)) + 1;
     for (j.m0 = 0; j.m0 < a->m; j.m0 += OC_D_SLICE) {
         j.m = a->m - j.m0 < OC_D_SLICE ? a->m - j.m0 : OC_D_SLICE;
         OC_ASSERT(oc_tiled_gemv_bytes(j.m, a->w[0]->k) <= ctx->scratch_bytes);
+        j.next = 0;
         prepare(&j, ctx);
         oc_pool_run(ctx->pool, work, &j);
     }

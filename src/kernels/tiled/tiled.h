@@ -46,9 +46,9 @@ struct oc_tile {
 /* Rows of x made ready for role D, zero-padded: [m, ldx], and the sum of each quantisation group, [m, lds].
  *
  * A vector of quantised weights is `lanes` uint32 of `per` = 32/bits weights each. The kernel takes weight j of
- * every word at once by a mask, without a shift, so it sees q * 2^(bits*j); x is stored so that this is undone
- * exactly: x[c*lanes*per + j*lanes + i] = 2^(-bits*j) * original[c*lanes*per + i*per + j]. The last j is shifted
- * down (its mask would meet the sign bit) and keeps factor 1. For plain weights x is the original. */
+ * every word at once by a mask, without a shift but for one by 16 between the half words, so it sees
+ * q * 2^(bits * (j mod per/2)); x is stored so that this is undone exactly: x[c*lanes*per + j*lanes + i] =
+ * 2^(-bits * (j mod per/2)) * original[c*lanes*per + i*per + j]. For plain weights x is the original. */
 struct oc_dot_x {
     const float *x;
     int64_t ldx;

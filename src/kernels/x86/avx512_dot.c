@@ -10,6 +10,7 @@ enum format { Q4, Q8, PLAIN_F32, PLAIN_F16, PLAIN_BF16 };
 
 #define MAX_R 4
 #define MAX_M 2
+#define AHEAD 4 /* rows of w by which the prefetch runs ahead */
 
 /* The part of a call that one block of rows works on. */
 struct task {
@@ -43,44 +44,44 @@ static inline __m512 load_groups(const uint8_t *p, enum oc_dtype dtype, int64_t 
     return oc_avx512_load_float(p + (size_t)at * (dtype == OC_F32 ? 4 : 2), dtype, oc_avx512_mask(n));
 }
 
-/* Weight j of each word, times 2^(bits*j) unless j is the last. */
+/* Weight j of a half word of each word, times 2^(bits*j). */
 static inline __attribute__((always_inline)) __m512 unpack(__m512i words, const int bits, const int j) {
-    const int last = 32 / bits - 1;
     const int mask = bits == 4 ? 15 : 255;
-    __m512i q = j == last ? _mm512_srli_epi32(words, 32 - bits)
-                          : _mm512_and_si512(words, _mm512_set1_epi32(mask << (bits * j)));
-    return _mm512_cvtepi32_ps(q);
+    return _mm512_cvtepi32_ps(_mm512_and_si512(words, _mm512_set1_epi32(mask << (bits * j))));
+}
+
+/* sum[r][m] = or += q[r] times vector j of x's rows. */
+static inline __attribute__((always_inline)) void multiply(const __m512 q[MAX_R], const float *x, int64_t ldx,
+                                                           __m512 sum[MAX_R][MAX_M], const int R, const int M,
+                                                           const bool first) {
+#pragma GCC unroll 4
+    for (int m = 0; m < M; m++) {
+        __m512 xv = _mm512_loadu_ps(x + m * ldx);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            sum[r][m] = first ? _mm512_mul_ps(q[r], xv) : _mm512_fmadd_ps(q[r], xv, sum[r][m]);
+        }
+    }
 }
 
 /* One vector of words of each row: sums[r][m] = its product with x, even and odd j apart (two short chains of
- * FMAs instead of a long one), then added. */
-static inline __attribute__((always_inline)) void chunk(const __m512i words[MAX_R], const float *x, int64_t ldx,
+ * FMAs instead of a long one), then added. The words are shifted once: a second set of masks would not fit the
+ * registers, and the sign bit stays out of the way. */
+static inline __attribute__((always_inline)) void chunk(__m512i words[MAX_R], const float *x, int64_t ldx,
                                                         __m512 sums[MAX_R][MAX_M], const int R, const int M,
                                                         const int bits) {
-    __m512 odd[MAX_R][MAX_M];
+    const int half = 16 / bits; /* weights of a half word */
+    __m512 odd[MAX_R][MAX_M], q[MAX_R];
+#pragma GCC unroll 8
+    for (int j = 0; j < 2 * half; j += 2) {
 #pragma GCC unroll 4
-    for (int j = 0; j < 32 / bits; j += 2) {
-        __m512 q[MAX_R];
+        for (int r = 0; r < R && j == half; r++) words[r] = _mm512_srli_epi32(words[r], 16);
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, j);
+        for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, j % half);
+        multiply(q, x + 16 * j, ldx, sums, R, M, j == 0);
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) {
-            __m512 xv = _mm512_loadu_ps(x + m * ldx + 16 * j);
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-                sums[r][m] = j == 0 ? _mm512_mul_ps(q[r], xv) : _mm512_fmadd_ps(q[r], xv, sums[r][m]);
-            }
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, j + 1);
-#pragma GCC unroll 4
-        for (int m = 0; m < M; m++) {
-            __m512 xv = _mm512_loadu_ps(x + m * ldx + 16 * (j + 1));
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-                odd[r][m] = j == 0 ? _mm512_mul_ps(q[r], xv) : _mm512_fmadd_ps(q[r], xv, odd[r][m]);
-            }
-        }
+        for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, (j + 1) % half);
+        multiply(q, x + 16 * (j + 1), ldx, odd, R, M, j == 0);
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
@@ -89,7 +90,7 @@ static inline __attribute__((always_inline)) void chunk(const __m512i words[MAX_
     }
 }
 
-/* What `chunks` walks: eight groups of R rows of w. */
+/* What `step` walks: sixteen groups of R rows of w. */
 struct span {
     const uint8_t *p; /* first row's words */
     size_t row_bytes;
@@ -111,7 +112,7 @@ static inline __attribute__((always_inline)) void step(const struct span *s, int
         const uint8_t *row = at + r * s->row_bytes;
         words[r] = partial ? _mm512_maskz_loadu_epi32(oc_avx512_mask(left * bits / 32), row)
                            : _mm512_loadu_si512(row);
-        _mm_prefetch((const char *)row + R * s->row_bytes, _MM_HINT_T0);
+        _mm_prefetch((const char *)row + AHEAD * s->row_bytes, _MM_HINT_T0);
     }
     chunk(words, s->x + k, s->ldx, sums, R, M, bits);
     __m512i group = _mm512_srlv_epi32(weight, s->log2_group);
@@ -181,7 +182,7 @@ static inline __attribute__((always_inline)) void plain(const struct task *t, co
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++, at += row_bytes) {
             wv[r] = oc_avx512_load_float(at, dtype, oc_avx512_mask(k_all - k));
-            _mm_prefetch((const char *)at + R * row_bytes, _MM_HINT_T0);
+            _mm_prefetch((const char *)at + AHEAD * row_bytes, _MM_HINT_T0);
         }
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) {
