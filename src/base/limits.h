@@ -40,7 +40,7 @@
 #define OC_LIMIT_TEMPLATE_DEPTH 64
 #define OC_LIMIT_TEMPLATE_STEPS 5000000 /* loop turns and calls of one rendering */
 #define OC_LIMIT_TEMPLATE_OUTPUT_BYTES (16 * OC_MIB)
-#define OC_LIMIT_TEMPLATE_MEMORY_BYTES (512 * OC_MIB) /* values of one rendering */
+#define OC_LIMIT_TEMPLATE_MEMORY_BYTES (256 * OC_MIB) /* values of one rendering */
 
 /* Pictures */
 #define OC_LIMIT_IMAGE_BYTES (64 * OC_MIB)

@@ -234,7 +234,7 @@ struct jval jinja_slice(struct jctx *cx, struct jval v, struct jval start, struc
     int64_t first, count, step;
     if (!slice_range(cx, parts, jinja_len(v), &first, &count, &step)) return v;
     if (v.type == JV_STR) return slice_str(cx, v, first, count, step);
-    struct jval *items = step == 1 ? v.seq->items + (count ? first : 0) : jinja_alloc(cx, (size_t)count, sizeof *items);
+    struct jval *items = step == 1 ? (count ? v.seq->items + first : v.seq->items) : jinja_alloc(cx, (size_t)count, sizeof *items);
     for (int64_t i = 0; items && step != 1 && i < count; i++) items[i] = v.seq->items[first + i * step];
     struct jval r = jinja_seq(cx, (enum jtype)v.type, items, (size_t)count);
     if (v.type == JV_RANGE && r.type == JV_RANGE) {

@@ -84,7 +84,7 @@ static struct jval f_join(struct jctx *cx, struct jval self, const struct jargs 
 /* The rest of map's or select's arguments, for the filter or test that it names. */
 static struct jargs rest_of(const struct jargs *args, size_t from) {
     struct jargs r = *args;
-    r.pos += from;
+    if (from) r.pos += from;
     r.n_pos -= from;
     return r;
 }

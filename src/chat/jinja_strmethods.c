@@ -1,5 +1,6 @@
 #define _GNU_SOURCE /* memmem */
 /* Methods of strings, and the string work that filters share. */
+#define _GNU_SOURCE /* memmem */
 #include "chat/jinja.h"
 
 #include <stdio.h>

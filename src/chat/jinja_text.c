@@ -1,4 +1,5 @@
 #define _GNU_SOURCE /* memmem */
+#define _GNU_SOURCE /* memmem */
 #include "chat/jinja.h"
 
 #include <math.h>

@@ -347,7 +347,7 @@ struct jseq jinja_iterate(struct jctx *cx, struct jval v) {
         return out;
     }
     if (v.type == JV_GEN) {
-        out.items = v.seq->items + v.seq->pos;
+        out.items = v.seq->pos ? v.seq->items + v.seq->pos : v.seq->items;
         out.n = v.seq->n - v.seq->pos;
         v.seq->pos = v.seq->n;
         return out;
