@@ -67,11 +67,13 @@ enum oc_err oc_weights_quant_read(const struct oc_json *config, const char *path
                                   struct oc_errinfo *ei) {
     *out = (struct oc_quant){0};
     const struct oc_json *section = oc_json_get(config, "quantization");
-    const struct oc_json *other = oc_json_get(config, "quantization_config");
-    OC_TRY(refuse_other_methods(other, path, ei));
-    OC_TRY(refuse_other_methods(oc_json_path(config, "text_config", "quantization_config", NULL), path, ei));
-    if (oc_json_is_null(section)) section = other;
-    if (oc_json_is_null(section)) return OC_OK;
+    if (oc_json_is_null(section)) {
+        OC_TRY(
+            refuse_other_methods(oc_json_path(config, "text_config", "quantization_config", NULL), path, ei));
+        section = oc_json_get(config, "quantization_config");
+        if (oc_json_is_null(section)) return OC_OK;
+        if (section->type == OC_JSON_OBJ) OC_TRY(refuse_other_methods(section, path, ei));
+    }
     if (section->type != OC_JSON_OBJ)
         return oc_fail(ei, OC_ERR_FORMAT, "%.200s: the quantisation section is not an object", path);
     OC_TRY(read_rule(section, OC_STR(""), path, &out->base, ei));
