@@ -1,10 +1,10 @@
 /* chat/jinja.h - inside of the template half of room chat: values, syntax tree, rendering state.
  *
- * Only template.c, messages.c and the jinja_*.c files include it; the names start with `jinja_` and `struct j`.
- * A template is lexed (jinja_lex.c) and parsed (jinja_parse.c statements, jinja_expr.c expressions) once into an
- * immutable tree in the template's arena; a rendering walks that tree (jinja_eval.c, jinja_exec.c) with all its
- * values in an arena of its own. Semantics are those of Python's jinja2 3.1 in transformers' set-up
- * (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loop controls, `generation` blocks).
+ * Only template.c, messages.c and the jinja_*.c files include it; the names start with `jinja_` and `struct
+ * j`. A template is lexed (jinja_lex.c) and parsed (jinja_parse.c statements, jinja_expr.c expressions) once
+ * into an immutable tree in the template's arena; a rendering walks that tree (jinja_eval.c, jinja_exec.c)
+ * with all its values in an arena of its own. Semantics are those of Python's jinja2 3.1 in transformers'
+ * set-up (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loop controls, `generation` blocks).
  *
  * Errors of a rendering: the first one is kept in jctx.err, functions then return an undefined value, and
  * every loop checks the flag. Each byte of a string has an origin: 1 for template text, literals and special
@@ -22,7 +22,7 @@
 #include "base/str.h"
 
 enum jtype {
-    JV_UNDEF,  /* jinja2 Undefined; p, n is the sentence that says what is missing */
+    JV_UNDEF, /* jinja2 Undefined; p, n is the sentence that says what is missing */
     JV_NONE,
     JV_BOOL,   /* flag */
     JV_INT,    /* i */
@@ -183,7 +183,19 @@ struct jnode {
     };
 };
 
-enum jtoken_type { T_DATA, T_VAR_BEGIN, T_VAR_END, T_BLOCK_BEGIN, T_BLOCK_END, T_NAME, T_STR, T_INT, T_FLOAT, T_OP, T_EOF };
+enum jtoken_type {
+    T_DATA,
+    T_VAR_BEGIN,
+    T_VAR_END,
+    T_BLOCK_BEGIN,
+    T_BLOCK_END,
+    T_NAME,
+    T_STR,
+    T_INT,
+    T_FLOAT,
+    T_OP,
+    T_EOF
+};
 
 struct jtoken {
     uint8_t type;
@@ -263,8 +275,8 @@ struct jval jinja_none(void);
 struct jval jinja_bool(bool b);
 struct jval jinja_int(int64_t i);
 struct jval jinja_float(double d);
-struct jval jinja_lit(const char *s);                                  /* trusted */
-struct jval jinja_str(const char *p, size_t n, uint8_t trusted);       /* borrowed */
+struct jval jinja_lit(const char *s);                                   /* trusted */
+struct jval jinja_str(const char *p, size_t n, uint8_t trusted);        /* borrowed */
 struct jval jinja_sub(struct jval s, size_t from_byte, size_t to_byte); /* borrowed part of s */
 struct jval jinja_seq(struct jctx *cx, enum jtype type, struct jval *items, size_t n);
 struct jval jinja_from_json(struct jctx *cx, const struct oc_json *j, int depth);
@@ -302,7 +314,7 @@ void jinja_put_double(struct jctx *cx, struct jout *b, double d, uint8_t origin)
 static inline uint8_t jinja_origin(struct jval s, size_t i) {
     return s.o ? s.o[i] : s.trusted;
 }
-bool jinja_is_space(uint32_t cp);   /* str.isspace */
+bool jinja_is_space(uint32_t cp); /* str.isspace */
 size_t jinja_cp_count(struct jval s);
 /* Byte offset of code point i (or the end). */
 size_t jinja_cp_offset(struct jval s, size_t i);
@@ -325,21 +337,24 @@ bool jinja_bind(struct jctx *cx, const char *who, const struct jargs *args, cons
 bool jinja_arg_bool(const struct jval *v, bool fallback);
 /* An int argument; false and an error for other types. None counts as absent when allowed by `fallback`. */
 bool jinja_arg_int(struct jctx *cx, const char *who, const struct jval *v, int64_t fallback, int64_t *out);
-bool jinja_arg_str(struct jctx *cx, const char *who, const struct jval *v, struct jval fallback, struct jval *out);
+bool jinja_arg_str(struct jctx *cx, const char *who, const struct jval *v, struct jval fallback,
+                   struct jval *out);
 
 /* ---- jinja_filters.c, jinja_seqfilters.c, jinja_tests.c, jinja_methods.c, jinja_globals.c */
 const struct jfunc *jinja_filter_find(struct oc_str name);
 const struct jfunc *jinja_seqfilter_find(struct oc_str name);
 const struct jtest *jinja_test_find(struct oc_str name);
 bool jinja_test_call(struct jctx *cx, const struct jtest *test, struct jval self, const struct jargs *args);
-/* A bound method of v; undefined when v's type has none of that name (found is false) or it may not be used. */
+/* A bound method of v; undefined when v's type has none of that name (found is false) or it may not be used.
+ */
 struct jval jinja_method_get(struct jctx *cx, struct jval v, struct oc_str name, bool *found);
 const struct jfunc *jinja_strmethod_find(struct oc_str name);
 const struct jfunc *jinja_global_find(struct oc_str name);
 struct jval jinja_format_percent(struct jctx *cx, struct jval fmt, const struct jval *args, size_t n_args,
                                  const struct jdict *named);
 struct jval jinja_str_strip(struct jctx *cx, struct jval s, const struct jval *chars, bool left, bool right);
-struct jval jinja_str_replace(struct jctx *cx, struct jval s, struct jval old, struct jval with, int64_t count);
+struct jval jinja_str_replace(struct jctx *cx, struct jval s, struct jval old, struct jval with,
+                              int64_t count);
 struct jval jinja_str_join(struct jctx *cx, struct jval sep, struct jseq items, bool to_str);
 struct jval jinja_str_splitlines(struct jctx *cx, struct jval s, bool keep_ends);
 
@@ -347,7 +362,8 @@ struct jval jinja_str_splitlines(struct jctx *cx, struct jval s, bool keep_ends)
 struct jval jinja_binary(struct jctx *cx, uint8_t op, struct jval x, struct jval y);
 struct jval jinja_getattr(struct jctx *cx, struct jval v, struct oc_str name);
 struct jval jinja_getitem(struct jctx *cx, struct jval v, struct jval key);
-struct jval jinja_slice(struct jctx *cx, struct jval v, struct jval start, struct jval stop, struct jval step);
+struct jval jinja_slice(struct jctx *cx, struct jval v, struct jval start, struct jval stop,
+                        struct jval step);
 
 /* ---- jinja_eval.c */
 struct jval jinja_eval(struct jctx *cx, const struct jnode *n);

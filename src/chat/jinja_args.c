@@ -27,7 +27,8 @@ bool jinja_bind(struct jctx *cx, const char *who, const struct jargs *args, cons
         const struct jval *key = &args->kw[i].key;
         int k = spec_index(spec, (struct oc_str){key->p, key->n});
         if (k < 0 || out[k]) {
-            jinja_fail(cx, OC_ERR_FORMAT, "'%s' takes no argument '%.*s' here", who, (int)(key->n < 60 ? key->n : 60), key->p);
+            jinja_fail(cx, OC_ERR_FORMAT, "'%s' takes no argument '%.*s' here", who,
+                       (int)(key->n < 60 ? key->n : 60), key->p);
             return false;
         }
         out[k] = &args->kw[i].value;
@@ -50,7 +51,8 @@ bool jinja_arg_int(struct jctx *cx, const char *who, const struct jval *v, int64
     return false;
 }
 
-bool jinja_arg_str(struct jctx *cx, const char *who, const struct jval *v, struct jval fallback, struct jval *out) {
+bool jinja_arg_str(struct jctx *cx, const char *who, const struct jval *v, struct jval fallback,
+                   struct jval *out) {
     *out = v ? *v : fallback;
     if (out->type == JV_STR) return true;
     jinja_fail(cx, OC_ERR_FORMAT, "'%s' wants a string and got a %s", who, jinja_type_name(*out));

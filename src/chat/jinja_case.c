@@ -118,8 +118,10 @@ static const struct special *find_special(uint32_t cp) {
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
         if (specials[mid].cp == cp) return &specials[mid];
-        if (specials[mid].cp < cp) lo = mid + 1;
-        else hi = mid;
+        if (specials[mid].cp < cp)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return NULL;
 }
@@ -129,7 +131,8 @@ static bool is_cased(uint32_t cp) {
     return c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LL || c == UTF8PROC_CATEGORY_LT;
 }
 
-/* Case-ignorable, close enough for the final sigma: marks, modifiers, format characters, apostrophes, dots. */
+/* Case-ignorable, close enough for the final sigma: marks, modifiers, format characters, apostrophes, dots.
+ */
 static bool is_ignorable(uint32_t cp) {
     utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
     return c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_ME || c == UTF8PROC_CATEGORY_CF ||
@@ -158,18 +161,21 @@ static bool is_final_sigma(struct jval s, size_t i) {
 
 static void put_lower(struct jctx *cx, struct jout *b, struct jval s, size_t i, uint32_t cp) {
     uint8_t origin = jinja_origin(s, i);
-    if (cp == 0x3A3) cp = is_final_sigma(s, i) ? 0x3C2 : 0x3C3;
+    if (cp == 0x3A3)
+        cp = is_final_sigma(s, i) ? 0x3C2 : 0x3C3;
     else if (cp == 0x130) {
         jinja_put_cp(cx, b, 'i', origin);
         cp = 0x307;
-    } else cp = (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
+    } else
+        cp = (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
     jinja_put_cp(cx, b, cp, origin);
 }
 
 static void put_upper(struct jctx *cx, struct jout *b, uint8_t origin, uint32_t cp, bool title) {
     const struct special *sp = find_special(cp);
     if (!sp) {
-        cp = (uint32_t)(title ? utf8proc_totitle((utf8proc_int32_t)cp) : utf8proc_toupper((utf8proc_int32_t)cp));
+        cp = (uint32_t)(title ? utf8proc_totitle((utf8proc_int32_t)cp)
+                              : utf8proc_toupper((utf8proc_int32_t)cp));
         jinja_put_cp(cx, b, cp, origin);
         return;
     }
@@ -185,9 +191,12 @@ struct jval jinja_case(struct jctx *cx, struct jval s, enum jcase how) {
         uint32_t cp;
         size_t k = oc_utf8_decode(s.p + i, s.n - i, &cp);
         bool first = how == J_TITLE ? !after_letter : how == J_CAPITALIZE && i == 0;
-        if (how == J_UPPER) put_upper(cx, &b, jinja_origin(s, i), cp, false);
-        else if (first) put_upper(cx, &b, jinja_origin(s, i), cp, true);
-        else put_lower(cx, &b, s, i, cp);
+        if (how == J_UPPER)
+            put_upper(cx, &b, jinja_origin(s, i), cp, false);
+        else if (first)
+            put_upper(cx, &b, jinja_origin(s, i), cp, true);
+        else
+            put_lower(cx, &b, s, i, cp);
         after_letter = is_cased(cp);
         i += k;
     }
@@ -202,9 +211,12 @@ bool jinja_is_printable(uint32_t cp) {
     case UTF8PROC_CATEGORY_CO:
     case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: return false;
-    case UTF8PROC_CATEGORY_ZS: return cp == ' ';
-    default: return true;
+    case UTF8PROC_CATEGORY_ZP:
+        return false;
+    case UTF8PROC_CATEGORY_ZS:
+        return cp == ' ';
+    default:
+        return true;
     }
 }
 
@@ -213,11 +225,16 @@ bool jinja_is_class(uint32_t cp, char cls) {
     bool alpha = is_cased(cp) || c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_LO;
     bool digit = c == UTF8PROC_CATEGORY_ND;
     switch (cls) {
-    case 'd': return digit || cp == 0xB2 || cp == 0xB3 || cp == 0xB9 || cp == 0x2070 || (cp >= 0x2074 && cp <= 0x2079) ||
-                     (cp >= 0x2080 && cp <= 0x2089);
-    case 'a': return alpha;
-    case 'n': return alpha || digit || c == UTF8PROC_CATEGORY_NO || c == UTF8PROC_CATEGORY_NL;
-    case 'u': return c == UTF8PROC_CATEGORY_LU;
-    default: return c == UTF8PROC_CATEGORY_LL;
+    case 'd':
+        return digit || cp == 0xB2 || cp == 0xB3 || cp == 0xB9 || cp == 0x2070 ||
+               (cp >= 0x2074 && cp <= 0x2079) || (cp >= 0x2080 && cp <= 0x2089);
+    case 'a':
+        return alpha;
+    case 'n':
+        return alpha || digit || c == UTF8PROC_CATEGORY_NO || c == UTF8PROC_CATEGORY_NL;
+    case 'u':
+        return c == UTF8PROC_CATEGORY_LU;
+    default:
+        return c == UTF8PROC_CATEGORY_LL;
     }
 }

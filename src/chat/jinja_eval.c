@@ -26,7 +26,8 @@ static size_t count_kids(const struct jnode *kid) {
 static struct jval eval_sequence(struct jctx *cx, const struct jnode *n) {
     size_t k = 0;
     struct jval *items = jinja_alloc(cx, count_kids(n->kids), sizeof *items);
-    for (const struct jnode *kid = n->kids; items && kid && !cx->err; kid = kid->next) items[k++] = jinja_eval(cx, kid);
+    for (const struct jnode *kid = n->kids; items && kid && !cx->err; kid = kid->next)
+        items[k++] = jinja_eval(cx, kid);
     return jinja_seq(cx, n->type == N_TUPLE ? JV_TUPLE : JV_LIST, items, k);
 }
 
@@ -34,7 +35,8 @@ static struct jval eval_dict(struct jctx *cx, const struct jnode *n) {
     struct jdict *d = jinja_alloc(cx, 1, sizeof *d);
     for (const struct jnode *kid = n->kids; d && kid && !cx->err; kid = kid->next->next) {
         struct jval key = jinja_eval(cx, kid), value = jinja_eval(cx, kid->next);
-        if (!jinja_hashable(key)) return jinja_fail(cx, OC_ERR_FORMAT, "a %s cannot be the key of a dict", jinja_type_name(key));
+        if (!jinja_hashable(key))
+            return jinja_fail(cx, OC_ERR_FORMAT, "a %s cannot be the key of a dict", jinja_type_name(key));
         jinja_dict_put(cx, d, key, value);
     }
     return (struct jval){.type = JV_DICT, .trusted = 1, .dict = d};
@@ -88,7 +90,8 @@ static bool eval_args(struct jctx *cx, const struct jnode *kids, struct jargs *o
         struct jval v = jinja_eval(cx, kids->a);
         if (cx->err) return false;
         if (kids->op == 0) out->pos[out->n_pos++] = v;
-        if (kids->op == '=') out->kw[out->n_kw++] = (struct jpair){jinja_str(kids->name.p, kids->name.n, 1), v};
+        if (kids->op == '=')
+            out->kw[out->n_kw++] = (struct jpair){jinja_str(kids->name.p, kids->name.n, 1), v};
         if (kids->op == '*' && !spread_star(cx, v, out, left)) return false;
         if (kids->op == 'd' && !spread_dict(cx, v, out, left)) return false;
     }
@@ -104,13 +107,20 @@ static struct jval call_joiner(struct jval j) {
 struct jval jinja_call(struct jctx *cx, struct jval callee, const struct jargs *args) {
     if (!jinja_step(cx, 1)) return callee;
     switch (callee.type) {
-    case JV_FUNC: return callee.fn->call(cx, jinja_none(), args);
-    case JV_METHOD: return callee.method->fn->call(cx, callee.method->self, args);
-    case JV_MACRO: return jinja_macro_call(cx, callee.macro, args);
-    case JV_LOOP: return jinja_loop_recurse(cx, callee.loop, args);
-    case JV_JOINER: return call_joiner(callee);
-    case JV_UNDEF: return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)callee.n, callee.n ? callee.p : "");
-    default: return jinja_fail(cx, OC_ERR_FORMAT, "a %s cannot be called", jinja_type_name(callee));
+    case JV_FUNC:
+        return callee.fn->call(cx, jinja_none(), args);
+    case JV_METHOD:
+        return callee.method->fn->call(cx, callee.method->self, args);
+    case JV_MACRO:
+        return jinja_macro_call(cx, callee.macro, args);
+    case JV_LOOP:
+        return jinja_loop_recurse(cx, callee.loop, args);
+    case JV_JOINER:
+        return call_joiner(callee);
+    case JV_UNDEF:
+        return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)callee.n, callee.n ? callee.p : "");
+    default:
+        return jinja_fail(cx, OC_ERR_FORMAT, "a %s cannot be called", jinja_type_name(callee));
     }
 }
 
@@ -159,11 +169,16 @@ static struct jval eval_unary(struct jctx *cx, const struct jnode *n) {
 static bool compare_one(struct jctx *cx, uint8_t op, struct jval x, struct jval y) {
     int c;
     switch (op) {
-    case '=': return jinja_equal(cx, x, y);
-    case '!': return !jinja_equal(cx, x, y);
-    case 'i': return jinja_contains(cx, x, y);
-    case 'n': return !jinja_contains(cx, x, y);
-    default: break;
+    case '=':
+        return jinja_equal(cx, x, y);
+    case '!':
+        return !jinja_equal(cx, x, y);
+    case 'i':
+        return jinja_contains(cx, x, y);
+    case 'n':
+        return !jinja_contains(cx, x, y);
+    default:
+        break;
     }
     if (x.type == JV_UNDEF || y.type == JV_UNDEF) {
         struct jval u = x.type == JV_UNDEF ? x : y;
@@ -188,7 +203,8 @@ static struct jval eval_compare(struct jctx *cx, const struct jnode *n) {
 
 static struct jval eval_concat(struct jctx *cx, const struct jnode *n) {
     struct jout b = {0};
-    for (const struct jnode *kid = n->kids; kid && !cx->err; kid = kid->next) jinja_put_str(cx, &b, jinja_eval(cx, kid));
+    for (const struct jnode *kid = n->kids; kid && !cx->err; kid = kid->next)
+        jinja_put_str(cx, &b, jinja_eval(cx, kid));
     return jinja_done(&b);
 }
 
@@ -212,11 +228,15 @@ static struct jval eval_logic(struct jctx *cx, const struct jnode *n) {
 static struct jval eval_node(struct jctx *cx, const struct jnode *n) {
     struct jval v;
     switch (n->type) {
-    case N_CONST: return n->val;
-    case N_NAME: return eval_name(cx, n);
+    case N_CONST:
+        return n->val;
+    case N_NAME:
+        return eval_name(cx, n);
     case N_LIST:
-    case N_TUPLE: return eval_sequence(cx, n);
-    case N_DICT: return eval_dict(cx, n);
+    case N_TUPLE:
+        return eval_sequence(cx, n);
+    case N_DICT:
+        return eval_dict(cx, n);
     case N_GETATTR:
         v = jinja_eval(cx, n->a);
         cx->line = n->line;
@@ -225,25 +245,35 @@ static struct jval eval_node(struct jctx *cx, const struct jnode *n) {
         v = jinja_eval(cx, n->a);
         if (cx->err) return v;
         return n->b->type == N_SLICE ? eval_slice(cx, v, n->b) : jinja_getitem(cx, v, jinja_eval(cx, n->b));
-    case N_CALL: return eval_call(cx, n);
+    case N_CALL:
+        return eval_call(cx, n);
     case N_FILTER:
         v = jinja_eval(cx, n->a);
         return filter_call(cx, n, v);
-    case N_TEST: return eval_test(cx, n);
-    case N_UNARY: return eval_unary(cx, n);
-    case N_BINARY: return eval_binary(cx, n);
+    case N_TEST:
+        return eval_test(cx, n);
+    case N_UNARY:
+        return eval_unary(cx, n);
+    case N_BINARY:
+        return eval_binary(cx, n);
     case N_AND:
-    case N_OR: return eval_logic(cx, n);
-    case N_COMPARE: return eval_compare(cx, n);
-    case N_CONCAT: return eval_concat(cx, n);
-    case N_COND: return eval_cond(cx, n);
-    default: return jinja_fail(cx, OC_ERR_UNSUPPORTED, "an expression that this build cannot evaluate");
+    case N_OR:
+        return eval_logic(cx, n);
+    case N_COMPARE:
+        return eval_compare(cx, n);
+    case N_CONCAT:
+        return eval_concat(cx, n);
+    case N_COND:
+        return eval_cond(cx, n);
+    default:
+        return jinja_fail(cx, OC_ERR_UNSUPPORTED, "an expression that this build cannot evaluate");
     }
 }
 
 struct jval jinja_eval(struct jctx *cx, const struct jnode *n) {
     if (!jinja_step(cx, 1)) return (struct jval){.type = JV_UNDEF};
-    if (cx->depth >= MAX_EVAL_DEPTH) return jinja_fail(cx, OC_ERR_LIMIT, "expressions, blocks and macros nested too deep");
+    if (cx->depth >= MAX_EVAL_DEPTH)
+        return jinja_fail(cx, OC_ERR_LIMIT, "expressions, blocks and macros nested too deep");
     cx->depth++;
     cx->line = n->line;
     struct jval v = eval_node(cx, n);

@@ -37,8 +37,11 @@ static void assign_ns(struct jctx *cx, const struct jnode *target, struct jval v
     struct jnode name = {.type = N_NAME, .line = target->line, .name = target->name};
     struct jval ns = jinja_eval(cx, &name);
     if (cx->err) return;
-    if (ns.type == JV_NS) jinja_dict_put(cx, ns.dict, jinja_str(target->name2.p, target->name2.n, 1), v);
-    else jinja_fail(cx, OC_ERR_FORMAT, "only a namespace takes attributes, '%.*s' is a %s", (int)target->name.n, target->name.p, jinja_type_name(ns));
+    if (ns.type == JV_NS)
+        jinja_dict_put(cx, ns.dict, jinja_str(target->name2.p, target->name2.n, 1), v);
+    else
+        jinja_fail(cx, OC_ERR_FORMAT, "only a namespace takes attributes, '%.*s' is a %s",
+                   (int)target->name.n, target->name.p, jinja_type_name(ns));
 }
 
 static void assign(struct jctx *cx, struct jscope *s, const struct jnode *target, struct jval v) {
@@ -55,7 +58,8 @@ static void assign(struct jctx *cx, struct jscope *s, const struct jnode *target
     size_t i = 0, n = 0;
     for (const struct jnode *kid = target->kids; kid; kid = kid->next) n++;
     if (!cx->err && n != parts.n) jinja_fail(cx, OC_ERR_FORMAT, "%zu names for %zu values", n, parts.n);
-    for (const struct jnode *kid = target->kids; kid && !cx->err; kid = kid->next) assign(cx, s, kid, parts.items[i++]);
+    for (const struct jnode *kid = target->kids; kid && !cx->err; kid = kid->next)
+        assign(cx, s, kid, parts.items[i++]);
 }
 
 /* ---- loops */
@@ -78,27 +82,41 @@ static struct jval loop_changed(struct jctx *cx, struct jval self, const struct 
 }
 
 struct jval jinja_loop_attr(struct jctx *cx, struct jloop *l, struct oc_str name, bool *found) {
-    static const char *const names[] = {"index", "index0", "revindex", "revindex0", "first", "last", "length",
-                                        "depth", "depth0", "previtem", "nextitem"};
+    static const char *const names[] = {"index",  "index0", "revindex", "revindex0", "first",   "last",
+                                        "length", "depth",  "depth0",   "previtem",  "nextitem"};
     size_t k = 0, i = l->index0, n = l->items.n;
     *found = true;
     while (k < sizeof names / sizeof *names && !oc_str_is(name, names[k])) k++;
     switch (k) {
-    case 0: return jinja_int((int64_t)i + 1);
-    case 1: return jinja_int((int64_t)i);
-    case 2: return jinja_int((int64_t)(n - i));
-    case 3: return jinja_int((int64_t)(n - i) - 1);
-    case 4: return jinja_bool(i == 0);
-    case 5: return jinja_bool(i + 1 == n);
-    case 6: return jinja_int((int64_t)n);
-    case 7: return jinja_int(l->depth0 + 1);
-    case 8: return jinja_int(l->depth0);
-    case 9: return i ? l->items.items[i - 1] : jinja_undef(cx, "there is no previous item");
-    case 10: return i + 1 < n ? l->items.items[i + 1] : jinja_undef(cx, "there is no next item");
-    default: break;
+    case 0:
+        return jinja_int((int64_t)i + 1);
+    case 1:
+        return jinja_int((int64_t)i);
+    case 2:
+        return jinja_int((int64_t)(n - i));
+    case 3:
+        return jinja_int((int64_t)(n - i) - 1);
+    case 4:
+        return jinja_bool(i == 0);
+    case 5:
+        return jinja_bool(i + 1 == n);
+    case 6:
+        return jinja_int((int64_t)n);
+    case 7:
+        return jinja_int(l->depth0 + 1);
+    case 8:
+        return jinja_int(l->depth0);
+    case 9:
+        return i ? l->items.items[i - 1] : jinja_undef(cx, "there is no previous item");
+    case 10:
+        return i + 1 < n ? l->items.items[i + 1] : jinja_undef(cx, "there is no next item");
+    default:
+        break;
     }
     static const struct jfunc calls[] = {{"cycle", loop_cycle}, {"changed", loop_changed}};
-    const struct jfunc *fn = oc_str_is(name, "cycle") ? &calls[0] : oc_str_is(name, "changed") ? &calls[1] : NULL;
+    const struct jfunc *fn = oc_str_is(name, "cycle")     ? &calls[0]
+                             : oc_str_is(name, "changed") ? &calls[1]
+                                                          : NULL;
     struct jmethod *m = fn ? jinja_alloc(cx, 1, sizeof *m) : NULL;
     *found = fn != NULL;
     if (!m) return jinja_none();
@@ -148,7 +166,8 @@ static enum jflow run_loop(struct jctx *cx, const struct jnode *n, struct jval o
 
 /* loop(items) of a recursive loop: the text of the same loop over other items. */
 struct jval jinja_loop_recurse(struct jctx *cx, struct jloop *l, const struct jargs *args) {
-    if (!l->node->op || args->n_pos != 1 || args->n_kw) return jinja_fail(cx, OC_ERR_FORMAT, "only a recursive loop can be called, with what to walk");
+    if (!l->node->op || args->n_pos != 1 || args->n_kw)
+        return jinja_fail(cx, OC_ERR_FORMAT, "only a recursive loop can be called, with what to walk");
     if (cx->exec_depth >= MAX_EXEC_DEPTH) return jinja_fail(cx, OC_ERR_LIMIT, "loops recurse too deep");
     struct jout b = {0}, *outer = cx->out;
     struct jscope *scope = cx->scope;
@@ -171,12 +190,16 @@ static bool is_parameter(const struct jnode *macro, struct oc_str name) {
     return false;
 }
 
-static void bind_parameters(struct jctx *cx, const struct jmacro *m, const struct jargs *args, struct jscope *s) {
+static void bind_parameters(struct jctx *cx, const struct jmacro *m, const struct jargs *args,
+                            struct jscope *s) {
     size_t i = 0;
     for (size_t k = 0; k < args->n_kw && !cx->err; k++) {
         struct oc_str name = {args->kw[k].key.p, args->kw[k].key.n};
-        if (is_parameter(m->node, name) || oc_str_is(name, "caller")) assign_name(cx, s, name, args->kw[k].value);
-        else jinja_fail(cx, OC_ERR_FORMAT, "the macro has no parameter '%.*s'", (int)(name.n < 60 ? name.n : 60), name.p);
+        if (is_parameter(m->node, name) || oc_str_is(name, "caller"))
+            assign_name(cx, s, name, args->kw[k].value);
+        else
+            jinja_fail(cx, OC_ERR_FORMAT, "the macro has no parameter '%.*s'",
+                       (int)(name.n < 60 ? name.n : 60), name.p);
     }
     for (const struct jnode *p = m->node->kids; p && !cx->err; p = p->next, i++) {
         const struct jval *named = jinja_dict_find_str(&s->vars, p->name);
@@ -184,11 +207,14 @@ static void bind_parameters(struct jctx *cx, const struct jmacro *m, const struc
             if (named) jinja_fail(cx, OC_ERR_FORMAT, "the macro got '%.*s' twice", (int)p->name.n, p->name.p);
             assign_name(cx, s, p->name, args->pos[i]);
         } else if (!named) {
-            struct jval v = p->a ? jinja_eval(cx, p->a) : jinja_undef(cx, "parameter '%.*s' was not provided", (int)p->name.n, p->name.p);
+            struct jval v =
+                p->a ? jinja_eval(cx, p->a)
+                     : jinja_undef(cx, "parameter '%.*s' was not provided", (int)p->name.n, p->name.p);
             assign_name(cx, s, p->name, v);
         }
     }
-    if (i < args->n_pos) jinja_fail(cx, OC_ERR_FORMAT, "the macro takes %zu arguments and got %zu", i, args->n_pos);
+    if (i < args->n_pos)
+        jinja_fail(cx, OC_ERR_FORMAT, "the macro takes %zu arguments and got %zu", i, args->n_pos);
 }
 
 struct jval jinja_macro_call(struct jctx *cx, const struct jmacro *m, const struct jargs *args) {
@@ -214,13 +240,15 @@ static struct jval make_macro(struct jctx *cx, const struct jnode *n) {
 
 /* {% call %}: the call gets one more named argument, the body as a macro. */
 static void exec_call_block(struct jctx *cx, const struct jnode *n) {
-    struct jnode call = *n->a, arg = {.type = N_ARG, .op = '=', .line = n->line, .name = OC_STR("caller")}, value = {.type = N_CONST};
+    struct jnode call = *n->a, arg = {.type = N_ARG, .op = '=', .line = n->line, .name = OC_STR("caller")},
+                 value = {.type = N_CONST};
     value.line = n->line;
     value.val = make_macro(cx, n->b);
     arg.a = &value;
     struct jnode copies[OC_LIMIT_TEMPLATE_DEPTH];
     size_t k = 0;
-    for (const struct jnode *kid = call.kids; kid && k < OC_LIMIT_TEMPLATE_DEPTH; kid = kid->next, k++) copies[k] = *kid;
+    for (const struct jnode *kid = call.kids; kid && k < OC_LIMIT_TEMPLATE_DEPTH; kid = kid->next, k++)
+        copies[k] = *kid;
     if (k == OC_LIMIT_TEMPLATE_DEPTH) {
         jinja_fail(cx, OC_ERR_LIMIT, "a call with too many arguments");
         return;
@@ -242,7 +270,8 @@ static enum jflow exec_if(struct jctx *cx, const struct jnode *n) {
 
 static enum jflow exec_with(struct jctx *cx, const struct jnode *n) {
     struct jscope *s = jinja_scope_push(cx);
-    for (const struct jnode *kid = n->kids; s && kid && !cx->err; kid = kid->next) assign(cx, s, kid->a, jinja_eval(cx, kid->b));
+    for (const struct jnode *kid = n->kids; s && kid && !cx->err; kid = kid->next)
+        assign(cx, s, kid->a, jinja_eval(cx, kid->b));
     return s && !cx->err ? exec_in_scope(cx, n->kids2, s) : J_NEXT;
 }
 
@@ -256,7 +285,9 @@ static enum jflow exec_one(struct jctx *cx, const struct jnode *n) {
     struct jval v;
     cx->line = n->line;
     switch (n->type) {
-    case N_TEXT: jinja_put_sub(cx, cx->out, n->val, 0, n->val.n); break;
+    case N_TEXT:
+        jinja_put_sub(cx, cx->out, n->val, 0, n->val.n);
+        break;
     case N_OUTPUT:
         v = jinja_eval(cx, n->a);
         if (!cx->err) jinja_put_str(cx, cx->out, v);
@@ -264,25 +295,39 @@ static enum jflow exec_one(struct jctx *cx, const struct jnode *n) {
     case N_FOR:
         v = jinja_eval(cx, n->b);
         return cx->err ? J_NEXT : run_loop(cx, n, v, 0);
-    case N_IF: return exec_if(cx, n);
-    case N_SET: assign(cx, cx->scope, n->a, jinja_eval(cx, n->b)); break;
-    case N_SETBLOCK: exec_set_block(cx, n); break;
-    case N_MACRO: assign_name(cx, cx->scope, n->name, make_macro(cx, n)); break;
-    case N_CALLBLOCK: exec_call_block(cx, n); break;
+    case N_IF:
+        return exec_if(cx, n);
+    case N_SET:
+        assign(cx, cx->scope, n->a, jinja_eval(cx, n->b));
+        break;
+    case N_SETBLOCK:
+        exec_set_block(cx, n);
+        break;
+    case N_MACRO:
+        assign_name(cx, cx->scope, n->name, make_macro(cx, n));
+        break;
+    case N_CALLBLOCK:
+        exec_call_block(cx, n);
+        break;
     case N_FILTERBLOCK:
         v = capture(cx, n->kids, jinja_scope_push(cx));
         if (!cx->err) v = jinja_apply_filter(cx, n->a, v);
-        if (!cx->err && v.type != JV_STR) jinja_fail(cx, OC_ERR_FORMAT, "the filter block gives a %s, not text", jinja_type_name(v));
+        if (!cx->err && v.type != JV_STR)
+            jinja_fail(cx, OC_ERR_FORMAT, "the filter block gives a %s, not text", jinja_type_name(v));
         if (!cx->err) jinja_put_str(cx, cx->out, v);
         break;
-    case N_WITH: return exec_with(cx, n);
+    case N_WITH:
+        return exec_with(cx, n);
     case N_GENERATION:
         v = capture(cx, n->kids, jinja_scope_push(cx));
         if (!cx->err) jinja_put_str(cx, cx->out, v);
         break;
-    case N_BREAK: return J_BREAK;
-    case N_CONTINUE: return J_CONTINUE;
-    default: jinja_fail(cx, OC_ERR_UNSUPPORTED, "a statement that this build cannot run");
+    case N_BREAK:
+        return J_BREAK;
+    case N_CONTINUE:
+        return J_CONTINUE;
+    default:
+        jinja_fail(cx, OC_ERR_UNSUPPORTED, "a statement that this build cannot run");
     }
     return J_NEXT;
 }

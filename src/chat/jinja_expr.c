@@ -30,7 +30,8 @@ struct jnode *jinja_node_done(struct jparser *ps, struct jnode *n) {
     return n;
 }
 
-static struct jnode *binary(struct jparser *ps, enum jnode_type type, uint8_t op, struct jnode *a, struct jnode *b) {
+static struct jnode *binary(struct jparser *ps, enum jnode_type type, uint8_t op, struct jnode *a,
+                            struct jnode *b) {
     struct jnode *n = jinja_node(ps, type);
     if (!n || !a || !b) return NULL;
     n->op = op;
@@ -106,11 +107,14 @@ static struct jnode *parse_paren(struct jparser *ps) {
 
 static struct jnode *parse_primary(struct jparser *ps) {
     switch (ps->t->type) {
-    case T_NAME: return parse_name(ps);
+    case T_NAME:
+        return parse_name(ps);
     case T_STR:
     case T_INT:
-    case T_FLOAT: return parse_const(ps);
-    default: break;
+    case T_FLOAT:
+        return parse_const(ps);
+    default:
+        break;
     }
     if (jinja_skip_op(ps, "(")) return parse_paren(ps);
     if (jinja_skip_op(ps, "[")) return parse_display(ps, N_LIST, "]");
@@ -139,7 +143,8 @@ static struct jnode *parse_subscript(struct jparser *ps, struct jnode *of) {
     if (jinja_skip_op(ps, "[")) {
         struct jnode *index = parse_index(ps);
         if (!index) return NULL;
-        if (jinja_at_op(ps, ",")) return jinja_parse_fail(ps, OC_ERR_UNSUPPORTED, "an index of several values");
+        if (jinja_at_op(ps, ","))
+            return jinja_parse_fail(ps, OC_ERR_UNSUPPORTED, "an index of several values");
         if (!jinja_expect_op(ps, "]")) return NULL;
         return binary(ps, N_GETITEM, 0, of, index);
     }
@@ -200,9 +205,12 @@ static struct jnode *parse_call(struct jparser *ps, struct jnode *callee) {
 
 struct jnode *jinja_parse_postfix(struct jparser *ps, struct jnode *n) {
     while (n && !ps->err) {
-        if (jinja_at_op(ps, ".") || jinja_at_op(ps, "[")) n = parse_subscript(ps, n);
-        else if (jinja_at_op(ps, "(")) n = parse_call(ps, n);
-        else return n;
+        if (jinja_at_op(ps, ".") || jinja_at_op(ps, "["))
+            n = parse_subscript(ps, n);
+        else if (jinja_at_op(ps, "("))
+            n = parse_call(ps, n);
+        else
+            return n;
     }
     return NULL;
 }
@@ -215,7 +223,8 @@ static struct jnode *parse_filter(struct jparser *ps, struct jnode *of) {
     n->name = ps->t->s;
     n->filter = jinja_filter_find(n->name);
     if (!n->filter) {
-        return jinja_parse_fail(ps, OC_ERR_UNSUPPORTED, "this build has no filter '%.*s'", (int)n->name.n, n->name.p);
+        return jinja_parse_fail(ps, OC_ERR_UNSUPPORTED, "this build has no filter '%.*s'", (int)n->name.n,
+                                n->name.p);
     }
     ps->t++;
     if (jinja_skip_op(ps, "(")) n->kids = jinja_parse_call_args(ps);
@@ -230,20 +239,23 @@ static bool starts_test_arg(const struct jparser *ps) {
 
 static struct jnode *parse_test(struct jparser *ps, struct jnode *of) {
     bool negated = jinja_skip_name(ps, "not");
-    if (ps->t->type != T_NAME) return jinja_parse_fail(ps, OC_ERR_FORMAT, "the name of a test is missing after 'is'");
+    if (ps->t->type != T_NAME)
+        return jinja_parse_fail(ps, OC_ERR_FORMAT, "the name of a test is missing after 'is'");
     struct jnode *n = jinja_node(ps, N_TEST);
     if (!n) return NULL;
     n->a = of;
     n->name = ps->t->s;
     n->test = jinja_test_find(n->name);
     if (!n->test) {
-        return jinja_parse_fail(ps, OC_ERR_UNSUPPORTED, "this build has no test '%.*s'", (int)n->name.n, n->name.p);
+        return jinja_parse_fail(ps, OC_ERR_UNSUPPORTED, "this build has no test '%.*s'", (int)n->name.n,
+                                n->name.p);
     }
     ps->t++;
     if (jinja_skip_op(ps, "(")) {
         n->kids = jinja_parse_call_args(ps);
     } else if (starts_test_arg(ps)) {
-        if (jinja_at_name(ps, "is")) return jinja_parse_fail(ps, OC_ERR_FORMAT, "tests cannot be chained with 'is'");
+        if (jinja_at_name(ps, "is"))
+            return jinja_parse_fail(ps, OC_ERR_FORMAT, "tests cannot be chained with 'is'");
         n->kids = jinja_node(ps, N_ARG);
         if (!n->kids) return NULL;
         n->kids->a = jinja_parse_postfix(ps, parse_primary(ps));
@@ -261,10 +273,14 @@ static struct jnode *parse_test(struct jparser *ps, struct jnode *of) {
 struct jnode *jinja_parse_filters(struct jparser *ps, struct jnode *n, bool start_inline) {
     if (start_inline) n = parse_filter(ps, NULL);
     while ((n || start_inline) && !ps->err) {
-        if (jinja_skip_op(ps, "|")) n = parse_filter(ps, n);
-        else if (!start_inline && jinja_skip_name(ps, "is")) n = parse_test(ps, n);
-        else if (!start_inline && jinja_at_op(ps, "(")) n = parse_call(ps, n);
-        else return n;
+        if (jinja_skip_op(ps, "|"))
+            n = parse_filter(ps, n);
+        else if (!start_inline && jinja_skip_name(ps, "is"))
+            n = parse_test(ps, n);
+        else if (!start_inline && jinja_at_op(ps, "("))
+            n = parse_call(ps, n);
+        else
+            return n;
     }
     return NULL;
 }
@@ -279,7 +295,8 @@ static struct jnode *parse_signed(struct jparser *ps, uint8_t op) {
 }
 
 static struct jnode *parse_unary(struct jparser *ps, bool with_filter) {
-    if (++ps->depth > 4 * OC_LIMIT_TEMPLATE_DEPTH) return jinja_parse_fail(ps, OC_ERR_LIMIT, "an expression nested too deep");
+    if (++ps->depth > 4 * OC_LIMIT_TEMPLATE_DEPTH)
+        return jinja_parse_fail(ps, OC_ERR_LIMIT, "an expression nested too deep");
     struct jnode *n = jinja_at_op(ps, "-")   ? parse_signed(ps, '-')
                       : jinja_at_op(ps, "+") ? parse_signed(ps, '+')
                                              : parse_primary(ps);
@@ -298,11 +315,16 @@ static struct jnode *parse_pow(struct jparser *ps) {
 static struct jnode *parse_product(struct jparser *ps) {
     struct jnode *n = parse_pow(ps);
     while (n) {
-        if (jinja_skip_op(ps, "*")) n = binary(ps, N_BINARY, '*', n, parse_pow(ps));
-        else if (jinja_skip_op(ps, "/")) n = binary(ps, N_BINARY, '/', n, parse_pow(ps));
-        else if (jinja_skip_op(ps, "//")) n = binary(ps, N_BINARY, 'f', n, parse_pow(ps));
-        else if (jinja_skip_op(ps, "%")) n = binary(ps, N_BINARY, '%', n, parse_pow(ps));
-        else return n;
+        if (jinja_skip_op(ps, "*"))
+            n = binary(ps, N_BINARY, '*', n, parse_pow(ps));
+        else if (jinja_skip_op(ps, "/"))
+            n = binary(ps, N_BINARY, '/', n, parse_pow(ps));
+        else if (jinja_skip_op(ps, "//"))
+            n = binary(ps, N_BINARY, 'f', n, parse_pow(ps));
+        else if (jinja_skip_op(ps, "%"))
+            n = binary(ps, N_BINARY, '%', n, parse_pow(ps));
+        else
+            return n;
     }
     return NULL;
 }
@@ -323,9 +345,12 @@ static struct jnode *parse_concat(struct jparser *ps) {
 static struct jnode *parse_sum(struct jparser *ps) {
     struct jnode *n = parse_concat(ps);
     while (n) {
-        if (jinja_skip_op(ps, "+")) n = binary(ps, N_BINARY, '+', n, parse_concat(ps));
-        else if (jinja_skip_op(ps, "-")) n = binary(ps, N_BINARY, '-', n, parse_concat(ps));
-        else return n;
+        if (jinja_skip_op(ps, "+"))
+            n = binary(ps, N_BINARY, '+', n, parse_concat(ps));
+        else if (jinja_skip_op(ps, "-"))
+            n = binary(ps, N_BINARY, '-', n, parse_concat(ps));
+        else
+            return n;
     }
     return NULL;
 }
@@ -411,15 +436,16 @@ static struct jnode *parse_cond(struct jparser *ps) {
 
 struct jnode *jinja_parse_expr(struct jparser *ps, bool with_cond) {
     if (ps->err) return NULL;
-    if (++ps->depth > 4 * OC_LIMIT_TEMPLATE_DEPTH) return jinja_parse_fail(ps, OC_ERR_LIMIT, "an expression nested too deep");
+    if (++ps->depth > 4 * OC_LIMIT_TEMPLATE_DEPTH)
+        return jinja_parse_fail(ps, OC_ERR_LIMIT, "an expression nested too deep");
     struct jnode *n = with_cond ? parse_cond(ps) : parse_or(ps);
     ps->depth--;
     return n;
 }
 
 static bool tuple_ends(const struct jparser *ps, const char *end_name) {
-    return ps->t->type == T_VAR_END || ps->t->type == T_BLOCK_END || jinja_at_op(ps, ")") || jinja_at_op(ps, "=") ||
-           (end_name && jinja_at_name(ps, end_name));
+    return ps->t->type == T_VAR_END || ps->t->type == T_BLOCK_END || jinja_at_op(ps, ")") ||
+           jinja_at_op(ps, "=") || (end_name && jinja_at_name(ps, end_name));
 }
 
 struct jnode *jinja_parse_tuple(struct jparser *ps, bool with_cond, const char *end_name) {

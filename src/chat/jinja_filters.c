@@ -8,10 +8,13 @@
 
 static struct jval f_trim(struct jctx *cx, struct jval self, const struct jargs *args) {
     const struct jval *a[1];
-    return jinja_bind(cx, "trim", args, "chars", a) ? jinja_str_strip(cx, jinja_to_str(cx, self), a[0], true, true) : self;
+    return jinja_bind(cx, "trim", args, "chars", a)
+               ? jinja_str_strip(cx, jinja_to_str(cx, self), a[0], true, true)
+               : self;
 }
 
-static struct jval cased(struct jctx *cx, const char *who, struct jval self, const struct jargs *args, enum jcase how) {
+static struct jval cased(struct jctx *cx, const char *who, struct jval self, const struct jargs *args,
+                         enum jcase how) {
     const struct jval *a[1];
     return jinja_bind(cx, who, args, "", a) ? jinja_case(cx, jinja_to_str(cx, self), how) : self;
 }
@@ -72,10 +75,16 @@ static struct jval f_escape(struct jctx *cx, struct jval self, const struct jarg
     struct jout b = {0};
     (void)args;
     for (size_t i = 0; i < s.n && !cx->err; i++) {
-        const char *e = s.p[i] == '&' ? "&amp;" : s.p[i] == '<' ? "&lt;" : s.p[i] == '>' ? "&gt;" : s.p[i] == '\'' ? "&#39;"
-                        : s.p[i] == '"' ? "&#34;" : NULL;
-        if (e) jinja_put(cx, &b, e, strlen(e), jinja_origin(s, i));
-        else jinja_put_sub(cx, &b, s, i, i + 1);
+        const char *e = s.p[i] == '&'    ? "&amp;"
+                        : s.p[i] == '<'  ? "&lt;"
+                        : s.p[i] == '>'  ? "&gt;"
+                        : s.p[i] == '\'' ? "&#39;"
+                        : s.p[i] == '"'  ? "&#34;"
+                                         : NULL;
+        if (e)
+            jinja_put(cx, &b, e, strlen(e), jinja_origin(s, i));
+        else
+            jinja_put_sub(cx, &b, s, i, i + 1);
     }
     return jinja_done(&b);
 }
@@ -83,9 +92,12 @@ static struct jval f_escape(struct jctx *cx, struct jval self, const struct jarg
 static struct jval f_replace(struct jctx *cx, struct jval self, const struct jargs *args) {
     const struct jval *a[3];
     int64_t count;
-    if (!jinja_bind(cx, "replace", args, "old,new,count", a) || !jinja_arg_int(cx, "replace", a[2], -1, &count)) return self;
+    if (!jinja_bind(cx, "replace", args, "old,new,count", a) ||
+        !jinja_arg_int(cx, "replace", a[2], -1, &count))
+        return self;
     if (!a[0] || !a[1]) return jinja_fail(cx, OC_ERR_FORMAT, "replace wants two strings");
-    return jinja_str_replace(cx, jinja_to_str(cx, self), jinja_to_str(cx, *a[0]), jinja_to_str(cx, *a[1]), count);
+    return jinja_str_replace(cx, jinja_to_str(cx, self), jinja_to_str(cx, *a[0]), jinja_to_str(cx, *a[1]),
+                             count);
 }
 
 static struct jval f_default(struct jctx *cx, struct jval self, const struct jargs *args) {
@@ -100,7 +112,8 @@ static bool number_text(struct jctx *cx, struct jval s, char *out, size_t size) 
     s = jinja_str_strip(cx, s, NULL, true, true);
     size_t n = 0;
     for (size_t i = 0; i < s.n; i++) {
-        bool gap = s.p[i] == '_' && i && i + 1 < s.n && s.p[i - 1] >= '0' && s.p[i - 1] <= '9' && s.p[i + 1] >= '0' && s.p[i + 1] <= '9';
+        bool gap = s.p[i] == '_' && i && i + 1 < s.n && s.p[i - 1] >= '0' && s.p[i - 1] <= '9' &&
+                   s.p[i + 1] >= '0' && s.p[i + 1] <= '9';
         if (gap) continue;
         if (n + 1 >= size) return false;
         out[n++] = s.p[i];
@@ -142,12 +155,16 @@ static struct jval f_int(struct jctx *cx, struct jval self, const struct jargs *
     int64_t base, i;
     double d;
     bool over;
-    if (!jinja_bind(cx, "int", args, "default,base", a) || !jinja_arg_int(cx, "int", a[1], 10, &base)) return self;
+    if (!jinja_bind(cx, "int", args, "default,base", a) || !jinja_arg_int(cx, "int", a[1], 10, &base))
+        return self;
     struct jval fallback = a[0] ? *a[0] : jinja_int(0);
-    if (base != 10 && base != 16 && base != 8 && base != 2) return jinja_fail(cx, OC_ERR_UNSUPPORTED, "int: a base other than 2, 8, 10 and 16");
-    if (self.type == JV_UNDEF) return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)self.n, self.n ? self.p : "");
+    if (base != 10 && base != 16 && base != 8 && base != 2)
+        return jinja_fail(cx, OC_ERR_UNSUPPORTED, "int: a base other than 2, 8, 10 and 16");
+    if (self.type == JV_UNDEF)
+        return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)self.n, self.n ? self.p : "");
     if (self.type == JV_INT || self.type == JV_BIGINT) return self;
-    if (self.type == JV_BOOL || self.type == JV_FLOAT) return whole_of(cx, self, jinja_to_double(self), fallback);
+    if (self.type == JV_BOOL || self.type == JV_FLOAT)
+        return whole_of(cx, self, jinja_to_double(self), fallback);
     if (self.type != JV_STR) return fallback;
     uint8_t origin = self.n ? jinja_origin(self, 0) : 1;
     if (parse_whole(cx, self, base, &i, &over)) {
@@ -163,15 +180,18 @@ static struct jval f_float(struct jctx *cx, struct jval self, const struct jargs
     double d;
     if (!jinja_bind(cx, "float", args, "default", a)) return self;
     struct jval fallback = a[0] ? *a[0] : jinja_float(0);
-    if (jinja_is_number(self)) return (struct jval){.type = JV_FLOAT, .trusted = self.trusted, .d = jinja_to_double(self)};
-    if (self.type == JV_UNDEF) return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)self.n, self.n ? self.p : "");
+    if (jinja_is_number(self))
+        return (struct jval){.type = JV_FLOAT, .trusted = self.trusted, .d = jinja_to_double(self)};
+    if (self.type == JV_UNDEF)
+        return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)self.n, self.n ? self.p : "");
     if (self.type != JV_STR || !parse_double(cx, self, &d)) return fallback;
     return (struct jval){.type = JV_FLOAT, .trusted = self.n ? jinja_origin(self, 0) : 1, .d = d};
 }
 
 static struct jval f_abs(struct jctx *cx, struct jval self, const struct jargs *args) {
     (void)args;
-    if (!jinja_is_number(self) || self.type == JV_BIGINT) return jinja_fail(cx, OC_ERR_FORMAT, "abs of a %s", jinja_type_name(self));
+    if (!jinja_is_number(self) || self.type == JV_BIGINT)
+        return jinja_fail(cx, OC_ERR_FORMAT, "abs of a %s", jinja_type_name(self));
     if (self.type == JV_FLOAT) self.d = fabs(self.d);
     if (self.type == JV_BOOL) return jinja_int(self.flag);
     if (self.type == JV_INT && self.i < 0) {
@@ -197,14 +217,17 @@ static struct jval f_round(struct jctx *cx, struct jval self, const struct jargs
     const struct jval *a[2];
     int64_t precision;
     struct jval method;
-    if (!jinja_bind(cx, "round", args, "precision,method", a) || !jinja_arg_int(cx, "round", a[0], 0, &precision) ||
+    if (!jinja_bind(cx, "round", args, "precision,method", a) ||
+        !jinja_arg_int(cx, "round", a[0], 0, &precision) ||
         !jinja_arg_str(cx, "round", a[1], jinja_lit("common"), &method)) {
         return self;
     }
-    if (!jinja_is_number(self) || self.type == JV_BIGINT) return jinja_fail(cx, OC_ERR_FORMAT, "round of a %s", jinja_type_name(self));
+    if (!jinja_is_number(self) || self.type == JV_BIGINT)
+        return jinja_fail(cx, OC_ERR_FORMAT, "round of a %s", jinja_type_name(self));
     struct oc_str how = {method.p, method.n};
     bool up = oc_str_is(how, "ceil"), down = oc_str_is(how, "floor");
-    if (!up && !down && !oc_str_is(how, "common")) return jinja_fail(cx, OC_ERR_FORMAT, "round: the method must be common, ceil or floor");
+    if (!up && !down && !oc_str_is(how, "common"))
+        return jinja_fail(cx, OC_ERR_FORMAT, "round: the method must be common, ceil or floor");
     double d = jinja_to_double(self);
     if (!up && !down && self.type != JV_FLOAT) {
         if (precision < 0) return jinja_fail(cx, OC_ERR_UNSUPPORTED, "round of an integer to tens");
@@ -245,7 +268,8 @@ static struct jval f_indent(struct jctx *cx, struct jval self, const struct jarg
 static struct jval f_format(struct jctx *cx, struct jval self, const struct jargs *args) {
     struct jdict named = {.pairs = args->kw, .n = args->n_kw};
     struct jval s = jinja_to_str(cx, self);
-    if (args->n_pos && args->n_kw) return jinja_fail(cx, OC_ERR_FORMAT, "format takes positional or named values, not both");
+    if (args->n_pos && args->n_kw)
+        return jinja_fail(cx, OC_ERR_FORMAT, "format takes positional or named values, not both");
     return jinja_format_percent(cx, s, args->pos, args->n_pos, args->n_kw ? &named : NULL);
 }
 
@@ -253,7 +277,10 @@ static struct jval f_attr(struct jctx *cx, struct jval self, const struct jargs 
     const struct jval *a[1];
     struct jval name;
     bool found;
-    if (!jinja_bind(cx, "attr", args, "name", a) || !jinja_arg_str(cx, "attr", a[0], jinja_none(), &name)) return self;
+    if (self.type == JV_UNDEF)
+        return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)self.n, self.n ? self.p : "");
+    if (!jinja_bind(cx, "attr", args, "name", a) || !jinja_arg_str(cx, "attr", a[0], jinja_none(), &name))
+        return self;
     struct jval v = jinja_method_get(cx, self, (struct oc_str){name.p, name.n}, &found);
     return found ? v : jinja_undef(cx, "a %s has no such attribute", jinja_type_name(self));
 }
@@ -275,12 +302,28 @@ static struct jval f_wordcount(struct jctx *cx, struct jval self, const struct j
 
 const struct jfunc *jinja_filter_find(struct oc_str name) {
     static const struct jfunc filters[] = {
-        {"trim", f_trim},       {"upper", f_upper},     {"lower", f_lower},     {"capitalize", f_capitalize},
-        {"title", f_title},     {"string", f_string},   {"safe", f_safe},       {"escape", f_escape},
-        {"e", f_escape},        {"forceescape", f_escape}, {"replace", f_replace}, {"default", f_default},
-        {"d", f_default},       {"int", f_int},         {"float", f_float},     {"abs", f_abs},
-        {"round", f_round},     {"indent", f_indent},   {"format", f_format},   {"attr", f_attr},
-        {"tojson", jinja_filter_tojson}, {"wordcount", f_wordcount},
+        {"trim", f_trim},
+        {"upper", f_upper},
+        {"lower", f_lower},
+        {"capitalize", f_capitalize},
+        {"title", f_title},
+        {"string", f_string},
+        {"safe", f_safe},
+        {"escape", f_escape},
+        {"e", f_escape},
+        {"forceescape", f_escape},
+        {"replace", f_replace},
+        {"default", f_default},
+        {"d", f_default},
+        {"int", f_int},
+        {"float", f_float},
+        {"abs", f_abs},
+        {"round", f_round},
+        {"indent", f_indent},
+        {"format", f_format},
+        {"attr", f_attr},
+        {"tojson", jinja_filter_tojson},
+        {"wordcount", f_wordcount},
     };
     for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
         if (oc_str_is(name, filters[i].name)) return &filters[i];

@@ -22,21 +22,27 @@ static void put_lit(struct writer *w, const char *s) {
 }
 
 static void put_string(struct writer *w, struct jval s) {
-    static const char names[] = {['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't', ['\f'] = 'f', ['\b'] = 'b', ['"'] = '"', ['\\'] = '\\'};
+    static const char names[] = {
+        ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't', ['\f'] = 'f', ['\b'] = 'b', ['"'] = '"', ['\\'] = '\\'};
     put_lit(w, "\"");
     for (size_t i = 0; i < s.n && !w->cx->err;) {
         uint32_t cp;
         char esc[16];
         size_t k = oc_utf8_decode(s.p + i, s.n - i, &cp);
         int n = 0;
-        if (cp < sizeof names && names[cp]) n = snprintf(esc, sizeof esc, "\\%c", names[cp]);
-        else if (cp < 0x20) n = snprintf(esc, sizeof esc, "\\u%04x", (unsigned)cp);
+        if (cp < sizeof names && names[cp])
+            n = snprintf(esc, sizeof esc, "\\%c", names[cp]);
+        else if (cp < 0x20)
+            n = snprintf(esc, sizeof esc, "\\u%04x", (unsigned)cp);
         else if (w->ascii && cp > 0xFFFF) {
             n = snprintf(esc, sizeof esc, "\\u%04x\\u%04x", 0xD800 + ((unsigned)(cp - 0x10000) >> 10),
                          0xDC00 + ((unsigned)(cp - 0x10000) & 0x3FF));
-        } else if (w->ascii && cp > 0x7E && cp != 0x7F) n = snprintf(esc, sizeof esc, "\\u%04x", (unsigned)cp);
-        if (n) jinja_put(w->cx, &w->b, esc, (size_t)n, jinja_origin(s, i));
-        else jinja_put_sub(w->cx, &w->b, s, i, i + k);
+        } else if (w->ascii && cp > 0x7E && cp != 0x7F)
+            n = snprintf(esc, sizeof esc, "\\u%04x", (unsigned)cp);
+        if (n)
+            jinja_put(w->cx, &w->b, esc, (size_t)n, jinja_origin(s, i));
+        else
+            jinja_put_sub(w->cx, &w->b, s, i, i + k);
         i += k;
     }
     put_lit(w, "\"");
@@ -49,8 +55,10 @@ static void put_newline(struct writer *w, int depth) {
 }
 
 static void put_double(struct writer *w, double d) {
-    if (isfinite(d)) jinja_put_double(w->cx, &w->b, d, 0);
-    else put_lit(w, isnan(d) ? "NaN" : d < 0 ? "-Infinity" : "Infinity");
+    if (isfinite(d))
+        jinja_put_double(w->cx, &w->b, d, 0);
+    else
+        put_lit(w, isnan(d) ? "NaN" : d < 0 ? "-Infinity" : "Infinity");
 }
 
 static void put_key(struct writer *w, struct jval k) {
@@ -120,19 +128,34 @@ static void put_value(struct writer *w, struct jval v, int depth) {
         return;
     }
     switch (v.type) {
-    case JV_NONE: put_lit(w, "null"); break;
-    case JV_BOOL: put_lit(w, v.flag ? "true" : "false"); break;
+    case JV_NONE:
+        put_lit(w, "null");
+        break;
+    case JV_BOOL:
+        put_lit(w, v.flag ? "true" : "false");
+        break;
     case JV_INT:
         snprintf(t, sizeof t, "%lld", (long long)v.i);
         put_lit(w, t);
         break;
-    case JV_BIGINT: jinja_put_sub(w->cx, &w->b, v, 0, v.n); break;
-    case JV_FLOAT: put_double(w, v.d); break;
-    case JV_STR: put_string(w, v); break;
-    case JV_DICT: put_dict(w, v.dict, depth); break;
+    case JV_BIGINT:
+        jinja_put_sub(w->cx, &w->b, v, 0, v.n);
+        break;
+    case JV_FLOAT:
+        put_double(w, v.d);
+        break;
+    case JV_STR:
+        put_string(w, v);
+        break;
+    case JV_DICT:
+        put_dict(w, v.dict, depth);
+        break;
     case JV_LIST:
-    case JV_TUPLE: put_list(w, v.seq, depth); break;
-    default: jinja_fail(w->cx, OC_ERR_FORMAT, "tojson: a %s has no JSON form", jinja_type_name(v));
+    case JV_TUPLE:
+        put_list(w, v.seq, depth);
+        break;
+    default:
+        jinja_fail(w->cx, OC_ERR_FORMAT, "tojson: a %s has no JSON form", jinja_type_name(v));
     }
 }
 
@@ -165,8 +188,11 @@ static bool set_separators(struct writer *w, const struct jval *v) {
 struct jval jinja_filter_tojson(struct jctx *cx, struct jval self, const struct jargs *args) {
     const struct jval *a[4];
     if (!jinja_bind(cx, "tojson", args, "ensure_ascii,indent,separators,sort_keys", a)) return self;
-    struct writer w = {.cx = cx, .ascii = jinja_arg_bool(a[0], false), .sort_keys = jinja_arg_bool(a[3], false),
-                       .item_sep = jinja_str(", ", 2, 0), .key_sep = jinja_str(": ", 2, 0)};
+    struct writer w = {.cx = cx,
+                       .ascii = jinja_arg_bool(a[0], false),
+                       .sort_keys = jinja_arg_bool(a[3], false),
+                       .item_sep = jinja_str(", ", 2, 0),
+                       .key_sep = jinja_str(": ", 2, 0)};
     if (!set_indent(&w, a[1]) || !set_separators(&w, a[2])) return self;
     put_value(&w, self, 0);
     return jinja_done(&w.b);

@@ -159,7 +159,8 @@ static size_t unescape(const char *p, const char *end, char *out, size_t *n_out)
     }
     size_t want = *p == 'x' ? 2 : *p == 'u' ? 4 : *p == 'U' ? 8 : 0;
     if (want) {
-        if (read_digits(p + 1, end, 16, want, &cp) != want || cp > 0x10FFFF || (cp >= 0xD800 && cp <= 0xDFFF)) return 0;
+        if (read_digits(p + 1, end, 16, want, &cp) != want || cp > 0x10FFFF || (cp >= 0xD800 && cp <= 0xDFFF))
+            return 0;
         *n_out = oc_utf8_encode(cp, out);
         return want + 1;
     }
@@ -189,7 +190,9 @@ static enum oc_err lex_string(struct lexer *lx) {
             continue;
         }
         size_t made, took = unescape(p + 1, stop, out + n, &made);
-        if (!took) return fail_at(lx, OC_ERR_UNSUPPORTED, "a \\x, \\u, \\U or \\N escape that this build cannot read");
+        if (!took)
+            return fail_at(lx, OC_ERR_UNSUPPORTED,
+                           "a \\x, \\u, \\U or \\N escape that this build cannot read");
         p += took + 1;
         n += made;
     }
@@ -242,18 +245,20 @@ static enum oc_err lex_number(struct lexer *lx, bool after_dot) {
             return fail_at(lx, OC_ERR_LIMIT, "an integer past 64 bits");
         }
     }
-    if (!is_float && n > 1 && text[0] == '0' && t->i != 0) return fail_at(lx, OC_ERR_FORMAT, "an integer that starts with 0");
+    if (!is_float && n > 1 && text[0] == '0' && t->i != 0)
+        return fail_at(lx, OC_ERR_FORMAT, "an integer that starts with 0");
     advance(lx, end);
     return OC_OK;
 }
 
 static bool is_name_byte(char c) {
-    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (unsigned char)c >= 0x80;
+    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+           (unsigned char)c >= 0x80;
 }
 
 static enum oc_err lex_op(struct lexer *lx, char *stack, size_t *n_stack) {
-    static const char *const ops[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]",
-                                      "(",  ")",  "{",  "}",  ">",  "<",  "=", ".", ":", "|", ",", ";"};
+    static const char *const ops[] = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+                                      "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
     size_t k = 0;
     while (k < sizeof ops / sizeof *ops && !at(lx, lx->pos, ops[k])) k++;
     if (k == sizeof ops / sizeof *ops) {
@@ -265,7 +270,8 @@ static enum oc_err lex_op(struct lexer *lx, char *stack, size_t *n_stack) {
         if (*n_stack == OC_LIMIT_TEMPLATE_DEPTH) return fail_at(lx, OC_ERR_LIMIT, "brackets nested too deep");
         stack[(*n_stack)++] = c == '(' ? ')' : c == '[' ? ']' : '}';
     } else if (c == ')' || c == ']' || c == '}') {
-        if (!*n_stack || stack[*n_stack - 1] != c) return fail_at(lx, OC_ERR_FORMAT, "a bracket that closes nothing");
+        if (!*n_stack || stack[*n_stack - 1] != c)
+            return fail_at(lx, OC_ERR_FORMAT, "a bracket that closes nothing");
         (*n_stack)--;
     }
     struct jtoken *t = push(lx, T_OP);
@@ -306,8 +312,9 @@ static enum oc_err lex_inside(struct lexer *lx, bool is_block) {
         }
     }
     lx->line = first_line;
-    return fail_at(lx, OC_ERR_FORMAT, is_block ? "a {% tag that starts here does not end (no %})"
-                                               : "a {{ expression that starts here does not end (no }})");
+    return fail_at(lx, OC_ERR_FORMAT,
+                   is_block ? "a {% tag that starts here does not end (no %})"
+                            : "a {{ expression that starts here does not end (no }})");
 }
 
 /* The text before the next tag, and the tag. */
@@ -352,7 +359,8 @@ static bool normalise(struct lexer *lx, struct oc_str source) {
 enum oc_err jinja_lex(struct oc_arena *a, struct oc_str source, struct jtoken **tokens, size_t *n_tokens,
                       struct oc_errinfo *ei) {
     struct lexer lx = {.a = a, .ei = ei, .line = 1, .line_starting = true};
-    if (!oc_utf8_valid(source.p, source.n)) return fail_at(&lx, OC_ERR_FORMAT, "the template is not valid UTF-8");
+    if (!oc_utf8_valid(source.p, source.n))
+        return fail_at(&lx, OC_ERR_FORMAT, "the template is not valid UTF-8");
     if (!normalise(&lx, source)) return fail_at(&lx, OC_ERR_NOMEM, "the template is too large");
     while (lx.pos < lx.n) OC_TRY(lex_root(&lx));
     if (!push(&lx, T_EOF)) return OC_ERR_NOMEM;

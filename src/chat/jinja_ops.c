@@ -6,7 +6,8 @@
 static struct jval bad_types(struct jctx *cx, const char *op, struct jval x, struct jval y) {
     struct jval u = x.type == JV_UNDEF ? x : y;
     if (u.type == JV_UNDEF && u.n) return jinja_fail(cx, OC_ERR_FORMAT, "%.*s", (int)u.n, u.p);
-    return jinja_fail(cx, OC_ERR_FORMAT, "'%s' does not work on a %s and a %s", op, jinja_type_name(x), jinja_type_name(y));
+    return jinja_fail(cx, OC_ERR_FORMAT, "'%s' does not work on a %s and a %s", op, jinja_type_name(x),
+                      jinja_type_name(y));
 }
 
 static struct jval too_big(struct jctx *cx) {
@@ -39,13 +40,20 @@ static struct jval int_op(struct jctx *cx, uint8_t op, int64_t x, int64_t y) {
     int64_t r = 0;
     bool over = false;
     switch (op) {
-    case '+': over = __builtin_add_overflow(x, y, &r); break;
-    case '-': over = __builtin_sub_overflow(x, y, &r); break;
-    case '*': over = __builtin_mul_overflow(x, y, &r); break;
+    case '+':
+        over = __builtin_add_overflow(x, y, &r);
+        break;
+    case '-':
+        over = __builtin_sub_overflow(x, y, &r);
+        break;
+    case '*':
+        over = __builtin_mul_overflow(x, y, &r);
+        break;
     case 'p':
         if (y < 0 && x == 0) return jinja_fail(cx, OC_ERR_FORMAT, "a division by zero");
         return y < 0 ? jinja_float(pow((double)x, (double)y)) : int_power(cx, x, y);
-    default: return int_divide(cx, op, x, y);
+    default:
+        return int_divide(cx, op, x, y);
     }
     return over ? too_big(cx) : jinja_int(r);
 }
@@ -64,8 +72,10 @@ static struct jval float_op(struct jctx *cx, uint8_t op, double x, double y) {
         return jinja_float(r);
     }
     double m = fmod(x, y);
-    if (m != 0 && (m < 0) != (y < 0)) m += y;
-    else if (m == 0) m = copysign(0.0, y);
+    if (m != 0 && (m < 0) != (y < 0))
+        m += y;
+    else if (m == 0)
+        m = copysign(0.0, y);
     if (op == '%') return jinja_float(m);
     double q = (x - m) / y, f = floor(q);
     if (q == 0) return jinja_float(copysign(0.0, x / y));
@@ -123,17 +133,21 @@ struct jval jinja_binary(struct jctx *cx, uint8_t op, struct jval x, struct jval
     if (op == '+' && listy && x.type == y.type) return add_sequences(cx, x, y);
     if (op == '%' && x.type == JV_STR) {
         bool tuple = y.type == JV_TUPLE;
-        return jinja_format_percent(cx, x, tuple ? y.seq->items : &y, tuple ? y.seq->n : 1, y.type == JV_DICT ? y.dict : NULL);
+        return jinja_format_percent(cx, x, tuple ? y.seq->items : &y, tuple ? y.seq->n : 1,
+                                    y.type == JV_DICT ? y.dict : NULL);
     }
-    if (op == '*' && listy && (y.type == JV_INT || y.type == JV_BOOL)) return repeat(cx, x, y.type == JV_INT ? y.i : y.flag);
-    if (op == '*' && (x.type == JV_INT || x.type == JV_BOOL) && (y.type == JV_STR || y.type == JV_LIST || y.type == JV_TUPLE)) {
+    if (op == '*' && listy && (y.type == JV_INT || y.type == JV_BOOL))
+        return repeat(cx, x, y.type == JV_INT ? y.i : y.flag);
+    if (op == '*' && (x.type == JV_INT || x.type == JV_BOOL) &&
+        (y.type == JV_STR || y.type == JV_LIST || y.type == JV_TUPLE)) {
         return repeat(cx, y, x.type == JV_INT ? x.i : x.flag);
     }
     return bad_types(cx, op == 'p' || op == 'f' ? names[op] : one, x, y);
 }
 
 static struct jval missing(struct jctx *cx, struct jval v, struct oc_str name) {
-    return jinja_undef(cx, "a %s has no attribute '%.*s'", jinja_type_name(v), (int)(name.n < 80 ? name.n : 80), name.p);
+    return jinja_undef(cx, "a %s has no attribute '%.*s'", jinja_type_name(v),
+                       (int)(name.n < 80 ? name.n : 80), name.p);
 }
 
 static struct jval undefined_used(struct jctx *cx, struct jval v) {
@@ -186,7 +200,8 @@ struct jval jinja_getattr(struct jctx *cx, struct jval v, struct oc_str name) {
 }
 
 /* slice.indices(n) of Python: the first index and how many follow. */
-static bool slice_range(struct jctx *cx, const struct jval *part, int64_t n, int64_t *first, int64_t *count, int64_t *step) {
+static bool slice_range(struct jctx *cx, const struct jval *part, int64_t n, int64_t *first, int64_t *count,
+                        int64_t *step) {
     int64_t lo, hi;
     if (!jinja_arg_int(cx, "a slice", &part[2], 1, step)) return false;
     if (*step == 0) {
@@ -225,7 +240,8 @@ static struct jval slice_str(struct jctx *cx, struct jval v, int64_t first, int6
     return jinja_done(&b);
 }
 
-struct jval jinja_slice(struct jctx *cx, struct jval v, struct jval start, struct jval stop, struct jval step_v) {
+struct jval jinja_slice(struct jctx *cx, struct jval v, struct jval start, struct jval stop,
+                        struct jval step_v) {
     if (v.type == JV_UNDEF) return undefined_used(cx, v);
     if (v.type != JV_STR && v.type != JV_LIST && v.type != JV_TUPLE && v.type != JV_RANGE) {
         return jinja_fail(cx, OC_ERR_FORMAT, "a %s has no slices", jinja_type_name(v));
@@ -234,7 +250,8 @@ struct jval jinja_slice(struct jctx *cx, struct jval v, struct jval start, struc
     int64_t first, count, step;
     if (!slice_range(cx, parts, jinja_len(v), &first, &count, &step)) return v;
     if (v.type == JV_STR) return slice_str(cx, v, first, count, step);
-    struct jval *items = step == 1 ? (count ? v.seq->items + first : v.seq->items) : jinja_alloc(cx, (size_t)count, sizeof *items);
+    struct jval *items = step == 1 ? (count ? v.seq->items + first : v.seq->items)
+                                   : jinja_alloc(cx, (size_t)count, sizeof *items);
     for (int64_t i = 0; items && step != 1 && i < count; i++) items[i] = v.seq->items[first + i * step];
     struct jval r = jinja_seq(cx, (enum jtype)v.type, items, (size_t)count);
     if (v.type == JV_RANGE && r.type == JV_RANGE) {

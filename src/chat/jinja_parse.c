@@ -93,16 +93,19 @@ static struct jnode *parse_target_one(struct jparser *ps, bool allow_ns) {
         return jinja_expect_op(ps, ")") ? jinja_node_done(ps, n) : NULL;
     }
     if (ps->t->type != T_NAME) return jinja_parse_fail(ps, OC_ERR_FORMAT, "the name to assign to is missing");
-    static const char *const fixed[] = {"true", "false", "none", "True", "False", "None", "not", "and", "or", "if", "else", "is", "in"};
+    static const char *const fixed[] = {"true", "false", "none", "True", "False", "None", "not",
+                                        "and",  "or",    "if",   "else", "is",    "in"};
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
-        if (jinja_at_name(ps, fixed[i])) return jinja_parse_fail(ps, OC_ERR_FORMAT, "cannot assign to '%s'", fixed[i]);
+        if (jinja_at_name(ps, fixed[i]))
+            return jinja_parse_fail(ps, OC_ERR_FORMAT, "cannot assign to '%s'", fixed[i]);
     }
     struct jnode *n = jinja_node(ps, N_NAME);
     if (!n) return NULL;
     n->name = ps->t->s;
     ps->t++;
     if (allow_ns && jinja_skip_op(ps, ".")) {
-        if (ps->t->type != T_NAME) return jinja_parse_fail(ps, OC_ERR_FORMAT, "a name is expected after the dot");
+        if (ps->t->type != T_NAME)
+            return jinja_parse_fail(ps, OC_ERR_FORMAT, "a name is expected after the dot");
         n->type = N_NSREF;
         n->name2 = ps->t->s;
         ps->t++;
@@ -116,8 +119,8 @@ static struct jnode *parse_target(struct jparser *ps, bool allow_ns) {
     struct jnode *n = jinja_node(ps, N_TUPLE);
     if (!n) return NULL;
     n->kids = first;
-    for (struct jnode *last = first; jinja_skip_op(ps, ",") && ps->t->type == T_NAME && !jinja_at_name(ps, "in");
-         last = last->next) {
+    for (struct jnode *last = first;
+         jinja_skip_op(ps, ",") && ps->t->type == T_NAME && !jinja_at_name(ps, "in"); last = last->next) {
         last->next = parse_target_one(ps, allow_ns);
         if (!last->next) return NULL;
     }
@@ -186,13 +189,16 @@ static struct jnode *parse_params(struct jparser *ps) {
     while (!ps->err && !jinja_at_op(ps, ")")) {
         if (first && !jinja_expect_op(ps, ",")) return NULL;
         if (jinja_at_op(ps, ")")) break;
-        if (ps->t->type != T_NAME) return jinja_parse_fail(ps, OC_ERR_FORMAT, "the name of a parameter is missing");
+        if (ps->t->type != T_NAME)
+            return jinja_parse_fail(ps, OC_ERR_FORMAT, "the name of a parameter is missing");
         struct jnode *arg = jinja_node(ps, N_ARG);
         if (!arg) return NULL;
         arg->name = ps->t->s;
         ps->t++;
-        if (jinja_skip_op(ps, "=")) arg->a = jinja_parse_expr(ps, true);
-        else if (tail != &first && first->op == '=') return jinja_parse_fail(ps, OC_ERR_FORMAT, "a parameter without default after one with");
+        if (jinja_skip_op(ps, "="))
+            arg->a = jinja_parse_expr(ps, true);
+        else if (tail != &first && first->op == '=')
+            return jinja_parse_fail(ps, OC_ERR_FORMAT, "a parameter without default after one with");
         if (arg->a) arg->op = '=';
         if (arg->a && first) first->op = '=';
         *tail = jinja_node_done(ps, arg);
@@ -214,7 +220,8 @@ static struct jnode *parse_macro_body(struct jparser *ps, struct jnode *n, const
 
 static struct jnode *parse_macro(struct jparser *ps) {
     struct jnode *n = jinja_node(ps, N_MACRO);
-    if (!n || ps->t->type != T_NAME) return jinja_parse_fail(ps, OC_ERR_FORMAT, "the name of the macro is missing");
+    if (!n || ps->t->type != T_NAME)
+        return jinja_parse_fail(ps, OC_ERR_FORMAT, "the name of the macro is missing");
     n->name = ps->t->s;
     ps->t++;
     if (!jinja_expect_op(ps, "(")) return NULL;
@@ -228,7 +235,8 @@ static struct jnode *parse_call_block(struct jparser *ps) {
     m->name = OC_STR("caller");
     if (jinja_skip_op(ps, "(")) m->kids = parse_params(ps);
     n->a = jinja_parse_expr(ps, true);
-    if (n->a && n->a->type != N_CALL) return jinja_parse_fail(ps, OC_ERR_FORMAT, "a call is expected after 'call'");
+    if (n->a && n->a->type != N_CALL)
+        return jinja_parse_fail(ps, OC_ERR_FORMAT, "a call is expected after 'call'");
     n->b = parse_macro_body(ps, m, "endcall");
     return jinja_node_done(ps, n);
 }
@@ -303,8 +311,8 @@ static struct jnode *parse_tag(struct jparser *ps) {
     if (jinja_skip_name(ps, "continue")) return parse_loop_control(ps, N_CONTINUE);
     if (jinja_skip_name(ps, "print")) return parse_print(ps);
     int n = ps->t->type == T_NAME ? (int)ps->t->s.n : 0;
-    return jinja_parse_fail(ps, OC_ERR_UNSUPPORTED, "this build knows no tag '%.*s' in this place", n > 60 ? 60 : n,
-                            n ? ps->t->s.p : "");
+    return jinja_parse_fail(ps, OC_ERR_UNSUPPORTED, "this build knows no tag '%.*s' in this place",
+                            n > 60 ? 60 : n, n ? ps->t->s.p : "");
 }
 
 static bool at_any(const struct jparser *ps, const char *const *names) {
@@ -326,7 +334,8 @@ static struct jnode *parse_item(struct jparser *ps) {
         ps->t++;
         struct jnode *n = parse_print(ps);
         if (!n) return NULL;
-        if (ps->t->type != T_VAR_END) return jinja_parse_fail(ps, OC_ERR_FORMAT, "the expression has something after its end");
+        if (ps->t->type != T_VAR_END)
+            return jinja_parse_fail(ps, OC_ERR_FORMAT, "the expression has something after its end");
         ps->t++;
         return n;
     }
@@ -337,7 +346,8 @@ static struct jnode *parse_item(struct jparser *ps) {
 
 static struct jnode *parse_body(struct jparser *ps, const char *const *ends) {
     struct jnode *first = NULL, **tail = &first;
-    if (++ps->depth > OC_LIMIT_TEMPLATE_DEPTH) return jinja_parse_fail(ps, OC_ERR_LIMIT, "blocks nested too deep");
+    if (++ps->depth > OC_LIMIT_TEMPLATE_DEPTH)
+        return jinja_parse_fail(ps, OC_ERR_LIMIT, "blocks nested too deep");
     while (ps->t->type != T_EOF) {
         if (ps->t->type == T_BLOCK_BEGIN) {
             ps->t++;
@@ -349,11 +359,13 @@ static struct jnode *parse_body(struct jparser *ps, const char *const *ends) {
         tail = &(*tail)->next;
     }
     ps->depth--;
-    if (ends && ps->t->type == T_EOF) return jinja_parse_fail(ps, OC_ERR_FORMAT, "the template ends before '%s'", ends[0]);
+    if (ends && ps->t->type == T_EOF)
+        return jinja_parse_fail(ps, OC_ERR_FORMAT, "the template ends before '%s'", ends[0]);
     return first;
 }
 
-enum oc_err jinja_parse(struct oc_arena *a, struct oc_str source, struct jnode **body, struct oc_errinfo *ei) {
+enum oc_err jinja_parse(struct oc_arena *a, struct oc_str source, struct jnode **body,
+                        struct oc_errinfo *ei) {
     struct jtoken *tokens;
     size_t n_tokens;
     OC_TRY(jinja_lex(a, source, &tokens, &n_tokens, ei));

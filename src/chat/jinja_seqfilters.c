@@ -22,14 +22,17 @@ static struct jval f_list(struct jctx *cx, struct jval self, const struct jargs 
 
 static struct jval f_first(struct jctx *cx, struct jval self, const struct jargs *args) {
     (void)args;
-    if (self.type == JV_GEN) return self.seq->pos < self.seq->n ? self.seq->items[self.seq->pos++] : jinja_undef(cx, "first of nothing");
+    if (self.type == JV_GEN)
+        return self.seq->pos < self.seq->n ? self.seq->items[self.seq->pos++]
+                                           : jinja_undef(cx, "first of nothing");
     struct jseq s = jinja_iterate(cx, self);
     return s.n ? s.items[0] : jinja_undef(cx, "first: the sequence is empty");
 }
 
 static struct jval f_last(struct jctx *cx, struct jval self, const struct jargs *args) {
     (void)args;
-    if (self.type == JV_GEN) return jinja_fail(cx, OC_ERR_FORMAT, "last of a generator: make it a list first");
+    if (self.type == JV_GEN)
+        return jinja_fail(cx, OC_ERR_FORMAT, "last of a generator: make it a list first");
     struct jseq s = jinja_iterate(cx, self);
     return s.n ? s.items[s.n - 1] : jinja_undef(cx, "last: the sequence is empty");
 }
@@ -40,7 +43,8 @@ static struct jval f_reverse(struct jctx *cx, struct jval self, const struct jar
     struct jval *items = jinja_step(cx, s.n / 8) ? jinja_alloc(cx, s.n, sizeof *items) : NULL;
     if (!items) return self;
     for (size_t i = 0; i < s.n; i++) items[i] = s.items[s.n - 1 - i];
-    if (self.type == JV_STR) return jinja_str_join(cx, jinja_lit(""), (struct jseq){.items = items, .n = s.n}, true);
+    if (self.type == JV_STR)
+        return jinja_str_join(cx, jinja_lit(""), (struct jseq){.items = items, .n = s.n}, true);
     return jinja_seq(cx, self.type == JV_GEN ? JV_LIST : JV_GEN, items, s.n);
 }
 
@@ -57,7 +61,8 @@ static struct jval path_step(struct jctx *cx, struct jval v, struct jval part) {
 
 static struct jval path_get(struct jctx *cx, struct jval v, struct jval path, const struct jval *fallback) {
     if (path.type == JV_INT) return jinja_getitem(cx, v, path);
-    if (path.type != JV_STR) return jinja_fail(cx, OC_ERR_FORMAT, "an attribute must be named by a string or a number");
+    if (path.type != JV_STR)
+        return jinja_fail(cx, OC_ERR_FORMAT, "an attribute must be named by a string or a number");
     for (size_t at = 0; at <= path.n && !cx->err;) {
         const char *dot = path.n > at ? memchr(path.p + at, '.', path.n - at) : NULL;
         size_t end = dot ? (size_t)(dot - path.p) : path.n;
@@ -74,7 +79,8 @@ static struct jval f_join(struct jctx *cx, struct jval self, const struct jargs 
     struct jseq s = jinja_iterate(cx, self);
     if (a[1] && a[1]->type != JV_NONE) {
         struct jval *items = jinja_alloc(cx, s.n, sizeof *items);
-        for (size_t i = 0; items && i < s.n && !cx->err; i++) items[i] = path_get(cx, s.items[i], *a[1], NULL);
+        for (size_t i = 0; items && i < s.n && !cx->err; i++)
+            items[i] = path_get(cx, s.items[i], *a[1], NULL);
         s.items = items;
     }
     if (cx->err) return self;
@@ -99,7 +105,8 @@ static struct jval f_map(struct jctx *cx, struct jval self, const struct jargs *
     const struct jfunc *filter = NULL;
     struct jargs rest = {0};
     if (args->n_pos) {
-        if (args->pos[0].type == JV_STR) filter = jinja_filter_find((struct oc_str){args->pos[0].p, args->pos[0].n});
+        if (args->pos[0].type == JV_STR)
+            filter = jinja_filter_find((struct oc_str){args->pos[0].p, args->pos[0].n});
         if (!filter) return jinja_fail(cx, OC_ERR_UNSUPPORTED, "map: no such filter");
         rest = rest_of(args, 1);
     } else if (!jinja_bind(cx, "map", args, "attribute,default", a)) {
@@ -114,7 +121,8 @@ static struct jval f_map(struct jctx *cx, struct jval self, const struct jargs *
     return items ? jinja_seq(cx, JV_GEN, items, s.n) : self;
 }
 
-static struct jval select_where(struct jctx *cx, struct jval self, const struct jargs *args, bool by_attr, bool keep) {
+static struct jval select_where(struct jctx *cx, struct jval self, const struct jargs *args, bool by_attr,
+                                bool keep) {
     size_t used = by_attr;
     const struct jtest *test = NULL;
     if (args->n_pos < used) return jinja_fail(cx, OC_ERR_FORMAT, "the name of the attribute is missing");
@@ -179,7 +187,8 @@ static void merge_sort(struct jctx *cx, struct keyed *v, struct keyed *tmp, size
             size_t i = lo, j = mid;
             for (size_t k = lo; k < hi; k++) {
                 bool right = j < hi && i < mid && !cx->err &&
-                             (reverse ? jinja_compare(cx, v[i].key, v[j].key) : jinja_compare(cx, v[j].key, v[i].key)) == -1;
+                             (reverse ? jinja_compare(cx, v[i].key, v[j].key)
+                                      : jinja_compare(cx, v[j].key, v[i].key)) == -1;
                 tmp[k] = i >= mid || right ? v[j++] : v[i++];
             }
         }
@@ -212,11 +221,13 @@ static struct jval keys_of(struct jctx *cx, struct jval item, const struct jval 
     return jinja_seq(cx, JV_LIST, parts, k);
 }
 
-static struct jval sorted(struct jctx *cx, struct jseq s, const struct jval *attribute, bool fold, bool reverse) {
+static struct jval sorted(struct jctx *cx, struct jseq s, const struct jval *attribute, bool fold,
+                          bool reverse) {
     struct keyed *v = jinja_alloc(cx, s.n, sizeof *v), *tmp = jinja_alloc(cx, s.n, sizeof *tmp);
     struct jval *items = jinja_alloc(cx, s.n, sizeof *items);
     if (!v || !tmp || !items) return jinja_none();
-    for (size_t i = 0; i < s.n && !cx->err; i++) v[i] = (struct keyed){keys_of(cx, s.items[i], attribute, fold), s.items[i]};
+    for (size_t i = 0; i < s.n && !cx->err; i++)
+        v[i] = (struct keyed){keys_of(cx, s.items[i], attribute, fold), s.items[i]};
     merge_sort(cx, v, tmp, s.n, reverse);
     for (size_t i = 0; i < s.n; i++) items[i] = v[i].item;
     return jinja_seq(cx, JV_LIST, items, s.n);
@@ -225,7 +236,8 @@ static struct jval sorted(struct jctx *cx, struct jseq s, const struct jval *att
 static struct jval f_sort(struct jctx *cx, struct jval self, const struct jargs *args) {
     const struct jval *a[3];
     if (!jinja_bind(cx, "sort", args, "reverse,case_sensitive,attribute", a)) return self;
-    return sorted(cx, jinja_iterate(cx, self), a[2], !jinja_arg_bool(a[1], false), jinja_arg_bool(a[0], false));
+    return sorted(cx, jinja_iterate(cx, self), a[2], !jinja_arg_bool(a[1], false),
+                  jinja_arg_bool(a[0], false));
 }
 
 static struct jval f_dictsort(struct jctx *cx, struct jval self, const struct jargs *args) {
@@ -235,11 +247,15 @@ static struct jval f_dictsort(struct jctx *cx, struct jval self, const struct ja
         !jinja_arg_str(cx, "dictsort", a[1], jinja_lit("key"), &by)) {
         return self;
     }
-    struct jval pairs = self.type == JV_DICT ? f_items(cx, self, args) : jinja_fail(cx, OC_ERR_FORMAT, "dictsort of a %s", jinja_type_name(self));
+    struct jval pairs = self.type == JV_DICT
+                            ? f_items(cx, self, args)
+                            : jinja_fail(cx, OC_ERR_FORMAT, "dictsort of a %s", jinja_type_name(self));
     struct oc_str what = {by.p, by.n};
-    if (!oc_str_is(what, "key") && !oc_str_is(what, "value")) return jinja_fail(cx, OC_ERR_FORMAT, "dictsort: by must be key or value");
+    if (!oc_str_is(what, "key") && !oc_str_is(what, "value"))
+        return jinja_fail(cx, OC_ERR_FORMAT, "dictsort: by must be key or value");
     struct jval at = jinja_int(oc_str_is(what, "value"));
-    return sorted(cx, jinja_iterate(cx, pairs), &at, !jinja_arg_bool(a[0], false), jinja_arg_bool(a[2], false));
+    return sorted(cx, jinja_iterate(cx, pairs), &at, !jinja_arg_bool(a[0], false),
+                  jinja_arg_bool(a[2], false));
 }
 
 static struct jval f_unique(struct jctx *cx, struct jval self, const struct jargs *args) {
@@ -251,7 +267,8 @@ static struct jval f_unique(struct jctx *cx, struct jval self, const struct jarg
     for (size_t i = 0; items && keys && i < s.n && !cx->err; i++) {
         struct jval key = key_of(cx, s.items[i], a[1], !jinja_arg_bool(a[0], false));
         bool seen = false;
-        if (!jinja_hashable(key)) return jinja_fail(cx, OC_ERR_FORMAT, "unique of a %s", jinja_type_name(key));
+        if (!jinja_hashable(key))
+            return jinja_fail(cx, OC_ERR_FORMAT, "unique of a %s", jinja_type_name(key));
         for (size_t k = 0; k < n && !seen && !cx->err; k++) seen = jinja_equal(cx, keys[k], key);
         if (seen) continue;
         keys[n] = key;
@@ -300,11 +317,25 @@ static struct jval f_sum(struct jctx *cx, struct jval self, const struct jargs *
 
 const struct jfunc *jinja_seqfilter_find(struct oc_str name) {
     static const struct jfunc filters[] = {
-        {"length", f_length},     {"count", f_length},   {"list", f_list},     {"first", f_first},
-        {"last", f_last},         {"reverse", f_reverse}, {"join", f_join},    {"map", f_map},
-        {"select", f_select},     {"reject", f_reject},  {"selectattr", f_selectattr}, {"rejectattr", f_rejectattr},
-        {"items", f_items},       {"sort", f_sort},      {"dictsort", f_dictsort}, {"unique", f_unique},
-        {"min", f_min},           {"max", f_max},        {"sum", f_sum},
+        {"length", f_length},
+        {"count", f_length},
+        {"list", f_list},
+        {"first", f_first},
+        {"last", f_last},
+        {"reverse", f_reverse},
+        {"join", f_join},
+        {"map", f_map},
+        {"select", f_select},
+        {"reject", f_reject},
+        {"selectattr", f_selectattr},
+        {"rejectattr", f_rejectattr},
+        {"items", f_items},
+        {"sort", f_sort},
+        {"dictsort", f_dictsort},
+        {"unique", f_unique},
+        {"min", f_min},
+        {"max", f_max},
+        {"sum", f_sum},
     };
     for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
         if (oc_str_is(name, filters[i].name)) return &filters[i];

@@ -24,7 +24,8 @@ static bool strips(struct jval s, size_t at, size_t n, const struct jval *chars)
 
 struct jval jinja_str_strip(struct jctx *cx, struct jval s, const struct jval *chars, bool left, bool right) {
     if (chars && chars->type == JV_NONE) chars = NULL;
-    if (chars && chars->type != JV_STR) return jinja_fail(cx, OC_ERR_FORMAT, "strip wants a string and got a %s", jinja_type_name(*chars));
+    if (chars && chars->type != JV_STR)
+        return jinja_fail(cx, OC_ERR_FORMAT, "strip wants a string and got a %s", jinja_type_name(*chars));
     size_t from = 0, to = s.n;
     while (left && from < to) {
         uint32_t cp;
@@ -42,7 +43,8 @@ struct jval jinja_str_strip(struct jctx *cx, struct jval s, const struct jval *c
     return jinja_sub(s, from, to);
 }
 
-struct jval jinja_str_replace(struct jctx *cx, struct jval s, struct jval old, struct jval with, int64_t count) {
+struct jval jinja_str_replace(struct jctx *cx, struct jval s, struct jval old, struct jval with,
+                              int64_t count) {
     struct jout b = {0};
     size_t at = 0;
     if (!old.n) { /* between all characters */
@@ -76,7 +78,8 @@ struct jval jinja_str_join(struct jctx *cx, struct jval sep, struct jseq items, 
     struct jout b = {0};
     for (size_t i = 0; i < items.n && jinja_step(cx, 1); i++) {
         if (!to_str && items.items[i].type != JV_STR) {
-            return jinja_fail(cx, OC_ERR_FORMAT, "join: element %zu is a %s, not a string", i, jinja_type_name(items.items[i]));
+            return jinja_fail(cx, OC_ERR_FORMAT, "join: element %zu is a %s, not a string", i,
+                              jinja_type_name(items.items[i]));
         }
         if (i) jinja_put_sub(cx, &b, sep, 0, sep.n);
         jinja_put_str(cx, &b, items.items[i]);
@@ -147,7 +150,8 @@ static struct jval m_split(struct jctx *cx, struct jval s, const struct jargs *a
     const struct jval *a[2];
     struct parts out = {0};
     int64_t max;
-    if (!jinja_bind(cx, "split", args, "sep,maxsplit", a) || !jinja_arg_int(cx, "split", a[1], -1, &max)) return s;
+    if (!jinja_bind(cx, "split", args, "sep,maxsplit", a) || !jinja_arg_int(cx, "split", a[1], -1, &max))
+        return s;
     if (!a[0] || a[0]->type == JV_NONE) {
         split_spaces(cx, &out, s, max);
         return jinja_seq(cx, JV_LIST, out.items, out.n);
@@ -171,7 +175,8 @@ static struct jval m_split(struct jctx *cx, struct jval s, const struct jargs *a
 static size_t find_last(struct jctx *cx, struct jval s, struct jval needle, size_t to) {
     if (needle.n > to || !jinja_step(cx, 1 + (to - needle.n) / 1024)) return SIZE_MAX;
     for (size_t i = to - needle.n + 1; i-- > 0;) {
-        if (((uint8_t)(i < s.n ? s.p[i] : 0) & 0xC0) != 0x80 && memcmp(s.p + i, needle.p, needle.n) == 0) return i;
+        if (((uint8_t)(i < s.n ? s.p[i] : 0) & 0xC0) != 0x80 && memcmp(s.p + i, needle.p, needle.n) == 0)
+            return i;
     }
     return SIZE_MAX;
 }
@@ -181,7 +186,8 @@ static struct jval m_rsplit(struct jctx *cx, struct jval s, const struct jargs *
     struct parts out = {0};
     struct jval sep;
     int64_t max;
-    if (!jinja_bind(cx, "rsplit", args, "sep,maxsplit", a) || !jinja_arg_int(cx, "rsplit", a[1], -1, &max)) return s;
+    if (!jinja_bind(cx, "rsplit", args, "sep,maxsplit", a) || !jinja_arg_int(cx, "rsplit", a[1], -1, &max))
+        return s;
     if (!a[0] || a[0]->type == JV_NONE) {
         if (max < 0) return m_split(cx, s, args);
         return jinja_fail(cx, OC_ERR_UNSUPPORTED, "rsplit by white space with a maximum");
@@ -207,7 +213,9 @@ static struct jval m_rsplit(struct jctx *cx, struct jval s, const struct jargs *
 static struct jval partition_at(struct jctx *cx, struct jval s, const struct jargs *args, bool last) {
     const struct jval *a[1];
     struct jval sep, *items = jinja_alloc(cx, 3, sizeof *items);
-    if (!items || !jinja_bind(cx, "partition", args, "sep", a) || !jinja_arg_str(cx, "partition", a[0], jinja_none(), &sep)) return s;
+    if (!items || !jinja_bind(cx, "partition", args, "sep", a) ||
+        !jinja_arg_str(cx, "partition", a[0], jinja_none(), &sep))
+        return s;
     if (!sep.n) return jinja_fail(cx, OC_ERR_FORMAT, "partition: the separator is empty");
     size_t at = last ? find_last(cx, s, sep, s.n) : jinja_find(cx, s, sep, 0);
     bool hit = at != SIZE_MAX;
@@ -245,7 +253,8 @@ static struct jval m_rstrip(struct jctx *cx, struct jval s, const struct jargs *
 
 /* The part of s that the optional start and end arguments leave; *from is its first code point. A start past
  * the end gives false: nothing is found there, not even the empty string. */
-static bool window(struct jctx *cx, struct jval *s, const struct jval *start, const struct jval *end, int64_t *from) {
+static bool window(struct jctx *cx, struct jval *s, const struct jval *start, const struct jval *end,
+                   int64_t *from) {
     int64_t n = jinja_len(*s), lo, hi;
     if (!jinja_arg_int(cx, "start", start, 0, &lo) || !jinja_arg_int(cx, "end", end, n, &hi)) return false;
     if (lo < 0) lo = lo < -n ? 0 : lo + n;
@@ -291,7 +300,9 @@ static int64_t find_in(struct jctx *cx, struct jval s, const struct jargs *args,
     const struct jval *a[3];
     struct jval x;
     int64_t from = 0;
-    if (!jinja_bind(cx, "find", args, "sub,start,end", a) || !jinja_arg_str(cx, "find", a[0], jinja_none(), &x)) return -1;
+    if (!jinja_bind(cx, "find", args, "sub,start,end", a) ||
+        !jinja_arg_str(cx, "find", a[0], jinja_none(), &x))
+        return -1;
     if ((a[1] || a[2]) && !window(cx, &s, a[1], a[2], &from)) return -1;
     size_t at = last ? find_last(cx, s, x, s.n) : jinja_find(cx, s, x, 0);
     return at == SIZE_MAX ? -1 : from + (int64_t)jinja_cp_count(jinja_sub(s, 0, at));
@@ -314,7 +325,9 @@ static struct jval m_count(struct jctx *cx, struct jval s, const struct jargs *a
     const struct jval *a[3];
     struct jval x;
     int64_t from = 0, n = 0;
-    if (!jinja_bind(cx, "count", args, "sub,start,end", a) || !jinja_arg_str(cx, "count", a[0], jinja_none(), &x)) return s;
+    if (!jinja_bind(cx, "count", args, "sub,start,end", a) ||
+        !jinja_arg_str(cx, "count", a[0], jinja_none(), &x))
+        return s;
     if ((a[1] || a[2]) && !window(cx, &s, a[1], a[2], &from)) return jinja_int(0);
     if (!x.n) return jinja_int(jinja_len(s) + 1);
     if (!jinja_step(cx, s.n / 256)) return s;
@@ -332,7 +345,8 @@ static struct jval m_replace(struct jctx *cx, struct jval s, const struct jargs 
     struct jval old, with;
     int64_t count;
     if (!jinja_bind(cx, "replace", args, "old,new,count", a)) return s;
-    if (!jinja_arg_str(cx, "replace", a[0], jinja_none(), &old) || !jinja_arg_str(cx, "replace", a[1], jinja_none(), &with) ||
+    if (!jinja_arg_str(cx, "replace", a[0], jinja_none(), &old) ||
+        !jinja_arg_str(cx, "replace", a[1], jinja_none(), &with) ||
         !jinja_arg_int(cx, "replace", a[2], -1, &count)) {
         return s;
     }
@@ -368,13 +382,17 @@ static struct jval m_join(struct jctx *cx, struct jval s, const struct jargs *ar
 
 static struct jval m_splitlines(struct jctx *cx, struct jval s, const struct jargs *args) {
     const struct jval *a[1];
-    return jinja_bind(cx, "splitlines", args, "keepends", a) ? jinja_str_splitlines(cx, s, jinja_arg_bool(a[0], false)) : s;
+    return jinja_bind(cx, "splitlines", args, "keepends", a)
+               ? jinja_str_splitlines(cx, s, jinja_arg_bool(a[0], false))
+               : s;
 }
 
 static struct jval remove_affix(struct jctx *cx, struct jval s, const struct jargs *args, bool suffix) {
     const struct jval *a[1];
     struct jval x;
-    if (!jinja_bind(cx, "removeprefix", args, "affix", a) || !jinja_arg_str(cx, "removeprefix", a[0], jinja_none(), &x)) return s;
+    if (!jinja_bind(cx, "removeprefix", args, "affix", a) ||
+        !jinja_arg_str(cx, "removeprefix", a[0], jinja_none(), &x))
+        return s;
     struct oc_str whole = {s.p, s.n}, part = {x.p, x.n};
     if (suffix) return oc_str_ends(whole, part) ? jinja_sub(s, 0, s.n - x.n) : s;
     return oc_str_starts(whole, part) ? jinja_sub(s, x.n, s.n) : s;
@@ -439,7 +457,8 @@ static const struct jval *format_field(const struct jargs *args, struct oc_str f
             continue;
         }
         for (size_t j = 0; j < args->n_kw; j++) {
-            if (oc_str_eq((struct oc_str){args->kw[j].key.p, args->kw[j].key.n}, field)) return &args->kw[j].value;
+            if (oc_str_eq((struct oc_str){args->kw[j].key.p, args->kw[j].key.n}, field))
+                return &args->kw[j].value;
         }
         return NULL;
     }
@@ -467,7 +486,9 @@ static struct jval m_format(struct jctx *cx, struct jval s, const struct jargs *
             return jinja_fail(cx, OC_ERR_UNSUPPORTED, "format: only {}, {0} and {name} are known");
         }
         const struct jval *v = format_field(args, field, &next);
-        if (!v) return jinja_fail(cx, OC_ERR_FORMAT, "format: no value for {%.*s}", (int)(field.n < 60 ? field.n : 60), field.p);
+        if (!v)
+            return jinja_fail(cx, OC_ERR_FORMAT, "format: no value for {%.*s}",
+                              (int)(field.n < 60 ? field.n : 60), field.p);
         jinja_put_str(cx, &b, *v);
         i = (size_t)(close - s.p) + 1;
     }
@@ -476,16 +497,35 @@ static struct jval m_format(struct jctx *cx, struct jval s, const struct jargs *
 
 const struct jfunc *jinja_strmethod_find(struct oc_str name) {
     static const struct jfunc methods[] = {
-        {"strip", m_strip},           {"lstrip", m_lstrip},         {"rstrip", m_rstrip},
-        {"split", m_split},           {"rsplit", m_rsplit},         {"startswith", m_startswith},
-        {"endswith", m_endswith},     {"replace", m_replace},       {"upper", m_upper},
-        {"lower", m_lower},           {"title", m_title},           {"capitalize", m_capitalize},
-        {"find", m_find},             {"rfind", m_rfind},           {"index", m_index},
-        {"count", m_count},           {"join", m_join},             {"splitlines", m_splitlines},
-        {"format", m_format},         {"partition", m_partition},   {"rpartition", m_rpartition},
-        {"removeprefix", m_removeprefix}, {"removesuffix", m_removesuffix}, {"isdigit", m_isdigit},
-        {"isalpha", m_isalpha},       {"isalnum", m_isalnum},       {"isspace", m_isspace},
-        {"islower", m_islower},       {"isupper", m_isupper},
+        {"strip", m_strip},
+        {"lstrip", m_lstrip},
+        {"rstrip", m_rstrip},
+        {"split", m_split},
+        {"rsplit", m_rsplit},
+        {"startswith", m_startswith},
+        {"endswith", m_endswith},
+        {"replace", m_replace},
+        {"upper", m_upper},
+        {"lower", m_lower},
+        {"title", m_title},
+        {"capitalize", m_capitalize},
+        {"find", m_find},
+        {"rfind", m_rfind},
+        {"index", m_index},
+        {"count", m_count},
+        {"join", m_join},
+        {"splitlines", m_splitlines},
+        {"format", m_format},
+        {"partition", m_partition},
+        {"rpartition", m_rpartition},
+        {"removeprefix", m_removeprefix},
+        {"removesuffix", m_removesuffix},
+        {"isdigit", m_isdigit},
+        {"isalpha", m_isalpha},
+        {"isalnum", m_isalnum},
+        {"isspace", m_isspace},
+        {"islower", m_islower},
+        {"isupper", m_isupper},
     };
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         if (oc_str_is(name, methods[i].name)) return &methods[i];

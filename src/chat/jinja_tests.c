@@ -58,19 +58,20 @@ static bool is_mapping(struct jctx *cx, struct jval v, const struct jargs *args)
 
 static bool is_iterable(struct jctx *cx, struct jval v, const struct jargs *args) {
     (void)cx, (void)args;
-    return v.type == JV_UNDEF || v.type == JV_STR || v.type == JV_DICT || v.type == JV_LOOP || jinja_is_seq(v);
+    return v.type == JV_UNDEF || v.type == JV_STR || v.type == JV_DICT || v.type == JV_LOOP ||
+           jinja_is_seq(v);
 }
 
 static bool is_sequence(struct jctx *cx, struct jval v, const struct jargs *args) {
     (void)cx, (void)args;
-    return v.type == JV_STR || v.type == JV_DICT || v.type == JV_LIST || v.type == JV_TUPLE || v.type == JV_RANGE ||
-           v.type == JV_UNDEF;
+    return v.type == JV_STR || v.type == JV_DICT || v.type == JV_LIST || v.type == JV_TUPLE ||
+           v.type == JV_RANGE || v.type == JV_UNDEF;
 }
 
 static bool is_callable(struct jctx *cx, struct jval v, const struct jargs *args) {
     (void)cx, (void)args;
-    return v.type == JV_FUNC || v.type == JV_METHOD || v.type == JV_MACRO || v.type == JV_LOOP || v.type == JV_JOINER ||
-           v.type == JV_UNDEF;
+    return v.type == JV_FUNC || v.type == JV_METHOD || v.type == JV_MACRO || v.type == JV_LOOP ||
+           v.type == JV_JOINER || v.type == JV_UNDEF;
 }
 
 static bool one_arg(struct jctx *cx, const char *who, const struct jargs *args, struct jval *out) {
@@ -186,9 +187,11 @@ static bool is_escaped(struct jctx *cx, struct jval v, const struct jargs *args)
 }
 
 bool jinja_test_call(struct jctx *cx, const struct jtest *test, struct jval self, const struct jargs *args) {
-    static jinja_test_fn *const with_argument[] = {is_eq, is_ne, is_lt, is_gt, is_le, is_ge, is_in, is_divisibleby, is_sameas};
+    static jinja_test_fn *const with_argument[] = {is_eq, is_ne, is_lt,          is_gt,    is_le,
+                                                   is_ge, is_in, is_divisibleby, is_sameas};
     bool takes = false;
-    for (size_t i = 0; i < sizeof with_argument / sizeof *with_argument; i++) takes |= with_argument[i] == test->call;
+    for (size_t i = 0; i < sizeof with_argument / sizeof *with_argument; i++)
+        takes |= with_argument[i] == test->call;
     if (takes || (!args->n_pos && !args->n_kw)) return test->call(cx, self, args);
     jinja_fail(cx, OC_ERR_FORMAT, "the test '%s' takes no argument", test->name);
     return false;
@@ -196,16 +199,45 @@ bool jinja_test_call(struct jctx *cx, const struct jtest *test, struct jval self
 
 const struct jtest *jinja_test_find(struct oc_str name) {
     static const struct jtest tests[] = {
-        {"defined", is_defined},   {"undefined", is_undefined}, {"none", is_none},       {"boolean", is_boolean},
-        {"true", is_true},         {"false", is_false},         {"integer", is_integer}, {"float", is_float},
-        {"number", is_number},     {"string", is_string},       {"mapping", is_mapping}, {"iterable", is_iterable},
-        {"sequence", is_sequence}, {"callable", is_callable},   {"equalto", is_eq},      {"eq", is_eq},
-        {"==", is_eq},             {"ne", is_ne},               {"!=", is_ne},           {"lt", is_lt},
-        {"<", is_lt},              {"lessthan", is_lt},         {"gt", is_gt},           {">", is_gt},
-        {"greaterthan", is_gt},    {"le", is_le},               {"<=", is_le},           {"ge", is_ge},
-        {">=", is_ge},             {"in", is_in},               {"odd", is_odd},         {"even", is_even},
-        {"divisibleby", is_divisibleby}, {"sameas", is_sameas}, {"lower", is_lower},     {"upper", is_upper},
-        {"filter", is_filter},     {"test", is_test},           {"escaped", is_escaped},
+        {"defined", is_defined},
+        {"undefined", is_undefined},
+        {"none", is_none},
+        {"boolean", is_boolean},
+        {"true", is_true},
+        {"false", is_false},
+        {"integer", is_integer},
+        {"float", is_float},
+        {"number", is_number},
+        {"string", is_string},
+        {"mapping", is_mapping},
+        {"iterable", is_iterable},
+        {"sequence", is_sequence},
+        {"callable", is_callable},
+        {"equalto", is_eq},
+        {"eq", is_eq},
+        {"==", is_eq},
+        {"ne", is_ne},
+        {"!=", is_ne},
+        {"lt", is_lt},
+        {"<", is_lt},
+        {"lessthan", is_lt},
+        {"gt", is_gt},
+        {">", is_gt},
+        {"greaterthan", is_gt},
+        {"le", is_le},
+        {"<=", is_le},
+        {"ge", is_ge},
+        {">=", is_ge},
+        {"in", is_in},
+        {"odd", is_odd},
+        {"even", is_even},
+        {"divisibleby", is_divisibleby},
+        {"sameas", is_sameas},
+        {"lower", is_lower},
+        {"upper", is_upper},
+        {"filter", is_filter},
+        {"test", is_test},
+        {"escaped", is_escaped},
     };
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         if (oc_str_is(name, tests[i].name)) return &tests[i];

@@ -40,8 +40,10 @@ void jinja_put(struct jctx *cx, struct jout *b, const char *p, size_t n, uint8_t
 void jinja_put_sub(struct jctx *cx, struct jout *b, struct jval s, size_t from, size_t to) {
     if (to <= from || !make_room(cx, b, to - from)) return;
     memcpy(b->p + b->n, s.p + from, to - from);
-    if (s.o) memcpy(b->o + b->n, s.o + from, to - from);
-    else memset(b->o + b->n, s.trusted, to - from);
+    if (s.o)
+        memcpy(b->o + b->n, s.o + from, to - from);
+    else
+        memset(b->o + b->n, s.trusted, to - from);
     b->n += to - from;
 }
 
@@ -84,23 +86,34 @@ static void put_repr_str(struct jctx *cx, struct jout *b, struct jval s) {
         uint32_t cp;
         size_t k = oc_utf8_decode(s.p + i, s.n - i, &cp);
         int n = 0;
-        if (cp == (uint32_t)quote || cp == '\\') n = snprintf(esc, sizeof esc, "\\%c", (char)cp);
-        else if (cp == '\n' || cp == '\r' || cp == '\t') n = snprintf(esc, sizeof esc, "\\%c", cp == '\n' ? 'n' : cp == '\r' ? 'r' : 't');
-        else if (cp < 0x20 || cp == 0x7F) n = snprintf(esc, sizeof esc, "\\x%02x", (unsigned)cp);
+        if (cp == (uint32_t)quote || cp == '\\')
+            n = snprintf(esc, sizeof esc, "\\%c", (char)cp);
+        else if (cp == '\n' || cp == '\r' || cp == '\t')
+            n = snprintf(esc, sizeof esc, "\\%c", cp == '\n' ? 'n' : cp == '\r' ? 'r' : 't');
+        else if (cp < 0x20 || cp == 0x7F)
+            n = snprintf(esc, sizeof esc, "\\x%02x", (unsigned)cp);
         else if (cp > 0x7F && !jinja_is_printable(cp)) {
-            n = snprintf(esc, sizeof esc, cp <= 0xFF ? "\\x%02x" : cp <= 0xFFFF ? "\\u%04x" : "\\U%08x", (unsigned)cp);
+            n = snprintf(esc, sizeof esc,
+                         cp <= 0xFF     ? "\\x%02x"
+                         : cp <= 0xFFFF ? "\\u%04x"
+                                        : "\\U%08x",
+                         (unsigned)cp);
         }
-        if (n) jinja_put(cx, b, esc, (size_t)n, jinja_origin(s, i));
-        else jinja_put_sub(cx, b, s, i, i + k);
+        if (n)
+            jinja_put(cx, b, esc, (size_t)n, jinja_origin(s, i));
+        else
+            jinja_put_sub(cx, b, s, i, i + k);
         i += k;
     }
     jinja_put(cx, b, &quote, 1, 0);
 }
 
 static void put_repr_seq(struct jctx *cx, struct jout *b, struct jval v, int depth) {
-    static const char *const open[] = {[JV_LIST] = "[", [JV_TUPLE] = "("}, *const close[] = {[JV_LIST] = "]", [JV_TUPLE] = ")"};
+    static const char *const open[] = {[JV_LIST] = "[", [JV_TUPLE] = "("},
+                             *const close[] = {[JV_LIST] = "]", [JV_TUPLE] = ")"};
     enum jtype as = v.type == JV_TUPLE ? JV_TUPLE : JV_LIST;
-    if (v.type == JV_VIEW) put_lit(cx, b, v.flag == 'k' ? "dict_keys(" : v.flag == 'v' ? "dict_values(" : "dict_items(");
+    if (v.type == JV_VIEW)
+        put_lit(cx, b, v.flag == 'k' ? "dict_keys(" : v.flag == 'v' ? "dict_values(" : "dict_items(");
     put_lit(cx, b, open[as]);
     for (size_t i = 0; i < v.seq->n && !cx->err; i++) {
         if (i) put_lit(cx, b, ", ");
@@ -125,18 +138,24 @@ static void put_repr_dict(struct jctx *cx, struct jout *b, const struct jdict *d
 static void put_range(struct jctx *cx, struct jout *b, const struct jseq *s) {
     char t[100];
     int n = s->step == 1 ? snprintf(t, sizeof t, "range(%lld, %lld)", (long long)s->start, (long long)s->stop)
-                         : snprintf(t, sizeof t, "range(%lld, %lld, %lld)", (long long)s->start, (long long)s->stop, (long long)s->step);
+                         : snprintf(t, sizeof t, "range(%lld, %lld, %lld)", (long long)s->start,
+                                    (long long)s->stop, (long long)s->step);
     jinja_put(cx, b, t, (size_t)n, 0);
 }
 
 static void put_scalar(struct jctx *cx, struct jout *b, struct jval v) {
     char t[32];
     const char *s = t;
-    if (v.type == JV_NONE) s = "None";
-    else if (v.type == JV_BOOL) s = v.flag ? "True" : "False";
-    else if (v.type == JV_INT) snprintf(t, sizeof t, "%lld", (long long)v.i);
-    if (v.type == JV_BIGINT) jinja_put_sub(cx, b, v, 0, v.n);
-    else jinja_put(cx, b, s, strlen(s), v.trusted);
+    if (v.type == JV_NONE)
+        s = "None";
+    else if (v.type == JV_BOOL)
+        s = v.flag ? "True" : "False";
+    else if (v.type == JV_INT)
+        snprintf(t, sizeof t, "%lld", (long long)v.i);
+    if (v.type == JV_BIGINT)
+        jinja_put_sub(cx, b, v, 0, v.n);
+    else
+        jinja_put(cx, b, s, strlen(s), v.trusted);
 }
 
 void jinja_put_repr(struct jctx *cx, struct jout *b, struct jval v, int depth) {
@@ -146,30 +165,47 @@ void jinja_put_repr(struct jctx *cx, struct jout *b, struct jval v, int depth) {
         return;
     }
     switch (v.type) {
-    case JV_UNDEF: put_lit(cx, b, "Undefined"); break;
+    case JV_UNDEF:
+        put_lit(cx, b, "Undefined");
+        break;
     case JV_NONE:
     case JV_BOOL:
     case JV_BIGINT:
-    case JV_INT: put_scalar(cx, b, v); break;
-    case JV_FLOAT: jinja_put_double(cx, b, v.d, v.trusted); break;
-    case JV_STR: put_repr_str(cx, b, v); break;
+    case JV_INT:
+        put_scalar(cx, b, v);
+        break;
+    case JV_FLOAT:
+        jinja_put_double(cx, b, v.d, v.trusted);
+        break;
+    case JV_STR:
+        put_repr_str(cx, b, v);
+        break;
     case JV_LIST:
     case JV_TUPLE:
-    case JV_VIEW: put_repr_seq(cx, b, v, depth); break;
-    case JV_RANGE: put_range(cx, b, v.seq); break;
-    case JV_DICT: put_repr_dict(cx, b, v.dict, depth); break;
+    case JV_VIEW:
+        put_repr_seq(cx, b, v, depth);
+        break;
+    case JV_RANGE:
+        put_range(cx, b, v.seq);
+        break;
+    case JV_DICT:
+        put_repr_dict(cx, b, v.dict, depth);
+        break;
     case JV_NS:
         put_lit(cx, b, "<Namespace ");
         put_repr_dict(cx, b, v.dict, depth);
         put_lit(cx, b, ">");
         break;
-    default: jinja_fail(cx, OC_ERR_UNSUPPORTED, "a %s has no text to print", jinja_type_name(v));
+    default:
+        jinja_fail(cx, OC_ERR_UNSUPPORTED, "a %s has no text to print", jinja_type_name(v));
     }
 }
 
 void jinja_put_str(struct jctx *cx, struct jout *b, struct jval v) {
-    if (v.type == JV_STR) jinja_put_sub(cx, b, v, 0, v.n);
-    else if (v.type != JV_UNDEF) jinja_put_repr(cx, b, v, 0);
+    if (v.type == JV_STR)
+        jinja_put_sub(cx, b, v, 0, v.n);
+    else if (v.type != JV_UNDEF)
+        jinja_put_repr(cx, b, v, 0);
 }
 
 struct jval jinja_to_str(struct jctx *cx, struct jval v) {
@@ -181,7 +217,8 @@ struct jval jinja_to_str(struct jctx *cx, struct jval v) {
 
 bool jinja_is_space(uint32_t c) {
     return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+           c == 0x3000;
 }
 
 size_t jinja_cp_count(struct jval s) {

@@ -104,7 +104,8 @@ static struct jval object_from_json(struct jctx *cx, const struct oc_json *j, in
     *d = (struct jdict){.pairs = pairs, .cap = j->n_members};
     for (size_t i = 0; i < j->n_members && !cx->err; i++) {
         const struct oc_json_member *m = &j->members[i];
-        pairs[d->n++] = (struct jpair){jinja_str(m->key.p, m->key.n, 0), jinja_from_json(cx, &m->value, depth + 1)};
+        pairs[d->n++] =
+            (struct jpair){jinja_str(m->key.p, m->key.n, 0), jinja_from_json(cx, &m->value, depth + 1)};
     }
     return (struct jval){.type = JV_DICT, .dict = d};
 }
@@ -115,43 +116,59 @@ struct jval jinja_from_json(struct jctx *cx, const struct oc_json *j, int depth)
     if (!j || j->type == OC_JSON_NULL) return v;
     if (depth > OC_LIMIT_JSON_DEPTH) return jinja_fail(cx, OC_ERR_LIMIT, "data nested too deep");
     switch (j->type) {
-    case OC_JSON_BOOL: return (struct jval){.type = JV_BOOL, .flag = j->b};
+    case OC_JSON_BOOL:
+        return (struct jval){.type = JV_BOOL, .flag = j->b};
     case OC_JSON_INT:
-    case OC_JSON_DOUBLE: return number_from_json(j);
-    case OC_JSON_STR: return jinja_str(j->str.p, j->str.n, 0);
-    case OC_JSON_OBJ: return object_from_json(cx, j, depth);
-    default: break;
+    case OC_JSON_DOUBLE:
+        return number_from_json(j);
+    case OC_JSON_STR:
+        return jinja_str(j->str.p, j->str.n, 0);
+    case OC_JSON_OBJ:
+        return object_from_json(cx, j, depth);
+    default:
+        break;
     }
     struct jval *items = jinja_alloc(cx, j->n_items, sizeof *items);
-    for (size_t i = 0; items && i < j->n_items && !cx->err; i++) items[i] = jinja_from_json(cx, &j->items[i], depth + 1);
+    for (size_t i = 0; items && i < j->n_items && !cx->err; i++)
+        items[i] = jinja_from_json(cx, &j->items[i], depth + 1);
     return items ? jinja_seq(cx, JV_LIST, items, j->n_items) : v;
 }
 
 const char *jinja_type_name(struct jval v) {
-    static const char *const names[] = {"undefined", "None", "bool", "int", "int", "float", "str", "list", "tuple",
-                                        "generator", "dict view", "range", "dict", "namespace", "function",
-                                        "method", "macro", "loop", "cycler", "joiner"};
+    static const char *const names[] = {"undefined", "None",  "bool", "int",       "int",
+                                        "float",     "str",   "list", "tuple",     "generator",
+                                        "dict view", "range", "dict", "namespace", "function",
+                                        "method",    "macro", "loop", "cycler",    "joiner"};
     return names[v.type];
 }
 
 bool jinja_is_seq(struct jval v) {
-    return v.type == JV_LIST || v.type == JV_TUPLE || v.type == JV_GEN || v.type == JV_VIEW || v.type == JV_RANGE;
+    return v.type == JV_LIST || v.type == JV_TUPLE || v.type == JV_GEN || v.type == JV_VIEW ||
+           v.type == JV_RANGE;
 }
 
 bool jinja_truth(struct jval v) {
     switch (v.type) {
     case JV_UNDEF:
-    case JV_NONE: return false;
-    case JV_BOOL: return v.flag;
-    case JV_INT: return v.i != 0;
-    case JV_FLOAT: return v.d != 0;
-    case JV_STR: return v.n > 0;
+    case JV_NONE:
+        return false;
+    case JV_BOOL:
+        return v.flag;
+    case JV_INT:
+        return v.i != 0;
+    case JV_FLOAT:
+        return v.d != 0;
+    case JV_STR:
+        return v.n > 0;
     case JV_LIST:
     case JV_TUPLE:
     case JV_VIEW:
-    case JV_RANGE: return v.seq->n > 0;
-    case JV_DICT: return v.dict->n > 0;
-    default: return true;
+    case JV_RANGE:
+        return v.seq->n > 0;
+    case JV_DICT:
+        return v.dict->n > 0;
+    default:
+        return true;
     }
 }
 
@@ -182,7 +199,9 @@ static int compare_int_double(int64_t i, double d) {
 }
 
 static int compare_numbers(struct jval x, struct jval y) {
-    if (x.type == JV_BIGINT && y.type == JV_BIGINT && oc_str_eq((struct oc_str){x.p, x.n}, (struct oc_str){y.p, y.n})) return 0;
+    if (x.type == JV_BIGINT && y.type == JV_BIGINT &&
+        oc_str_eq((struct oc_str){x.p, x.n}, (struct oc_str){y.p, y.n}))
+        return 0;
     bool xi = x.type == JV_INT || x.type == JV_BOOL, yi = y.type == JV_INT || y.type == JV_BOOL;
     int64_t a = x.type == JV_BOOL ? x.flag : x.i, b = y.type == JV_BOOL ? y.flag : y.i;
     if (xi && yi) return a < b ? -1 : a > b;
@@ -222,14 +241,19 @@ static bool equal_at(struct jctx *cx, struct jval x, struct jval y, int depth) {
     if (x.type != y.type) return false;
     switch (x.type) {
     case JV_UNDEF:
-    case JV_NONE: return true;
-    case JV_STR: return oc_str_eq((struct oc_str){x.p, x.n}, (struct oc_str){y.p, y.n});
-    case JV_DICT: return equal_dicts(cx, x.dict, y.dict, depth);
+    case JV_NONE:
+        return true;
+    case JV_STR:
+        return oc_str_eq((struct oc_str){x.p, x.n}, (struct oc_str){y.p, y.n});
+    case JV_DICT:
+        return equal_dicts(cx, x.dict, y.dict, depth);
     case JV_LIST:
     case JV_TUPLE:
     case JV_RANGE:
-    case JV_VIEW: break;
-    default: return x.seq == y.seq; /* identity */
+    case JV_VIEW:
+        break;
+    default:
+        return x.seq == y.seq; /* identity */
     }
     if (x.seq->n != y.seq->n) return false;
     for (size_t i = 0; i < x.seq->n; i++) {
@@ -264,7 +288,9 @@ int jinja_compare(struct jctx *cx, struct jval x, struct jval y) {
 bool jinja_hashable(struct jval v) {
     if (v.type == JV_TUPLE) {
         for (size_t i = 0; i < v.seq->n; i++) {
-            if (!jinja_is_number(v.seq->items[i]) && v.seq->items[i].type != JV_STR && v.seq->items[i].type != JV_NONE) return false;
+            if (!jinja_is_number(v.seq->items[i]) && v.seq->items[i].type != JV_STR &&
+                v.seq->items[i].type != JV_NONE)
+                return false;
         }
     }
     return v.type != JV_LIST && v.type != JV_DICT;
@@ -291,7 +317,8 @@ bool jinja_contains(struct jctx *cx, struct jval item, struct jval in) {
 struct jval *jinja_dict_find_str(const struct jdict *d, struct oc_str key) {
     for (size_t i = 0; i < d->n; i++) {
         const struct jval *k = &d->pairs[i].key;
-        if (k->type == JV_STR && k->n == key.n && (!key.n || memcmp(k->p, key.p, key.n) == 0)) return &d->pairs[i].value;
+        if (k->type == JV_STR && k->n == key.n && (!key.n || memcmp(k->p, key.p, key.n) == 0))
+            return &d->pairs[i].value;
     }
     return NULL;
 }

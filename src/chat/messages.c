@@ -54,8 +54,8 @@ static enum oc_err add_image(struct prep *p, struct oc_str source, struct oc_jso
         return bad_part(p, OC_ERR_UNSUPPORTED, ": a picture, but this model's chat template reads text only");
     }
     if (m->n_images == OC_LIMIT_IMAGES_PER_PROMPT) {
-        return oc_fail(p->ei, OC_ERR_LIMIT, "messages[%zu].content[%zu]: more than %d pictures in one prompt", p->message,
-                       p->part, OC_LIMIT_IMAGES_PER_PROMPT);
+        return oc_fail(p->ei, OC_ERR_LIMIT, "messages[%zu].content[%zu]: more than %d pictures in one prompt",
+                       p->message, p->part, OC_LIMIT_IMAGES_PER_PROMPT);
     }
     m->images[m->n_images++] = (struct oc_chat_image){source, p->message, p->part};
     return make_part(p, "image", NULL, out) ? OC_OK : no_memory(p);
@@ -66,9 +66,11 @@ static enum oc_err image_url_part(struct prep *p, const struct oc_json *part, st
     if (!v) return bad_part(p, OC_ERR_FORMAT, ": a part of type image_url without \"image_url\"");
     if (v->type == OC_JSON_OBJ) {
         v = oc_json_get(v, "url");
-        if (!v || v->type != OC_JSON_STR) return bad_part(p, OC_ERR_FORMAT, ".image_url.url: must be a string");
+        if (!v || v->type != OC_JSON_STR)
+            return bad_part(p, OC_ERR_FORMAT, ".image_url.url: must be a string");
     }
-    if (v->type != OC_JSON_STR) return bad_part(p, OC_ERR_FORMAT, ".image_url: must be an object with \"url\"");
+    if (v->type != OC_JSON_STR)
+        return bad_part(p, OC_ERR_FORMAT, ".image_url: must be an object with \"url\"");
     if (!v->str.n) return bad_part(p, OC_ERR_FORMAT, ".image_url.url: is empty");
     return add_image(p, v->str, out);
 }
@@ -79,7 +81,8 @@ static enum oc_err image_part(struct prep *p, const struct oc_json *part, struct
         const struct oc_json *v = oc_json_get(part, keys[i]);
         if (oc_json_is_null(v)) continue;
         if (v->type != OC_JSON_STR) {
-            return oc_fail(p->ei, OC_ERR_FORMAT, "messages[%zu].content[%zu].%s: must be a string", p->message, p->part, keys[i]);
+            return oc_fail(p->ei, OC_ERR_FORMAT, "messages[%zu].content[%zu].%s: must be a string",
+                           p->message, p->part, keys[i]);
         }
         return add_image(p, v->str, out);
     }
@@ -91,10 +94,12 @@ static enum oc_err one_part(struct prep *p, const struct oc_json *part, struct o
     if (part->type != OC_JSON_OBJ) return bad_part(p, OC_ERR_FORMAT, ": must be an object with \"type\"");
     const struct oc_json *type = oc_json_get(part, "type");
     if (!type || type->type != OC_JSON_STR) return bad_part(p, OC_ERR_FORMAT, ".type: must be a string");
-    if (oc_str_is(type->str, "image_url") || oc_str_is(type->str, "input_image")) return image_url_part(p, part, out);
+    if (oc_str_is(type->str, "image_url") || oc_str_is(type->str, "input_image"))
+        return image_url_part(p, part, out);
     if (oc_str_is(type->str, "image")) return image_part(p, part, out);
     if (!oc_str_is(type->str, "text") && !oc_str_is(type->str, "input_text")) {
-        return oc_fail(p->ei, OC_ERR_UNSUPPORTED, "messages[%zu].content[%zu].type: '%.*s' is not one of text, image_url, image",
+        return oc_fail(p->ei, OC_ERR_UNSUPPORTED,
+                       "messages[%zu].content[%zu].type: '%.*s' is not one of text, image_url, image",
                        p->message, p->part, (int)(type->str.n < 40 ? type->str.n : 40), type->str.p);
     }
     const struct oc_json *text = oc_json_get(part, "text");
@@ -123,7 +128,8 @@ static enum oc_err content_value(struct prep *p, const struct oc_json *content, 
     *out = *content;
     if (content->type == OC_JSON_NULL || (content->type == OC_JSON_STR && p->takes_text)) return OC_OK;
     if (content->type != OC_JSON_STR && content->type != OC_JSON_ARR) {
-        return oc_fail(p->ei, OC_ERR_FORMAT, "messages[%zu].content: must be a string or a list of parts", p->message);
+        return oc_fail(p->ei, OC_ERR_FORMAT, "messages[%zu].content: must be a string or a list of parts",
+                       p->message);
     }
     size_t n = content->type == OC_JSON_STR ? 1 : content->n_items;
     const struct oc_json *parts = content->type == OC_JSON_STR ? content : content->items;
@@ -142,8 +148,11 @@ static bool copy_tool_call(struct prep *p, const struct oc_json *from, struct oc
     const struct oc_json *args = oc_json_path(from, "function", "arguments", NULL);
     if (!args || args->type != OC_JSON_STR) return true;
     struct oc_json parsed;
-    if (!args->str.n) parsed = (struct oc_json){.type = OC_JSON_OBJ};
-    else if (oc_json_parse(p->a, args->str, "arguments", &parsed, NULL) != OC_OK || parsed.type != OC_JSON_OBJ) return true;
+    if (!args->str.n)
+        parsed = (struct oc_json){.type = OC_JSON_OBJ};
+    else if (oc_json_parse(p->a, args->str, "arguments", &parsed, NULL) != OC_OK ||
+             parsed.type != OC_JSON_OBJ)
+        return true;
     if (!copy_object(p, from, to)) return false;
     struct oc_json *function = member(to, "function");
     struct oc_json copy;
@@ -167,7 +176,8 @@ static enum oc_err tool_calls(struct prep *p, struct oc_json *message) {
 }
 
 static enum oc_err one_message(struct prep *p, const struct oc_json *from, struct oc_json *to) {
-    if (from->type != OC_JSON_OBJ) return oc_fail(p->ei, OC_ERR_FORMAT, "messages[%zu]: must be an object", p->message);
+    if (from->type != OC_JSON_OBJ)
+        return oc_fail(p->ei, OC_ERR_FORMAT, "messages[%zu]: must be an object", p->message);
     const struct oc_json *role = oc_json_get(from, "role");
     if (!role || role->type != OC_JSON_STR || !role->str.n) {
         return oc_fail(p->ei, OC_ERR_FORMAT, "messages[%zu].role: must be a string", p->message);

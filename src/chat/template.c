@@ -31,7 +31,8 @@ static void set_variables(struct jctx *cx, const struct oc_chat_render *r) {
     set_token(cx, "eos_token", r->eos_token);
     set_token(cx, "unk_token", r->unk_token);
     set_token(cx, "pad_token", r->pad_token);
-    for (size_t i = 0; r->extra && r->extra->type == OC_JSON_OBJ && i < r->extra->n_members && !cx->err; i++) {
+    for (size_t i = 0; r->extra && r->extra->type == OC_JSON_OBJ && i < r->extra->n_members && !cx->err;
+         i++) {
         const struct oc_json_member *m = &r->extra->members[i];
         jinja_dict_put(cx, cx->vars, jinja_str(m->key.p, m->key.n, 0), jinja_from_json(cx, &m->value, 0));
     }
@@ -46,7 +47,12 @@ enum oc_err oc_chat_template_render(const struct oc_chat_template *t, const stru
     oc_buf_init(&out->origin, max);
     struct jout text = {0};
     struct jdict vars = {0};
-    struct jctx cx = {.a = &arena, .ei = ei, .line = 1, .max_output_bytes = max, .out = &text, .vars = &vars,
+    struct jctx cx = {.a = &arena,
+                      .ei = ei,
+                      .line = 1,
+                      .max_output_bytes = max,
+                      .out = &text,
+                      .vars = &vars,
                       .steps_left = r->max_steps ? r->max_steps : OC_LIMIT_TEMPLATE_STEPS,
                       .now = r->now + r->utc_offset_s};
     set_variables(&cx, r);
@@ -72,8 +78,13 @@ static bool trial(const struct oc_chat_template *t, const char *messages) {
     oc_arena_init(&a, OC_MIB);
     bool ok = false;
     if (oc_json_parse(&a, oc_str_from(messages), "trial", &j, NULL) == OC_OK) {
-        struct oc_chat_render r = {.messages = &j, .add_generation_prompt = true, .bos_token = "", .eos_token = "",
-                                   .max_steps = 100000, .max_output_bytes = OC_MIB, .max_memory_bytes = 16 * OC_MIB};
+        struct oc_chat_render r = {.messages = &j,
+                                   .add_generation_prompt = true,
+                                   .bos_token = "",
+                                   .eos_token = "",
+                                   .max_steps = 100000,
+                                   .max_output_bytes = OC_MIB,
+                                   .max_memory_bytes = 16 * OC_MIB};
         enum oc_err err = oc_chat_template_render(t, &r, &out, NULL);
         const char *text = oc_buf_str(&out.text), *hit = err ? NULL : strstr(text, "oc-trial-text");
         ok = hit && !strstr(text, "'type'") && !strstr(text, "\"type\"");
@@ -83,10 +94,12 @@ static bool trial(const struct oc_chat_template *t, const char *messages) {
     return ok;
 }
 
-enum oc_err oc_chat_template_open(struct oc_str source, struct oc_chat_template **out, struct oc_errinfo *ei) {
+enum oc_err oc_chat_template_open(struct oc_str source, struct oc_chat_template **out,
+                                  struct oc_errinfo *ei) {
     *out = NULL;
     if (source.n > OC_LIMIT_TEMPLATE_BYTES) {
-        return oc_fail(ei, OC_ERR_LIMIT, "chat template: %zu bytes, the limit is %zu", source.n, (size_t)OC_LIMIT_TEMPLATE_BYTES);
+        return oc_fail(ei, OC_ERR_LIMIT, "chat template: %zu bytes, the limit is %zu", source.n,
+                       (size_t)OC_LIMIT_TEMPLATE_BYTES);
     }
     struct oc_chat_template *t = calloc(1, sizeof *t);
     if (!t) return oc_fail(ei, OC_ERR_NOMEM, "chat template: no memory");
@@ -96,7 +109,8 @@ enum oc_err oc_chat_template_open(struct oc_str source, struct oc_chat_template 
         oc_chat_template_close(t);
         return err;
     }
-    t->takes_parts = trial(t, "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"oc-trial-text\"}]}]");
+    t->takes_parts =
+        trial(t, "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"oc-trial-text\"}]}]");
     t->takes_text = !t->takes_parts || trial(t, "[{\"role\":\"user\",\"content\":\"oc-trial-text\"}]");
     *out = t;
     return OC_OK;
@@ -133,8 +147,10 @@ static bool template_of(const struct oc_json *v, struct oc_str *source) {
 }
 
 static enum oc_err no_template(const char *dir, struct oc_errinfo *ei) {
-    return oc_fail(ei, OC_ERR_NOT_FOUND, "%s: no chat template (looked for chat_template.jinja, chat_template.json and "
-                   "\"chat_template\" in tokenizer_config.json): give one, or use a raw prompt", dir);
+    return oc_fail(ei, OC_ERR_NOT_FOUND,
+                   "%s: no chat template (looked for chat_template.jinja, chat_template.json and "
+                   "\"chat_template\" in tokenizer_config.json): give one, or use a raw prompt",
+                   dir);
 }
 
 enum oc_err oc_chat_template_find(struct oc_arena *a, const char *model_dir, struct oc_str *source,
@@ -149,7 +165,9 @@ enum oc_err oc_chat_template_find(struct oc_arena *a, const char *model_dir, str
         OC_TRY(oc_json_load(a, path, i == 1 ? OC_LIMIT_CONFIG_BYTES : OC_LIMIT_TOKENIZER_BYTES, &j, ei));
         const struct oc_json *v = j.type == OC_JSON_STR ? &j : oc_json_get(&j, "chat_template");
         if (template_of(v, source)) return OC_OK;
-        if (!oc_json_is_null(v)) return oc_fail(ei, OC_ERR_FORMAT, "%s: \"chat_template\" holds no template named \"default\"", path);
+        if (!oc_json_is_null(v))
+            return oc_fail(ei, OC_ERR_FORMAT, "%s: \"chat_template\" holds no template named \"default\"",
+                           path);
     }
     return no_template(model_dir, ei);
 }

@@ -4,13 +4,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+
 #include <cmocka.h>
 
 #include "base/limits.h"
 #include "chat/messages.h"
 
 /* The prepared list as compact JSON, or the error's sentence. */
-static enum oc_err prepare(const char *in, bool text, bool parts, char *out, size_t size, char *sources, size_t sources_size) {
+static enum oc_err prepare(const char *in, bool text, bool parts, char *out, size_t size, char *sources,
+                           size_t sources_size) {
     struct oc_arena a;
     struct oc_json j;
     struct oc_errinfo ei = {0};
@@ -26,7 +28,8 @@ static enum oc_err prepare(const char *in, bool text, bool parts, char *out, siz
     sources[0] = '\0';
     for (size_t i = 0; !err && i < m.n_images; i++) {
         const struct oc_chat_image *g = &m.images[i];
-        n += (size_t)snprintf(sources + n, sources_size - n, "%zu.%zu %.*s;", g->message, g->part, (int)g->source.n, g->source.p);
+        n += (size_t)snprintf(sources + n, sources_size - n, "%zu.%zu %.*s;", g->message, g->part,
+                              (int)g->source.n, g->source.p);
     }
     oc_buf_free(&b);
     oc_arena_free(&a);
@@ -52,7 +55,8 @@ static void test_forms(void **state) {
     expect(plain, true, false, plain, "");
     expect(plain, true, true, plain, "");
     expect(plain, false, true, "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]}]", "");
-    const char *parts = "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]}]";
+    const char *parts = "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":"
+                        "\"text\",\"text\":\"b\"}]}]";
     expect(parts, true, true, parts, "");
     expect(parts, true, false, "[{\"role\":\"user\",\"content\":\"a\\nb\"}]", "");
     expect("[{\"role\":\"user\",\"content\":[]}]", true, false, "[{\"role\":\"user\",\"content\":\"\"}]", "");
@@ -60,22 +64,29 @@ static void test_forms(void **state) {
 
 static void test_pictures(void **state) {
     (void)state;
-    expect("[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"a.png\"}},"
-           "{\"type\":\"text\",\"text\":\"t\"},{\"type\":\"image\",\"image\":\"b.png\"},{\"type\":\"image_url\",\"image_url\":\"c\"},{\"type\":\"image\"}]}]",
+    expect("[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":[{\"type\":\"image_url\","
+           "\"image_url\":{\"url\":\"a.png\"}},"
+           "{\"type\":\"text\",\"text\":\"t\"},{\"type\":\"image\",\"image\":\"b.png\"},{\"type\":\"image_"
+           "url\",\"image_url\":\"c\"},{\"type\":\"image\"}]}]",
            true, true,
-           "[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":[{\"type\":\"image\"},{\"type\":\"text\",\"text\":\"t\"},"
+           "[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":[{\"type\":\"image\"},{"
+           "\"type\":\"text\",\"text\":\"t\"},"
            "{\"type\":\"image\"},{\"type\":\"image\"},{\"type\":\"image\"}]}]",
            "1.0 a.png;1.2 b.png;1.3 c;1.4 ;");
-    expect_error("[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"path\":\"x\"}]}]", false, OC_ERR_UNSUPPORTED,
-                 "messages[0].content[0]: a picture, but");
+    expect_error("[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"path\":\"x\"}]}]", false,
+                 OC_ERR_UNSUPPORTED, "messages[0].content[0]: a picture, but");
 }
 
 static void test_tool_calls(void **state) {
     (void)state;
-    expect("[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\": 1}\"}}]}]",
+    expect("[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"function\":{\"name\":"
+           "\"f\",\"arguments\":\"{\\\"x\\\": 1}\"}}]}]",
            true, false,
-           "[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"function\":{\"name\":\"f\",\"arguments\":{\"x\":1}}}]}]", "");
-    const char *kept = "[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"not json\"}}]}]";
+           "[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\",\"function\":{\"name\":"
+           "\"f\",\"arguments\":{\"x\":1}}}]}]",
+           "");
+    const char *kept = "[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":"
+                       "\"not json\"}}]}]";
     expect(kept, true, false, kept, "");
 }
 
@@ -87,10 +98,13 @@ static void test_errors(void **state) {
     expect_error("[{\"content\":\"x\"}]", true, OC_ERR_FORMAT, "messages[0].role");
     expect_error("[{\"role\":\"user\"}]", true, OC_ERR_FORMAT, "messages[0].content: is missing");
     expect_error("[{\"role\":\"user\",\"content\":5}]", true, OC_ERR_FORMAT, "messages[0].content: must be");
-    expect_error("[{\"role\":\"a\",\"content\":\"\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"\"},{\"type\":\"image_url\",\"image_url\":{}}]}]",
+    expect_error("[{\"role\":\"a\",\"content\":\"\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\","
+                 "\"text\":\"\"},{\"type\":\"image_url\",\"image_url\":{}}]}]",
                  true, OC_ERR_FORMAT, "messages[1].content[1].image_url.url");
-    expect_error("[{\"role\":\"user\",\"content\":[{\"type\":\"audio\"}]}]", true, OC_ERR_UNSUPPORTED, "'audio' is not one of");
-    expect_error("[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]", true, OC_ERR_FORMAT, "messages[0].content[0].text");
+    expect_error("[{\"role\":\"user\",\"content\":[{\"type\":\"audio\"}]}]", true, OC_ERR_UNSUPPORTED,
+                 "'audio' is not one of");
+    expect_error("[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]", true, OC_ERR_FORMAT,
+                 "messages[0].content[0].text");
 }
 
 static void test_too_many(void **state) {
@@ -99,9 +113,11 @@ static void test_too_many(void **state) {
     char out[300], sources[10];
     oc_buf_init(&b, OC_MIB);
     oc_buf_add_str(&b, "[{\"role\":\"user\",\"content\":[");
-    for (int i = 0; i <= OC_LIMIT_IMAGES_PER_PROMPT; i++) oc_buf_printf(&b, "%s{\"type\":\"image\"}", i ? "," : "");
+    for (int i = 0; i <= OC_LIMIT_IMAGES_PER_PROMPT; i++)
+        oc_buf_printf(&b, "%s{\"type\":\"image\"}", i ? "," : "");
     oc_buf_add_str(&b, "]}]");
-    assert_int_equal(prepare(oc_buf_str(&b), true, true, out, sizeof out, sources, sizeof sources), OC_ERR_LIMIT);
+    assert_int_equal(prepare(oc_buf_str(&b), true, true, out, sizeof out, sources, sizeof sources),
+                     OC_ERR_LIMIT);
     oc_buf_free(&b);
 }
 

@@ -7,12 +7,14 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 #include "base/limits.h"
 #include "chat/template.h"
 
-static const char messages[] = "[{\"role\":\"user\",\"content\":\"uS<x>er\",\"n\":7,\"l\":[\"p\",\"q\"],\"d\":{\"k\":\"v\"}}]";
+static const char messages[] =
+    "[{\"role\":\"user\",\"content\":\"uS<x>er\",\"n\":7,\"l\":[\"p\",\"q\"],\"d\":{\"k\":\"v\"}}]";
 
 /* Renders source with the message above; the origin as a string of 0 and 1. */
 static enum oc_err render(const char *source, char *text, char *origin, size_t size, struct oc_errinfo *ei) {
@@ -24,8 +26,13 @@ static enum oc_err render(const char *source, char *text, char *origin, size_t s
     assert_int_equal(oc_json_parse(&a, OC_STR(messages), "messages", &m, ei), OC_OK);
     enum oc_err err = oc_chat_template_open(oc_str_from(source), &t, ei);
     if (!err) {
-        struct oc_chat_render r = {.messages = &m, .bos_token = "<s>", .max_output_bytes = 4096, .max_steps = 100000,
-                                   .max_memory_bytes = 64 * OC_MIB, .now = 86400, .utc_offset_s = 3600};
+        struct oc_chat_render r = {.messages = &m,
+                                   .bos_token = "<s>",
+                                   .max_output_bytes = 4096,
+                                   .max_steps = 100000,
+                                   .max_memory_bytes = 64 * OC_MIB,
+                                   .now = 86400,
+                                   .utc_offset_s = 3600};
         err = oc_chat_template_render(t, &r, &out, ei);
         assert_int_equal(out.text.n_bytes, out.origin.n_bytes);
         assert_true(out.text.n_bytes < size);
@@ -80,7 +87,8 @@ static void test_origins(void **state) {
     char text[5000], origin[5000];
     struct oc_errinfo ei;
     for (size_t i = 0; i < sizeof origins / sizeof *origins; i++) {
-        if (render(origins[i].source, text, origin, sizeof text, &ei)) fail_msg("%s: %s", origins[i].source, ei.msg);
+        if (render(origins[i].source, text, origin, sizeof text, &ei))
+            fail_msg("%s: %s", origins[i].source, ei.msg);
         if (strcmp(text, origins[i].text) || strcmp(origin, origins[i].origin)) {
             fail_msg("%s: '%s' with %s", origins[i].source, text, origin);
         }
@@ -111,14 +119,17 @@ static const struct refusal refusals[] = {
     {"{{ ''.__class__.x }}", OC_ERR_FORMAT, "may not be used"},
     {"{{ 1 + 'a' }}", OC_ERR_FORMAT, "does not work on"},
     {"{{ 1 // 0 }}", OC_ERR_FORMAT, "division by zero"},
-    {"\n{{ raise_exception('no ' ~ messages[0].role) }}", OC_ERR_USAGE, "line 2: the template refuses these messages: no user"},
+    {"\n{{ raise_exception('no ' ~ messages[0].role) }}", OC_ERR_USAGE,
+     "line 2: the template refuses these messages: no user"},
     {"{{ 9223372036854775807 + 1 }}", OC_ERR_LIMIT, "64 bits"},
     {"{{ range(100001) }}", OC_ERR_LIMIT, "range"},
     {"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", OC_ERR_LIMIT, "steps"},
     {"{{ 'x' * 5000 }}", OC_ERR_LIMIT, "grows past"},
     {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", OC_ERR_LIMIT, "too deep"},
-    {"{% set ns = namespace(x=1) %}{% for i in range(999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}", OC_ERR_LIMIT, "too deep"},
-    {"{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", OC_ERR_LIMIT, ""},
+    {"{% set ns = namespace(x=1) %}{% for i in range(999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+     OC_ERR_LIMIT, "too deep"},
+    {"{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+     OC_ERR_LIMIT, ""},
     {"\xff", OC_ERR_FORMAT, "UTF-8"},
 };
 
@@ -136,7 +147,8 @@ static void test_refusals(void **state) {
 
 static void test_nesting(void **state) {
     (void)state;
-    static const char *const opens[] = {"{{ ", "{{ ", "", "{{ "}, *const repeats[] = {"(", "[", "{% if 1 %}", "-"};
+    static const char *const opens[] = {"{{ ", "{{ ", "", "{{ "}, *const repeats[] = {"(", "[", "{% if 1 %}",
+                                                                                      "-"};
     for (size_t i = 0; i < 4; i++) {
         char source[20000] = "", text[5000], origin[5000];
         struct oc_errinfo ei;
@@ -155,7 +167,9 @@ static void test_capabilities(void **state) {
     } cases[] = {
         {"{{ messages[0].content }}", true, false},
         {"{% for p in messages[0].content %}{{ p.text }}{% endfor %}", false, true},
-        {"{% if messages[0].content is string %}{{ messages[0].content }}{% else %}{{ messages[0].content[0].text }}{% endif %}", true, true},
+        {"{% if messages[0].content is string %}{{ messages[0].content }}{% else %}{{ "
+         "messages[0].content[0].text }}{% endif %}",
+         true, true},
         {"{{ raise_exception('never') }}", true, false},
     };
     for (size_t i = 0; i < 4; i++) {
@@ -202,7 +216,9 @@ static void test_find(void **state) {
     expect_found(dir, NULL);
     put_file(dir, files[0], "{\"chat_template\": \"one\"}");
     expect_found(dir, "one");
-    put_file(dir, files[0], "{\"chat_template\": [{\"name\":\"tool_use\",\"template\":\"t\"},{\"name\":\"default\",\"template\":\"two\"}]}");
+    put_file(dir, files[0],
+             "{\"chat_template\": "
+             "[{\"name\":\"tool_use\",\"template\":\"t\"},{\"name\":\"default\",\"template\":\"two\"}]}");
     expect_found(dir, "two");
     put_file(dir, files[1], "{\"chat_template\": \"three\"}");
     expect_found(dir, "three");

@@ -1,6 +1,6 @@
-/* Templates of tests/golden/template rendered as Python's jinja2 rendered them, byte for byte, and what came from
- * message contents marked as data. With an argument (a JSON file of cases) it prints a line for each instead:
- * tools/jinja_diff.py reads them. */
+/* Templates of tests/golden/template rendered as Python's jinja2 rendered them, byte for byte, and what came
+ * from message contents marked as data. With an argument (a JSON file of cases) it prints a line for each
+ * instead: tools/jinja_diff.py reads them. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+
 #include <cmocka.h>
 
 #include "base/file.h"
@@ -21,8 +22,8 @@ static const char *token(const struct oc_json *c, const char *key) {
     return v && v->type == OC_JSON_STR ? v->str.p : NULL;
 }
 
-static enum oc_err render_case(const struct oc_chat_template *t, const struct oc_json *c, struct oc_chat_text *out,
-                               struct oc_errinfo *ei) {
+static enum oc_err render_case(const struct oc_chat_template *t, const struct oc_json *c,
+                               struct oc_chat_text *out, struct oc_errinfo *ei) {
     struct oc_chat_render r = {
         .messages = oc_json_get(c, "messages"),
         .tools = oc_json_get(c, "tools"),
@@ -37,10 +38,12 @@ static enum oc_err render_case(const struct oc_chat_template *t, const struct oc
 
 static void check_ranges(const struct oc_chat_text *out, const struct oc_json *ranges, const char *name) {
     for (size_t i = 0; ranges && i < ranges->n_items; i++) {
-        int64_t from = oc_json_int_or(&ranges->items[i].items[0], 0), to = oc_json_int_or(&ranges->items[i].items[1], 0);
+        int64_t from = oc_json_int_or(&ranges->items[i].items[0], 0),
+                to = oc_json_int_or(&ranges->items[i].items[1], 0);
         assert_true(from < to && (size_t)to <= out->origin.n_bytes);
         for (int64_t k = from; k < to; k++) {
-            if (out->origin.data[k]) fail_msg("%s: byte %lld came from a message and has origin 1", name, (long long)k);
+            if (out->origin.data[k])
+                fail_msg("%s: byte %lld came from a message and has origin 1", name, (long long)k);
         }
     }
 }
