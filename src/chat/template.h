@@ -34,10 +34,11 @@ struct oc_chat_template;
 struct oc_chat_render {
     const struct oc_json *messages; /* array, as oc_chat_messages_prepare makes it */
     const struct oc_json *tools;    /* array, or NULL: the template sees None */
-    const struct oc_json *extra;    /* object of further variables (enable_thinking ...), or NULL */
+    const struct oc_json
+        *extra; /* object of further variables (enable_thinking ...) that go over the others */
     bool add_generation_prompt;
-    const char *bos_token, *eos_token, *unk_token,
-        *pad_token;          /* trusted; NULL leaves the variable undefined */
+    /* Special token strings, trusted; NULL leaves the variable undefined. */
+    const char *bos_token, *eos_token, *unk_token, *pad_token;
     time_t now;              /* for strftime_now */
     int32_t utc_offset_s;    /* added to now: the local zone */
     uint64_t max_steps;      /* 0: OC_LIMIT_TEMPLATE_STEPS */
