@@ -209,7 +209,7 @@ enum oc_err oc_chat_bpe_word(void *arg, struct oc_str word) {
     uint32_t id[SHORT_WORD + 1];
     size_t n_ids = 0;
     if (tok->ignore_merges) {
-        id[0] = oc_chat_tokenizer_find(tok, word.p, word.n, false);
+        id[0] = oc_chat_tokenizer_find_model(tok, word.p, word.n, false);
         if (id[0] != OC_CHAT_NO_ID && !(tok->token[id[0]].flags & OC_TOKEN_SPECIAL)) n_ids = 1;
     }
     if (n_ids == 0) {

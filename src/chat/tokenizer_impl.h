@@ -10,6 +10,7 @@
 
 #define OC_TOKEN_ADDED 1u
 #define OC_TOKEN_SPECIAL 2u
+#define OC_TOKEN_OUTSIDE 8u /* added only: not in the model's vocabulary, so BPE never makes it */
 #define OC_TOKEN_LITERAL 4u /* has characters outside the byte alphabet: its bytes are its text */
 
 struct oc_chat_token {
@@ -72,6 +73,8 @@ OC_MUST_CHECK enum oc_err oc_chat_tokenizer_load(struct oc_chat_tokenizer *tok, 
                                                  const struct oc_json *config, struct oc_errinfo *ei);
 /* The id whose bytes are s, among literal tokens or the others, or OC_CHAT_NO_ID. */
 uint32_t oc_chat_tokenizer_find(const struct oc_chat_tokenizer *tok, const char *p, size_t n, bool literal);
+/* The same, but only tokens of the model's own vocabulary. */
+uint32_t oc_chat_tokenizer_find_model(const struct oc_chat_tokenizer *tok, const char *p, size_t n, bool literal);
 /* Turns a token from its byte-level form to bytes in out[n]; false: it is literal, and copied as it is. */
 bool oc_chat_token_from_text(struct oc_str text, char *out, size_t *n_out);
 

@@ -55,6 +55,11 @@ uint32_t oc_chat_tokenizer_find(const struct oc_chat_tokenizer *tok, const char 
     return *find_slot(tok, p, n, literal);
 }
 
+uint32_t oc_chat_tokenizer_find_model(const struct oc_chat_tokenizer *tok, const char *p, size_t n, bool literal) {
+    uint32_t id = *find_slot(tok, p, n, literal);
+    return id != OC_CHAT_NO_ID && (tok->token[id].flags & OC_TOKEN_OUTSIDE) ? OC_CHAT_NO_ID : id;
+}
+
 /* Gives id the token `text`; scratch takes its bytes. */
 static enum oc_err add_token(struct oc_chat_tokenizer *tok, struct oc_str text, int64_t id, char **pool,
                              struct oc_errinfo *ei) {
@@ -111,7 +116,10 @@ static enum oc_err load_vocab(struct oc_chat_tokenizer *tok, const struct oc_jso
         size_t n;
         bool literal = !oc_chat_token_from_text(t->content, bytes, &n);
         uint32_t id = *find_slot(tok, bytes, n, literal);
-        if (id == OC_CHAT_NO_ID) OC_TRY(add_token(tok, t->content, id = t->id, &pool, ei));
+        if (id == OC_CHAT_NO_ID) {
+            OC_TRY(add_token(tok, t->content, id = t->id, &pool, ei));
+            tok->token[id].flags |= OC_TOKEN_OUTSIDE;
+        }
         t->id = id; /* the model's own id wins, as in `tokenizers` */
         tok->token[id].flags |= OC_TOKEN_ADDED | (t->special ? OC_TOKEN_SPECIAL : 0);
     }
@@ -121,7 +129,7 @@ static enum oc_err load_vocab(struct oc_chat_tokenizer *tok, const struct oc_jso
 static void load_bytes(struct oc_chat_tokenizer *tok) {
     for (unsigned b = 0; b < 256; b++) {
         char c = (char)b;
-        tok->byte_id[b] = oc_chat_tokenizer_find(tok, &c, 1, false);
+        tok->byte_id[b] = oc_chat_tokenizer_find_model(tok, &c, 1, false);
         if (tok->byte_id[b] == OC_CHAT_NO_ID) tok->bytes_missing = true;
     }
 }
@@ -152,8 +160,8 @@ static enum oc_err add_merge(struct oc_chat_tokenizer *tok, const struct oc_json
     /* Side by side in scratch: where neither is literal, the two are the bytes of the merged token. */
     bool la = !oc_chat_token_from_text(a, scratch, &na);
     bool lb = !oc_chat_token_from_text(b, scratch + na, &nb);
-    uint32_t left = oc_chat_tokenizer_find(tok, scratch, na, la);
-    uint32_t right = oc_chat_tokenizer_find(tok, scratch + na, nb, lb);
+    uint32_t left = oc_chat_tokenizer_find_model(tok, scratch, na, la);
+    uint32_t right = oc_chat_tokenizer_find_model(tok, scratch + na, nb, lb);
     if (la || lb) {
         memcpy(scratch, a.p, a.n);
         memcpy(scratch + a.n, b.p, b.n);
@@ -161,7 +169,7 @@ static enum oc_err add_merge(struct oc_chat_tokenizer *tok, const struct oc_json
     } else {
         nab = na + nb;
     }
-    uint32_t both = oc_chat_tokenizer_find(tok, scratch, nab, la || lb);
+    uint32_t both = oc_chat_tokenizer_find_model(tok, scratch, nab, la || lb);
     if (left == OC_CHAT_NO_ID || right == OC_CHAT_NO_ID || both == OC_CHAT_NO_ID)
         return oc_fail(ei, OC_ERR_FORMAT, "tokenizer: merge %u ('%.*s' with '%.*s') names a token that is not in the "
                                           "vocabulary", rank, shown(a), a.p, shown(b), b.p);
