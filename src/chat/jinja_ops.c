@@ -199,16 +199,19 @@ struct jval jinja_getattr(struct jctx *cx, struct jval v, struct oc_str name) {
     return found || cx->err ? r : missing(cx, v, name);
 }
 
-/* slice.indices(n) of Python: the first index and how many follow. */
-static bool slice_range(struct jctx *cx, const struct jval *part, int64_t n, int64_t *first, int64_t *count,
-                        int64_t *step) {
+/* slice.indices(n) of Python, and how many indices that makes. */
+struct span {
+    int64_t first, stop, step, count;
+};
+
+static bool slice_range(struct jctx *cx, const struct jval *part, int64_t n, struct span *out) {
     int64_t lo, hi;
-    if (!jinja_arg_int(cx, "a slice", &part[2], 1, step)) return false;
-    if (*step == 0) {
+    if (!jinja_arg_int(cx, "a slice", &part[2], 1, &out->step)) return false;
+    if (out->step == 0) {
         jinja_fail(cx, OC_ERR_FORMAT, "a slice with a step of zero");
         return false;
     }
-    bool back = *step < 0;
+    bool back = out->step < 0;
     if (!jinja_arg_int(cx, "a slice", &part[0], back ? INT64_MAX : 0, &lo)) return false;
     if (!jinja_arg_int(cx, "a slice", &part[1], back ? INT64_MIN : INT64_MAX, &hi)) return false;
     int64_t low = back ? -1 : 0, high = back ? n - 1 : n;
@@ -216,10 +219,11 @@ static bool slice_range(struct jctx *cx, const struct jval *part, int64_t n, int
     if (hi < 0 && part[1].type != JV_NONE) hi = hi < -n ? -1 : hi + n;
     lo = lo < low ? low : lo > high ? high : lo;
     hi = hi < low ? low : hi > high ? high : hi;
-    *first = lo;
+    out->first = lo;
+    out->stop = hi;
     int64_t span = back ? lo - hi : hi - lo;
-    uint64_t width = back ? 0 - (uint64_t)*step : (uint64_t)*step;
-    *count = span <= 0 ? 0 : (int64_t)(((uint64_t)span - 1) / width) + 1;
+    uint64_t width = back ? 0 - (uint64_t)out->step : (uint64_t)out->step;
+    out->count = span <= 0 ? 0 : (int64_t)(((uint64_t)span - 1) / width) + 1;
     return true;
 }
 
@@ -247,17 +251,22 @@ struct jval jinja_slice(struct jctx *cx, struct jval v, struct jval start, struc
         return jinja_fail(cx, OC_ERR_FORMAT, "a %s has no slices", jinja_type_name(v));
     }
     struct jval parts[3] = {start, stop, step_v};
-    int64_t first, count, step;
-    if (!slice_range(cx, parts, jinja_len(v), &first, &count, &step)) return v;
+    struct span sp;
+    if (!slice_range(cx, parts, jinja_len(v), &sp)) return v;
+    int64_t first = sp.first, count = sp.count, step = sp.step;
     if (v.type == JV_STR) return slice_str(cx, v, first, count, step);
     struct jval *items = step == 1 ? (count ? v.seq->items + first : v.seq->items)
                                    : jinja_alloc(cx, (size_t)count, sizeof *items);
     for (int64_t i = 0; items && step != 1 && i < count; i++) items[i] = v.seq->items[first + i * step];
     struct jval r = jinja_seq(cx, (enum jtype)v.type, items, (size_t)count);
     if (v.type == JV_RANGE && r.type == JV_RANGE) {
-        r.seq->step = v.seq->step * step;
-        r.seq->start = v.seq->start + first * v.seq->step;
-        r.seq->stop = r.seq->start + count * r.seq->step;
+        struct jseq *q = r.seq;
+        bool over = __builtin_mul_overflow(v.seq->step, step, &q->step);
+        over |= __builtin_mul_overflow(v.seq->step, sp.first, &q->start) ||
+                __builtin_add_overflow(q->start, v.seq->start, &q->start);
+        over |= __builtin_mul_overflow(v.seq->step, sp.stop, &q->stop) ||
+                __builtin_add_overflow(q->stop, v.seq->start, &q->stop);
+        if (over) return too_big(cx);
     }
     return r;
 }

@@ -307,6 +307,10 @@ bool jinja_contains(struct jctx *cx, struct jval item, struct jval in) {
         jinja_fail(cx, OC_ERR_FORMAT, "a %s cannot be the key of a dict", jinja_type_name(item));
         return false;
     }
+    if (in.type == JV_VIEW && in.flag == 'k' && !jinja_hashable(item)) {
+        jinja_fail(cx, OC_ERR_FORMAT, "a %s cannot be the key of a dict", jinja_type_name(item));
+        return false;
+    }
     struct jseq s = jinja_iterate(cx, in);
     for (size_t i = 0; i < s.n && !cx->err; i++) {
         if (jinja_equal(cx, s.items[i], item)) return true;
