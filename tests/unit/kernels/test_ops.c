@@ -1,0 +1,122 @@
+/* The ops table: names, features, purity, refusals; and the number formats. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/convert.h"
+#include "kernels/ops.h"
+
+static void dtype_sizes_and_names(void **state) {
+    (void)state;
+    assert_int_equal(oc_dtype_bytes(OC_F32), 4);
+    assert_int_equal(oc_dtype_bytes(OC_BF16), 2);
+    assert_int_equal(oc_dtype_bytes(OC_I64), 8);
+    assert_int_equal(oc_dtype_bytes(OC_U8), 1);
+    assert_int_equal(oc_dtype_bytes(OC_OTHER), 0);
+    assert_string_equal(oc_dtype_name(OC_BF16), "BF16");
+    assert_string_equal(oc_dtype_name(OC_OTHER), "other");
+}
+
+static void no_features_give_ref_and_a_full_table(void **state) {
+    (void)state;
+    struct oc_ops ops;
+    memset(&ops, 0, sizeof ops);
+    oc_ops_init(&ops, 0);
+    assert_string_equal(ops.isa, "ref");
+#define OC_OP(name) assert_non_null(ops.name);
+#include "kernels/ops.def"
+#undef OC_OP
+}
+
+static void init_is_pure(void **state) {
+    (void)state;
+    struct oc_ops a, b;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0xff, sizeof b);
+    oc_ops_init(&a, oc_cpu_features());
+    oc_ops_init(&b, oc_cpu_features());
+    assert_memory_equal(&a, &b, sizeof a);
+}
+
+static void isa_by_name(void **state) {
+    (void)state;
+    struct oc_ops best, ops;
+    struct oc_errinfo ei;
+    assert_int_equal(oc_ops_for_isa(&best, NULL, &ei), OC_OK);
+    assert_int_equal(oc_ops_for_isa(&ops, "auto", &ei), OC_OK);
+    assert_string_equal(ops.isa, best.isa);
+    assert_int_equal(oc_ops_for_isa(&ops, "ref", &ei), OC_OK);
+    assert_string_equal(ops.isa, "ref");
+    assert_int_equal(oc_ops_for_isa(&ops, best.isa, &ei), OC_OK);
+    assert_string_equal(ops.isa, best.isa);
+}
+
+static void unknown_and_absent_isas_are_refused_by_name(void **state) {
+    (void)state;
+    struct oc_ops ops;
+    struct oc_errinfo ei;
+    assert_int_equal(oc_ops_for_isa(&ops, "sse9", &ei), OC_ERR_USAGE);
+    assert_non_null(strstr(ei.msg, "sse9"));
+    assert_non_null(strstr(ei.msg, "avx512"));
+#if defined(__x86_64__)
+    const char *absent = "neon";
+#else
+    const char *absent = "avx2";
+#endif
+    assert_int_equal(oc_ops_for_isa(&ops, absent, &ei), OC_ERR_UNSUPPORTED);
+    assert_non_null(strstr(ei.msg, absent));
+}
+
+static void scratch_grows_with_every_maximum(void **state) {
+    (void)state;
+    size_t base = oc_ops_scratch_bytes(64, 2048, 2048, 128, 2);
+    assert_true(base > 0 && base % 64 == 0);
+    assert_true(oc_ops_scratch_bytes(64, 200000, 2048, 128, 2) > base);
+    assert_true(oc_ops_scratch_bytes(64, 2048, 2048, 128, 4) > base);
+    assert_true(oc_ops_scratch_bytes(4800, 2048, 2048, 128, 2) >= base);
+    assert_true(oc_ops_scratch_bytes(64, 2048, 2048, 256, 2) >= base);
+}
+
+static void bf16_rounds_to_nearest_even(void **state) {
+    (void)state;
+    assert_int_equal(oc_f32_to_bf16(1.0f), 0x3f80);
+    assert_int_equal(oc_f32_to_bf16(oc_f32_from_bits(0x3f808000)), 0x3f80); /* tie, even below */
+    assert_int_equal(oc_f32_to_bf16(oc_f32_from_bits(0x3f818000)), 0x3f82); /* tie, even above */
+    assert_int_equal(oc_f32_to_bf16(oc_f32_from_bits(0x3f808001)), 0x3f81);
+    assert_int_equal(oc_f32_to_bf16(oc_f32_from_bits(0x7f7fffff)), 0x7f80); /* past the largest: infinity */
+    assert_int_equal(oc_f32_to_bf16(-INFINITY), 0xff80);
+    assert_true(isnan(oc_bf16_to_f32(oc_f32_to_bf16(oc_f32_from_bits(0x7f800001)))));
+}
+
+static void f16_widens_exactly(void **state) {
+    (void)state;
+    assert_true(oc_f16_to_f32(0x3c00) == 1.0f);
+    assert_true(oc_f16_to_f32(0xc500) == -5.0f);
+    assert_true(oc_f16_to_f32(0x7bff) == 65504.0f);
+    assert_true(oc_f16_to_f32(0x0001) == 0x1p-24f);
+    assert_true(oc_f16_to_f32(0x83ff) == -0x3ffp-24f);
+    assert_true(oc_f16_to_f32(0x0400) == 0x1p-14f);
+    assert_true(isinf(oc_f16_to_f32(0x7c00)));
+    assert_true(isnan(oc_f16_to_f32(0x7e00)));
+    assert_int_equal(oc_f32_bits(oc_f16_to_f32(0x8000)), 0x80000000u);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dtype_sizes_and_names),
+        cmocka_unit_test(no_features_give_ref_and_a_full_table),
+        cmocka_unit_test(init_is_pure),
+        cmocka_unit_test(isa_by_name),
+        cmocka_unit_test(unknown_and_absent_isas_are_refused_by_name),
+        cmocka_unit_test(scratch_grows_with_every_maximum),
+        cmocka_unit_test(bf16_rounds_to_nearest_even),
+        cmocka_unit_test(f16_widens_exactly),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
