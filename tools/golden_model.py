@@ -18,11 +18,11 @@ import numpy as np
 TRUE_VISION = dict(hidden=160, heads=2, window=112)  # head size 80, as in the published models
 MODELS = {
     # dim = heads * head size; kv: key-value heads; full: vision layers without windows
-    "vl-f32": dict(kind="vl", seed=201, dtype="F32", layout="old", config="flat", dim=256, heads=2, kv=1, layers=3,
+    "vl-f32": dict(kind="vl", seed=101, dtype="F32", layout="old", config="flat", dim=256, heads=2, kv=1, layers=3,
                    inter=320, tied=True, vision=dict(TRUE_VISION, depth=4, inter=224, full=[1, 3]), files=1),
     "vl-bf16": dict(kind="vl", seed=12, dtype="BF16", layout="new", config="nested", dim=512, heads=4, kv=2, layers=3,
                     inter=448, tied=False, vision=dict(TRUE_VISION, depth=5, inter=240, full=[0, 3]), files=3),
-    "vl-f16": dict(kind="vl", seed=203, dtype="F16", layout="old", config="nested", dim=256, heads=2, kv=2, layers=2,
+    "vl-f16": dict(kind="vl", seed=107, dtype="F16", layout="old", config="nested", dim=256, heads=2, kv=2, layers=2,
                    inter=352, tied=False, vision=dict(TRUE_VISION, depth=3, inter=216, full=[2]), files=1),
     "vl-mlx4": dict(kind="vl", seed=14, dtype="BF16", layout="mlx", config="flat", dim=256, heads=2, kv=1, layers=3,
                     inter=384, tied=True, vision=dict(TRUE_VISION, depth=3, inter=224, full=[1]), files=1,
@@ -169,7 +169,7 @@ class Model:
             b = f"blocks.{i}."
             self.norm(ref + b + "norm1", own + b + "norm1", d)
             self.norm(ref + b + "norm2", own + b + "norm2", d)
-            lin(b + "attn.qkv", 3 * d, d, 1.36, 0.5)
+            lin(b + "attn.qkv", 3 * d, d, 1.5, 0.5)
             lin(b + "attn.proj", d, d, 0.7, 0.1)
             lin(b + "mlp.gate_proj", v["inter"], d, 1.0, 0.3)
             lin(b + "mlp.up_proj", v["inter"], d, 1.0, 0.3)
@@ -182,8 +182,6 @@ class Model:
         s, ref, own = self.spec, self.ref_body, self.body_prefix
         d, hd = s["dim"], s["dim"] // s["heads"]
         bias = 0.0 if s["kind"] == "llama" else 0.5
-        # Attention scores of standard deviation 2 or a little more: peaked, yet not chaotic in bf16.
-        qk = 1.36 if s["dtype"] == "BF16" or s.get("bits") else 1.45
         # A tied head must not simply repeat the last token: there the layers outweigh the embedding.
         res = 5.0 if s["tied"] else 1.0
         self.linear(ref + "embed_tokens", own + "embed_tokens", VOCAB, d, 3.0)
@@ -191,8 +189,8 @@ class Model:
             r, o = f"{ref}layers.{i}.", f"{own}layers.{i}."
             for part in ("input_layernorm", "post_attention_layernorm"):
                 self.norm(r + part, o + part, d)
-            for part, n, k, gain, b in (("self_attn.q_proj", d, d, qk, bias),
-                                        ("self_attn.k_proj", s["kv"] * hd, d, qk, bias),
+            for part, n, k, gain, b in (("self_attn.q_proj", d, d, 1.5, bias),
+                                        ("self_attn.k_proj", s["kv"] * hd, d, 1.5, bias),
                                         ("self_attn.v_proj", s["kv"] * hd, d, 1.0, bias),
                                         ("self_attn.o_proj", d, d, 0.6 * res, 0.0),
                                         ("mlp.gate_proj", s["inter"], d, 1.0, 0.0),

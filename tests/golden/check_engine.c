@@ -1,0 +1,248 @@
+/* check_engine MODEL_DIR: what the engine promises whatever the model is: a row's bits depend on its own sequence and role
+ * alone; cut sequences go on as if nothing had been; a decode step allocates nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/engine.h"
+
+#define N_PROMPT 70
+#define N_DECODE 8
+
+static const char *model_dir;
+static atomic_long n_allocations;
+
+/* Counts what goes through malloc and its kin in this process, kernels and engine included. */
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t count, size_t n);
+extern void *__libc_realloc(void *p, size_t n);
+void *malloc(size_t n) {
+    atomic_fetch_add(&n_allocations, 1);
+    return __libc_malloc(n);
+}
+void *calloc(size_t count, size_t n) {
+    atomic_fetch_add(&n_allocations, 1);
+    return __libc_calloc(count, n);
+}
+void *realloc(void *p, size_t n) {
+    atomic_fetch_add(&n_allocations, 1);
+    return __libc_realloc(p, n);
+}
+
+static struct oc_engine *open_engine(int n_sessions, int n_threads) {
+    struct oc_engine *e;
+    struct oc_errinfo ei;
+    struct oc_engine_params p = {.model_dir = model_dir, .ctx_tokens = 1024, .n_sessions = n_sessions, .n_threads = n_threads};
+    if (oc_engine_open(&p, &e, &ei) != OC_OK) fail_msg("%s", ei.msg);
+    return e;
+}
+
+static void fill_tokens(int32_t *tokens, int n, int seed) {
+    for (int i = 0; i < n; i++) tokens[i] = (i * 37 + seed * 101 + 5) % 490;
+}
+
+static struct oc_session *open_session(struct oc_engine *e) {
+    struct oc_session *s;
+    assert_int_equal(oc_session_open(e, 160, &s, NULL), OC_OK);
+    return s;
+}
+
+static void prefill(struct oc_session *s, const int32_t *tokens, int n) {
+    assert_int_equal(oc_session_prefill(s, &(struct oc_prompt){.tokens = tokens, .n_tokens = n}, NULL, NULL, NULL), OC_OK);
+}
+
+static float *copy_logits(const struct oc_engine *e, const float *logits) {
+    size_t bytes = (size_t)oc_engine_info(e)->n_vocab * sizeof(float);
+    return memcpy(malloc(bytes), logits, bytes);
+}
+
+/* The logits after the prompt and N_DECODE tokens, run alone. */
+static float *alone(struct oc_engine *e, int seed) {
+    int32_t tokens[N_PROMPT + N_DECODE];
+    fill_tokens(tokens, N_PROMPT + N_DECODE, seed);
+    struct oc_session *s = open_session(e);
+    prefill(s, tokens, N_PROMPT);
+    for (int i = 0; i < N_DECODE; i++) assert_int_equal(oc_session_decode(s, tokens[N_PROMPT + i], NULL), OC_OK);
+    float *logits = copy_logits(e, oc_session_logits(s));
+    oc_session_close(s);
+    return logits;
+}
+
+static void assert_same_bits(const struct oc_engine *e, const float *a, const float *b) {
+    assert_memory_equal(a, b, (size_t)oc_engine_info(e)->n_vocab * sizeof(float));
+}
+
+static void a_session_among_others_gives_the_same_bits(void **state) {
+    (void)state;
+    enum { N = 5 };
+    struct oc_engine *e = open_engine(N, 2);
+    float *want[N];
+    struct oc_session *s[N];
+    int32_t tokens[N][N_PROMPT + N_DECODE];
+    for (int i = 0; i < N; i++) want[i] = alone(e, i);
+    for (int i = 0; i < N; i++) {
+        fill_tokens(tokens[i], N_PROMPT + N_DECODE, i);
+        s[i] = open_session(e);
+        prefill(s[i], tokens[i], N_PROMPT);
+    }
+    for (int step = 0; step < N_DECODE; step++) {
+        struct oc_row rows[N];
+        for (int i = 0; i < N; i++) {
+            int32_t at = N_PROMPT + step;
+            rows[i] = (struct oc_row){.session = s[i], .slot = at, .pos = {at, at, at}, .role = OC_ROW_DECODE,
+                                      .token = tokens[i][at], .output = OC_ROW_LOGITS};
+        }
+        assert_int_equal(oc_engine_step(e, rows, N, NULL), OC_OK);
+    }
+    for (int i = 0; i < N; i++) {
+        assert_same_bits(e, oc_engine_logits(e, i), want[i]);
+        oc_session_close(s[i]);
+        free(want[i]);
+    }
+    oc_engine_close(e);
+}
+
+/* One session prefills while another decodes in the same step. */
+static void mixed_roles_do_not_disturb_each_other(void **state) {
+    (void)state;
+    struct oc_engine *e = open_engine(2, 2);
+    int32_t a[N_PROMPT + N_DECODE], b[N_PROMPT];
+    fill_tokens(a, N_PROMPT + N_DECODE, 1);
+    fill_tokens(b, N_PROMPT, 2);
+    float *want_a = alone(e, 1);
+    struct oc_session *sa = open_session(e), *sb = open_session(e);
+    prefill(sb, b, N_PROMPT);
+    float *want_b = copy_logits(e, oc_session_logits(sb));
+    oc_session_truncate(sb, 0);
+    prefill(sa, a, N_PROMPT);
+    for (int step = 0; step < N_DECODE; step++) {
+        struct oc_row rows[1 + N_PROMPT];
+        int lo = N_PROMPT * step / N_DECODE, hi = N_PROMPT * (step + 1) / N_DECODE, n = 0;
+        for (int i = lo; i < hi; i++)
+            rows[n++] = (struct oc_row){.session = sb, .slot = i, .pos = {i, i, i}, .token = b[i],
+                                        .output = i == N_PROMPT - 1 ? OC_ROW_LOGITS : OC_ROW_NONE};
+        int at = N_PROMPT + step;
+        rows[n++] = (struct oc_row){.session = sa, .slot = at, .pos = {at, at, at}, .role = OC_ROW_DECODE, .token = a[at],
+                                    .output = OC_ROW_LOGITS};
+        assert_int_equal(oc_engine_step(e, rows, n, NULL), OC_OK);
+    }
+    assert_same_bits(e, oc_engine_logits(e, 0), want_b);
+    assert_same_bits(e, oc_engine_logits(e, 1), want_a);
+    free(want_a);
+    free(want_b);
+    oc_session_close(sa);
+    oc_session_close(sb);
+    oc_engine_close(e);
+}
+
+static void chunks_of_a_prompt_do_not_matter(void **state) {
+    (void)state;
+    static const int sizes[] = {1, 3, 16, 17, 33};
+    struct oc_engine *e = open_engine(1, 2);
+    int32_t tokens[N_PROMPT];
+    fill_tokens(tokens, N_PROMPT, 3);
+    struct oc_session *s = open_session(e);
+    prefill(s, tokens, N_PROMPT);
+    float *want = copy_logits(e, oc_session_logits(s));
+    for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
+        oc_session_truncate(s, 0);
+        for (int at = 0; at < N_PROMPT; at += sizes[k])
+            prefill(s, tokens + at, N_PROMPT - at < sizes[k] ? N_PROMPT - at : sizes[k]);
+        assert_same_bits(e, oc_session_logits(s), want);
+    }
+    free(want);
+    oc_session_close(s);
+    oc_engine_close(e);
+}
+
+static void threads_do_not_matter(void **state) {
+    (void)state;
+    struct oc_engine *e1 = open_engine(1, 1), *e3 = open_engine(1, 3);
+    float *a = alone(e1, 4), *b = alone(e3, 4);
+    assert_same_bits(e1, a, b);
+    free(a);
+    free(b);
+    oc_engine_close(e1);
+    oc_engine_close(e3);
+}
+
+static void a_cut_sequence_goes_on(void **state) {
+    (void)state;
+    struct oc_engine *e = open_engine(1, 2);
+    int32_t tokens[N_PROMPT + N_DECODE];
+    fill_tokens(tokens, N_PROMPT + N_DECODE, 5);
+    float *want = alone(e, 5);
+    struct oc_session *s = open_session(e);
+    prefill(s, tokens, N_PROMPT);
+    for (int i = 0; i < 20; i++) assert_int_equal(oc_session_decode(s, 7 + i, NULL), OC_OK);
+    oc_session_truncate(s, N_PROMPT);
+    for (int i = 0; i < N_DECODE; i++) assert_int_equal(oc_session_decode(s, tokens[N_PROMPT + i], NULL), OC_OK);
+    assert_same_bits(e, oc_session_logits(s), want);
+    free(want);
+    oc_session_close(s);
+    oc_engine_close(e);
+}
+
+static void a_decode_step_allocates_nothing(void **state) {
+    (void)state;
+    struct oc_engine *e = open_engine(1, 2);
+    int32_t tokens[N_PROMPT];
+    fill_tokens(tokens, N_PROMPT, 6);
+    struct oc_session *s = open_session(e);
+    prefill(s, tokens, N_PROMPT);
+    long before = atomic_load(&n_allocations);
+    free(malloc(1));
+    assert_true(atomic_load(&n_allocations) > before); /* the counter counts */
+    before = atomic_load(&n_allocations);
+    for (int i = 0; i < 40; i++) {
+        enum oc_err err = oc_session_decode(s, 9 + i, NULL);
+        if (err != OC_OK) fail();
+    }
+    assert_int_equal(atomic_load(&n_allocations) - before, 0);
+    oc_session_close(s);
+    oc_engine_close(e);
+}
+
+static void limits_are_errors_and_change_nothing(void **state) {
+    (void)state;
+    struct oc_engine *e = open_engine(1, 1);
+    struct oc_session *s, *other;
+    struct oc_errinfo ei;
+    int32_t tokens[N_PROMPT], bad[2] = {1, 100000};
+    fill_tokens(tokens, N_PROMPT, 7);
+    assert_int_equal(oc_session_open(e, 5000, &s, &ei), OC_ERR_LIMIT);
+    assert_int_equal(oc_session_open(e, N_PROMPT + 1, &s, &ei), OC_OK);
+    assert_int_equal(oc_session_open(e, 10, &other, &ei), OC_ERR_LIMIT);
+    assert_int_equal(oc_session_prefill(s, &(struct oc_prompt){.tokens = bad, .n_tokens = 2}, NULL, NULL, &ei), OC_ERR_FORMAT);
+    assert_int_equal(oc_session_n_tokens(s), 0);
+    prefill(s, tokens, N_PROMPT);
+    assert_int_equal(oc_session_prefill(s, &(struct oc_prompt){.tokens = tokens, .n_tokens = 2}, NULL, NULL, &ei), OC_ERR_LIMIT);
+    assert_int_equal(oc_session_decode(s, -1, &ei), OC_ERR_FORMAT);
+    assert_int_equal(oc_session_decode(s, 1, &ei), OC_OK);
+    assert_int_equal(oc_session_decode(s, 1, &ei), OC_ERR_LIMIT);
+    assert_int_equal(oc_session_n_tokens(s), N_PROMPT + 1);
+    oc_session_close(s);
+    oc_engine_close(e);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_session_among_others_gives_the_same_bits),
+        cmocka_unit_test(mixed_roles_do_not_disturb_each_other),
+        cmocka_unit_test(chunks_of_a_prompt_do_not_matter),
+        cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(a_cut_sequence_goes_on),
+        cmocka_unit_test(a_decode_step_allocates_nothing),
+        cmocka_unit_test(limits_are_errors_and_change_nothing),
+    };
+    if (argc != 2) return 2;
+    model_dir = argv[1];
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,44 @@
+/* check_golden MODEL_DIR GOLDEN [ISA]...: does ocellus compute what transformers computed, stage by stage?
+ *
+ * Prints per stage the largest error beside its bound; fails with the room of the first stage that is over it.
+ * Without ISA: ref and the best of this machine. */
+#include <stdio.h>
+#include <string.h>
+
+#include "golden_run.h"
+
+/* True when every stage holds. A stage that was never compared fails too, unless the model has no pictures. */
+static bool print_report(const struct golden_report *rep, const char *model, bool has_vision) {
+    bool good = true;
+    printf("%s, %s: bounds of %s checkpoints\n", model, rep->isa, rep->exact ? "f32" : "bf16");
+    for (enum stage s = 0; s < N_STAGES; s++) {
+        const struct stage_result *r = &rep->stages[s];
+        if (r->n == 0 && s <= STAGE_POSITIONS && !has_vision) continue;
+        bool ok = r->n > 0 && r->ratio <= 1;
+        printf("  %-6s %-11s error %.2e, bound %.2e (%5d compared; worst at %s)%s\n", golden_stage_room(s),
+               golden_stage_name(s), r->error, r->bound, r->n, r->where, ok ? "" : "  <-- FAILS");
+        if (!ok && good) printf("  the first stage that fails is \"%s\": look in src/%s/\n", golden_stage_name(s), golden_stage_room(s));
+        good = good && ok;
+    }
+    if (!rep->exact) printf("  %d tokens differ at near-ties (margin below the bound)\n", rep->n_near_ties);
+    return good;
+}
+
+int main(int argc, char **argv) {
+    static char *const both[] = {"ref", "auto"};
+    if (argc < 3) {
+        fprintf(stderr, "usage: check_golden MODEL_DIR GOLDEN [ISA]...\n");
+        return 2;
+    }
+    char *const *isas = argc > 3 ? argv + 3 : both;
+    int n_isas = argc > 3 ? argc - 3 : 2;
+    const char *slash = strrchr(argv[1], '/'), *model = slash ? slash + 1 : argv[1];
+    bool has_vision = strncmp(model, "vl-", 3) == 0, good = true;
+    for (int i = 0; i < n_isas; i++) {
+        struct golden_options opt = {.model_dir = argv[1], .golden_path = argv[2], .isa = isas[i]};
+        struct golden_report rep;
+        golden_run(&opt, &rep);
+        good = print_report(&rep, model, has_vision) && good;
+    }
+    return good ? 0 : 1;
+}
