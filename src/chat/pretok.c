@@ -9,10 +9,10 @@
 
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-static const char qwen2_pattern[] =
+static const char one_digit_pattern[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
     "\\s+(?!\\S)|\\s+";
-static const char llama3_pattern[] =
+static const char three_digits_pattern[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
@@ -51,8 +51,8 @@ static enum oc_err open_split(struct oc_chat_pretok *pt, const struct oc_json *s
         return oc_fail(ei, OC_ERR_FORMAT, "tokenizer: a Split without a Regex or String pattern");
     struct oc_str text = oc_json_str_or(regex ? regex : plain, OC_STR(""));
     if (regex && oc_str_is(text, gpt2_pattern)) stage.scan = OC_SCAN_GPT2;
-    else if (regex && oc_str_is(text, qwen2_pattern)) stage.scan = OC_SCAN_QWEN2;
-    else if (regex && oc_str_is(text, llama3_pattern)) stage.scan = OC_SCAN_LLAMA3;
+    else if (regex && oc_str_is(text, one_digit_pattern)) stage.scan = OC_SCAN_ONE_DIGIT;
+    else if (regex && oc_str_is(text, three_digits_pattern)) stage.scan = OC_SCAN_THREE_DIGITS;
     else OC_TRY(oc_chat_regex_open(text, !regex, &stage.regex, ei));
     return add_stage(pt, stage, ei);
 }
@@ -125,8 +125,8 @@ static enum oc_err next_match(struct run *r, const struct oc_chat_pretok_stage *
     *start = from;
     switch (stage->scan) {
     case OC_SCAN_GPT2: len = oc_chat_scan_gpt2(p, end); break;
-    case OC_SCAN_QWEN2: len = oc_chat_scan_qwen(p, end, 1); break;
-    case OC_SCAN_LLAMA3: len = oc_chat_scan_qwen(p, end, 3); break;
+    case OC_SCAN_ONE_DIGIT: len = oc_chat_scan_caseless(p, end, 1); break;
+    case OC_SCAN_THREE_DIGITS: len = oc_chat_scan_caseless(p, end, 3); break;
     case OC_SCAN_DIGIT:
     case OC_SCAN_DIGITS:
         for (; p < end; p++) {

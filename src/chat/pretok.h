@@ -19,8 +19,8 @@ struct oc_chat_regex;
 
 enum oc_chat_scan {
     OC_SCAN_GPT2,
-    OC_SCAN_QWEN2,
-    OC_SCAN_LLAMA3,
+    OC_SCAN_ONE_DIGIT,
+    OC_SCAN_THREE_DIGITS,
     OC_SCAN_DIGIT,  /* one numeric character */
     OC_SCAN_DIGITS, /* a run of them */
     OC_SCAN_REGEX

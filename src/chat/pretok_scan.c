@@ -95,7 +95,7 @@ static size_t scan_space_newlines(const char *p, const char *end) {
     return (size_t)((q == end || last == p ? q : last) - p);
 }
 
-size_t oc_chat_scan_qwen(const char *p, const char *end, int max_digits) {
+size_t oc_chat_scan_caseless(const char *p, const char *end, int max_digits) {
     if (*p == '\'') {
         size_t n = contraction(p, end, true);
         if (n) return n;

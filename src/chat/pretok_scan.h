@@ -12,7 +12,7 @@ size_t oc_chat_scan_gpt2(const char *p, const char *end);
 
 /* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,max_digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|
  * \s*[\r\n]+|\s+(?!\S)|\s+ : max_digits is 1 for Qwen2, 3 for Llama 3. */
-size_t oc_chat_scan_qwen(const char *p, const char *end, int max_digits);
+size_t oc_chat_scan_caseless(const char *p, const char *end, int max_digits);
 
 /* Length of the numeric characters at p, at most max_digits of them (0: any number); 0 when there is none. */
 size_t oc_chat_scan_digits(const char *p, const char *end, int max_digits);
