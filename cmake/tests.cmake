@@ -51,11 +51,23 @@ endif()
 find_package(Python3 QUIET COMPONENTS Interpreter)
 file(GLOB e2e_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/e2e/test_*.py)
 if(Python3_FOUND AND TARGET ocellus AND NOT OC_FUZZ)
+  # Where the trained model is not in the tree, a random one of the same architecture stands in: these tests are about the
+  # command, not about what the model has learned.
+  set(e2e_env "")
+  set(e2e_fixture "")
+  if(NOT EXISTS ${CMAKE_SOURCE_DIR}/models/ocellus-tiny-4bit/model.safetensors)
+    set(e2e_env "OCELLUS_TEST_MODEL=${CMAKE_BINARY_DIR}/e2e-model")
+    set(e2e_fixture e2e_model)
+    add_test(NAME e2e.model COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tools/make_random_model.py --size tiny
+                                    --bits 4 ${CMAKE_BINARY_DIR}/e2e-model)
+    set_tests_properties(e2e.model PROPERTIES FIXTURES_SETUP e2e_model)
+  endif()
   foreach(t IN LISTS e2e_tests)
     get_filename_component(name ${t} NAME_WE)
     string(REPLACE "test_" "" name ${name})
     add_test(NAME e2e.${name} COMMAND ${Python3_EXECUTABLE} ${t})
-    set_tests_properties(e2e.${name} PROPERTIES ENVIRONMENT "OCELLUS_BIN=$<TARGET_FILE:ocellus>")
+    set_tests_properties(e2e.${name} PROPERTIES ENVIRONMENT "OCELLUS_BIN=$<TARGET_FILE:ocellus>;${e2e_env}"
+                                                FIXTURES_REQUIRED "${e2e_fixture}")
   endforeach()
 endif()
 
