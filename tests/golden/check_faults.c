@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "golden_run.h"
 
+#define MODEL "vl-f32" /* the tightest bounds: it notices most */
 #define TENFOLD 10.0
 
 static void swap_ints(int *a, int *b) {
@@ -127,17 +128,14 @@ static bool check(const char *models, const char *goldens, const char *model, co
 }
 
 int main(int argc, char **argv) {
-    static const char *const models[] = {"vl-f32", "vl-bf16"};
     if (argc != 3) {
         fprintf(stderr, "usage: check_faults MODELS_DIR GOLDEN_DIR\n");
         return 2;
     }
     bool good = true;
-    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
-        for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-            good = check(argv[1], argv[2], models[m], NULL, faults[i].case_name) && good;
-            good = check(argv[1], argv[2], models[m], &faults[i], faults[i].case_name) && good;
-        }
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        good = check(argv[1], argv[2], MODEL, NULL, faults[i].case_name) && good;
+        good = check(argv[1], argv[2], MODEL, &faults[i], faults[i].case_name) && good;
     }
     return good ? 0 : 1;
 }
