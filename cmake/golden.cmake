@@ -1,9 +1,6 @@
 # Parity: the golden models are drawn afresh into the build folder (tools/golden_model.py, numpy alone) and held
 # against what transformers computed, tests/golden/<model>/golden.bin. check_faults breaks them on purpose.
 set(OC_GOLDEN_MODELS vl-f32 vl-f16 vl-mlx4 qwen2-bf16 llama-f32 vl-bf16 vl-mlx8)
-# Over their bound by up to 5 % at single decoded logits of some 190,000, since K and V are rounded to bf16: shown as
-# disabled until the KV cache is more precise. See docs/PITFALLS.md. The bound stays.
-set(OC_GOLDEN_OPEN vl-bf16 vl-mlx8)
 set(OC_GOLDEN_ROOMS oc_engine oc_models oc_vision oc_lm oc_weights oc_kernels oc_image oc_base m)
 set(golden_dir ${CMAKE_SOURCE_DIR}/tests/golden)
 
@@ -24,9 +21,6 @@ if(Python3_FOUND AND CMOCKA_FOUND AND NOT OC_FUZZ)
   foreach(model IN LISTS OC_GOLDEN_MODELS)
     add_test(NAME golden.${model} COMMAND check_golden ${golden_build}/${model} ${golden_dir}/${model}/golden.bin)
     set_tests_properties(golden.${model} PROPERTIES FIXTURES_REQUIRED golden_models)
-    if(model IN_LIST OC_GOLDEN_OPEN)
-      set_tests_properties(golden.${model} PROPERTIES DISABLED TRUE)
-    endif()
   endforeach()
   add_test(NAME golden.engine COMMAND check_engine ${golden_build}/vl-mlx4)
   set_tests_properties(golden.engine PROPERTIES FIXTURES_REQUIRED golden_models)

@@ -24,7 +24,7 @@ struct oc_lm {
     struct oc_weight embed, head; /* [n_vocab, dim]; equal when tied */
     const float *final_norm;      /* [dim] */
     struct oc_lm_layer *layers;   /* [n_layers] */
-    enum oc_dtype kv_dtype;       /* F32 for f32 checkpoints, else BF16 */
+    enum oc_dtype kv_dtype;       /* F32 or BF16 */
 };
 
 /* Called after a stage with its output [n_rows, dim]; for tests that compare stage by stage. */

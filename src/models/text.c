@@ -55,7 +55,6 @@ enum oc_err oc_models_text_bind(struct oc_model *m, const struct oc_models_text_
     OC_TRY(bind_norm(m, names->body, "norm.weight", &lm->final_norm, ei));
     if (names->tied) lm->head = lm->embed;
     else OC_TRY(oc_weights_linear(m->checkpoint, names->head, lm->n_vocab, lm->dim, OC_BIAS_NONE, &lm->head, ei));
-    bool narrow = lm->layers[0].q.bits != 0 || lm->layers[0].q.dtype == OC_BF16;
-    lm->kv_dtype = narrow ? OC_BF16 : OC_F32; /* F16 has more mantissa than BF16 and is widened instead */
+    lm->kv_dtype = OC_F32; /* bf16 would cost half the memory and parity: see docs/PITFALLS.md */
     return OC_OK;
 }
