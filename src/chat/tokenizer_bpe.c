@@ -6,7 +6,8 @@
 #include "base/limits.h"
 #include "chat/tokenizer_impl.h"
 
-#define SHORT_WORD 96 /* up to here a scan for the lowest rank beats a heap */
+#define POSITION_BITS 7
+#define SHORT_WORD (1 << POSITION_BITS) /* bytes; up to here a scan for the lowest rank beats a heap */
 #define WORD_KEY 22
 #define WORD_IDS 8
 #define NO_RANK UINT32_MAX
@@ -34,6 +35,8 @@ void oc_chat_bpe_free(struct oc_chat_bpe *b) {
     oc_buf_free(&b->filtered);
 }
 
+_Static_assert((uint64_t)OC_LIMIT_VOCAB << POSITION_BITS < UINT32_MAX, "a rank and a position share 32 bits");
+
 struct oc_chat_merge *oc_chat_merge_slot(const struct oc_chat_tokenizer *tok, uint64_t pair) {
     uint64_t h = pair * 0x9E3779B97F4A7C15u;
     uint32_t i = (uint32_t)(h >> 32 ^ h >> 15) & tok->merge_mask;
@@ -58,34 +61,48 @@ void oc_chat_bpe_index(struct oc_chat_tokenizer *tok) {
     }
 }
 
-/* Merges a word of 2..SHORT_WORD bytes in id[]; returns how many ids are left. Leftmost of the lowest ranks first. */
+/* The candidate merge of the pair that begins at position i: its rank, then i, so that the least of all candidates
+ * is the leftmost of the lowest rank. Ranks are below OC_LIMIT_VOCAB, so this fits. */
+static inline uint32_t candidate(uint32_t rank, size_t i) {
+    return rank == NO_RANK ? NO_RANK : rank << POSITION_BITS | (uint32_t)i;
+}
+
+/* Merges a word of 2..SHORT_WORD bytes into id[]; returns how many ids are left. Positions stay where they are, a
+ * merged-away one is skipped by next[]: the search for the least candidate is a plain loop over all of them. */
 static size_t merge_short(const struct oc_chat_tokenizer *tok, const uint8_t *p, size_t n, uint32_t *id) {
-    uint32_t rank[SHORT_WORD + 1], to[SHORT_WORD + 1]; /* of the pair (i, i + 1) */
+    uint32_t cand[SHORT_WORD], to[SHORT_WORD];
+    uint8_t next[SHORT_WORD], prev[SHORT_WORD];
+    size_t n_pad = (n + 7) & ~(size_t)7;
     for (size_t i = 0; i < n; i++) {
         id[i] = tok->byte_id[p[i]];
+        next[i] = (uint8_t)(i + 1);
+        prev[i] = (uint8_t)(i - 1);
         if (i + 1 == n) break;
         const struct oc_chat_first_merge *f = &tok->first[p[i] << 8 | p[i + 1]];
-        rank[i] = f->rank;
+        cand[i] = candidate(f->rank, i);
         to[i] = f->id;
     }
-    rank[n - 1] = NO_RANK;
-    while (n > 1) {
+    for (size_t i = n - 1; i < n_pad; i++) cand[i] = NO_RANK;
+    for (;;) {
         uint32_t best = NO_RANK;
-        for (size_t i = 0; i < n; i++) best = rank[i] < best ? rank[i] : best;
+        for (size_t i = 0; i < n_pad; i++) best = cand[i] < best ? cand[i] : best;
         if (best == NO_RANK) break;
-        size_t at = 0;
-        while (rank[at] != best) at++;
+        size_t at = best & (SHORT_WORD - 1), gone = next[at], after = next[gone];
         id[at] = to[at];
-        size_t n_tail = n - at - 2;
-        memmove(id + at + 1, id + at + 2, n_tail * sizeof *id);
-        memmove(rank + at + 1, rank + at + 2, n_tail * sizeof *rank);
-        memmove(to + at + 1, to + at + 2, n_tail * sizeof *to);
-        n--;
-        rank[n - 1] = NO_RANK;
-        if (at + 1 < n) rank[at] = find_merge(tok, id[at], id[at + 1], &to[at]);
-        if (at > 0) rank[at - 1] = find_merge(tok, id[at - 1], id[at], &to[at - 1]);
+        cand[gone] = NO_RANK;
+        next[at] = (uint8_t)after;
+        cand[at] = NO_RANK;
+        if (after < n) {
+            prev[after] = (uint8_t)at;
+            cand[at] = candidate(find_merge(tok, id[at], id[after], &to[at]), at);
+        }
+        if (at == 0) continue;
+        size_t before = prev[at];
+        cand[before] = candidate(find_merge(tok, id[before], id[at], &to[before]), before);
     }
-    return n;
+    size_t n_ids = 0;
+    for (size_t i = 0; i < n; i = next[i]) id[n_ids++] = id[i];
+    return n_ids;
 }
 
 /* A long word: symbols in a linked list, candidate merges in a binary heap of rank << 32 | position. An entry is
@@ -206,7 +223,7 @@ enum oc_err oc_chat_bpe_word(void *arg, struct oc_str word) {
         if (slot->hash == hash && slot->n == word.n && memcmp(slot->key, word.p, word.n) == 0)
             return push_all(b, slot->ids, slot->n_ids);
     }
-    uint32_t id[SHORT_WORD + 1];
+    uint32_t id[SHORT_WORD];
     size_t n_ids = 0;
     if (tok->ignore_merges) {
         id[0] = oc_chat_tokenizer_find_model(tok, word.p, word.n, false);
