@@ -10,6 +10,7 @@
 
 #define N_CODE_POINTS 0x110000u
 #define MAX_GROUPS 64
+#define MAX_CLASSES 128 /* each takes a walk over all of Unicode */
 #define MATCH_LIMIT 1000000
 #define JIT_STACK_BYTES (512 * 1024)
 
@@ -28,7 +29,7 @@ struct rewriter {
     struct oc_buf *out;
     struct charset *set, *item;
     bool caseless[MAX_GROUPS]; /* (?i: of each open group */
-    int depth;
+    int depth, n_classes;
     struct oc_errinfo *ei;
 };
 
@@ -50,9 +51,12 @@ static void set_join(struct charset *to, const struct charset *from, bool negate
 }
 
 static void set_add_props(struct charset *s, uint32_t categories, uint8_t flag) {
-    for (uint32_t c = 0; c < N_CODE_POINTS; c++) {
-        uint8_t prop = oc_chat_unicode_prop(c);
-        if ((prop & flag) || (categories >> (prop & OC_PROP_CATEGORY) & 1)) set_add(s, c, c);
+    for (uint32_t i = 0; i < sizeof s->bits; i++) {
+        const uint8_t *prop = &oc_chat_category_block[oc_chat_category_index[i >> 5]][i << 3 & 255];
+        unsigned bits = 0;
+        for (unsigned k = 0; k < 8; k++)
+            bits |= (unsigned)((prop[k] & flag) || (categories >> (prop[k] & OC_PROP_CATEGORY) & 1)) << k;
+        s->bits[i] |= (uint8_t)bits;
     }
 }
 
@@ -110,6 +114,7 @@ static enum oc_err take_property(struct rewriter *rw, bool negated) {
 static enum oc_err take_escape(struct rewriter *rw, uint32_t *cp) {
     static const char from[] = "nrtfvae", to[] = "\n\r\t\f\v\a\x1b";
     if (rw->p == rw->end) return refuse(rw, "a backslash at its end");
+    if (strchr("pPsSdD", *rw->p) && ++rw->n_classes > MAX_CLASSES) return refuse(rw, "over 128 character classes");
     uint32_t c = take_cp(rw);
     *cp = UINT32_MAX;
     if (c == 'p' || c == 'P') return take_property(rw, c == 'P');
@@ -129,6 +134,7 @@ static void emit_set(struct rewriter *rw, bool negated) {
     oc_buf_add_str(rw->out, negated ? "[^" : "[");
     for (uint32_t c = 0; c < N_CODE_POINTS; c++) {
         if (c == 0xD800) c = 0xE000;
+        if (c % 8 == 0 && rw->set->bits[c >> 3] == 0) c += 7;
         if (!set_has(rw->set, c)) continue;
         uint32_t from = c;
         while (c + 1 < N_CODE_POINTS && c + 1 != 0xD800 && set_has(rw->set, c + 1)) c++;
@@ -144,6 +150,7 @@ static bool set_is_empty(const struct charset *s) {
 }
 
 static enum oc_err take_class(struct rewriter *rw) {
+    if (++rw->n_classes > MAX_CLASSES) return refuse(rw, "over 128 character classes");
     memset(rw->set, 0, sizeof *rw->set);
     bool negated = rw->p < rw->end && *rw->p == '^';
     if (negated) rw->p++;

@@ -3,12 +3,12 @@
  * tok_dump TOKENIZER_JSON [CONFIG_JSON]: stdin holds cases, each u32 flags (1: an origin follows; 2: add what the
  * post-processor adds), u32 n_bytes, the bytes, the origin. stdout, per case: u32 n_ids, ids, and twice (special
  * tokens kept, skipped) u32 n_bytes and the decoded text. Numbers are little-endian.
- * tok_dump --bench TOKENIZER_JSON FILE: prints load time and MB/s. */
+ * tok_dump --bench TOKENIZER_JSON FILE: prints load time and MB/s, best of 5, in processor time. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "chat/detok.h"
@@ -56,13 +56,20 @@ static bool one_case(const struct oc_chat_tokenizer *tok) {
     return true;
 }
 
+/* Processor time: the machine may be shared. */
+static double cpu_ms(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
+}
+
 static int bench(const char *tokenizer, const char *file) {
     struct oc_chat_tokenizer *tok;
     struct oc_arena arena;
     struct oc_str text;
-    uint64_t t0 = oc_clock_ns();
+    double t0 = cpu_ms();
     must(oc_chat_tokenizer_open(tokenizer, NULL, &tok, &ei));
-    printf("load %.1f ms\n", oc_clock_ms_since(t0));
+    printf("load %.1f ms of processor time\n", cpu_ms() - t0);
     oc_arena_init(&arena, OC_GIB);
     must(oc_file_read(&arena, file, OC_LIMIT_PROMPT_BYTES, &text, &ei));
     double best_ms = 1e30;
@@ -70,9 +77,9 @@ static int bench(const char *tokenizer, const char *file) {
     for (int i = 0; i < 5; i++) {
         struct oc_chat_ids ids;
         oc_chat_ids_init(&ids, OC_GIB);
-        uint64_t t = oc_clock_ns();
+        double t = cpu_ms();
         must(oc_chat_tokenizer_encode(tok, text, NULL, 0, &ids, &ei));
-        double ms = oc_clock_ms_since(t);
+        double ms = cpu_ms() - t;
         if (ms < best_ms) best_ms = ms;
         n_ids = ids.n;
         oc_chat_ids_free(&ids);
