@@ -1,0 +1,132 @@
+"""Batches: every batch has one picture size, so it is dense. Made on the CPU cores beside the GPU."""
+import random
+import time
+
+import numpy as np
+
+from ask import questions, which_questions
+from layouts import make_scene
+from page import font_names
+from tokens import Sequence
+from words import Words, default_word_list
+
+PATCH, SLOTS = 14, 4
+DIAGRAMS = {"grid": 22, "hub": 30, "layers": 12, "flow": 14, "tree": 10, "bars": 4, "page": 8}
+ONLY_BOXES = {"grid": 3, "hub": 3, "flow": 2, "layers": 2}
+
+
+class Bucket:
+    """One picture size: how many pictures a row, rows a batch, tokens of text a row, and when it is drawn."""
+
+    def __init__(self, w, h, rows, text, stage, weight, kinds=None, n_img=1):
+        self.w, self.h, self.rows, self.text, self.stage, self.weight = w, h, rows, text, stage, weight
+        self.kinds, self.n_img = kinds or DIAGRAMS, n_img
+        tokens = n_img * (w // 28) * (h // 28)
+        self.length = -(-(tokens + 2 * n_img + 48 + text) // 64) * 64
+        self.name = "%dx%d%s" % (w, h, "x%d" % n_img if n_img > 1 else "")
+
+
+LINE = {"line": 1}
+BUCKETS = [
+    Bucket(448, 56, 320, 96, 0, 4, LINE), Bucket(336, 84, 256, 96, 0, 3, LINE), Bucket(560, 56, 256, 96, 0, 2, LINE),
+    Bucket(224, 112, 256, 128, 0, 2, LINE),
+    Bucket(336, 336, 84, 352, 1, 3), Bucket(448, 336, 76, 384, 1, 4), Bucket(448, 224, 92, 352, 1, 3),
+    Bucket(392, 280, 80, 384, 1, 2), Bucket(504, 308, 72, 384, 1, 2),
+    Bucket(672, 448, 40, 480, 2, 4), Bucket(560, 560, 40, 480, 2, 2), Bucket(784, 448, 36, 480, 2, 3),
+    Bucket(644, 476, 40, 480, 2, 2), Bucket(616, 364, 48, 480, 2, 2), Bucket(476, 700, 36, 480, 2, 1),
+    Bucket(336, 224, 24, 320, 2, 0.7, ONLY_BOXES, 2), Bucket(336, 224, 16, 320, 2, 0.3, ONLY_BOXES, 3),
+    Bucket(336, 224, 12, 320, 2, 0.15, ONLY_BOXES, 5),
+    Bucket(896, 672, 18, 640, 3, 3), Bucket(1008, 560, 18, 640, 3, 2), Bucket(1344, 700, 12, 640, 3, 4),
+    Bucket(1344, 672, 12, 640, 3, 1), Bucket(1036, 700, 14, 640, 3, 1), Bucket(700, 1008, 14, 640, 3, 0.7),
+    Bucket(1204, 812, 12, 640, 3, 1), Bucket(1400, 700, 10, 640, 3, 0.7),
+]
+
+# Share of batches per stage (line, small, medium, large) at points of the run's progress.
+CURRICULUM = [(0.00, (1, 0, 0, 0)), (0.05, (1, 0.3, 0, 0)), (0.09, (0.3, 1, 0.2, 0)), (0.2, (0.12, 1, 0.8, 0.1)),
+              (0.35, (0.06, 0.8, 1, 0.7)), (1.0, (0.04, 0.8, 1, 1.0))]
+
+
+def stage_shares(progress):
+    for (p0, a), (p1, b) in zip(CURRICULUM, CURRICULUM[1:]):
+        if progress <= p1:
+            t = (progress - p0) / (p1 - p0)
+            return [x + (y - x) * max(0.0, t) for x, y in zip(a, b)]
+    return CURRICULUM[-1][1]
+
+
+def pick_bucket(rng, progress):
+    shares = stage_shares(progress)
+    stage = rng.choices(range(4), shares)[0]
+    inside = [b for b in BUCKETS if b.stage == stage]
+    return rng.choices(inside, [b.weight for b in inside])[0]
+
+
+def merge_order(grid):
+    """[gh, gw, ...] in raster order -> [gh * gw, ...] in the order of 2 x 2 blocks."""
+    gh, gw = grid.shape[:2]
+    rest = grid.shape[2:]
+    x = grid.reshape(gh // 2, 2, gw // 2, 2, *rest)
+    return np.ascontiguousarray(np.moveaxis(x, 2, 1)).reshape(gh * gw, *rest)
+
+
+def letter_targets(scene):
+    """[n_patches, SLOTS] uint8: the letters whose middles lie in each patch, from the left; 0 is none."""
+    gh, gw = scene.height // PATCH, scene.width // PATCH
+    out = np.zeros((gh * gw, SLOTS), np.uint8)
+    if scene.letters:
+        a = np.array(scene.letters, np.float32)
+        px, py = (a[:, 0] // PATCH).astype(int), (a[:, 1] // PATCH).astype(int)
+        ok = (px >= 0) & (px < gw) & (py >= 0) & (py < gh) & (a[:, 2] > 32) & (a[:, 2] < 127)
+        a, cell = a[ok], (py * gw + px)[ok]
+        order = np.lexsort((a[:, 0], cell))
+        a, cell = a[order], cell[order]
+        first = np.searchsorted(cell, cell)
+        slot = np.arange(len(cell)) - first
+        keep = slot < SLOTS
+        out[cell[keep], slot[keep]] = a[keep, 2].astype(np.uint8) - 32
+    return merge_order(out.reshape(gh, gw, SLOTS))
+
+
+class Source:
+    """Draws batches from one half of the words and fonts."""
+
+    def __init__(self, seed, test=False):
+        self.rng = random.Random(seed)
+        self.words, self.fonts = Words(default_word_list(), test), font_names(test)
+
+    def row(self, bucket):
+        rng = self.rng
+        kinds = rng.choices(list(bucket.kinds), list(bucket.kinds.values()), k=bucket.n_img)
+        scenes = [make_scene(rng, k, bucket.w, bucket.h, self.words, self.fonts) for k in kinds]
+        asked = questions(rng, scenes[0], self.words) if bucket.n_img == 1 else which_questions(rng, scenes, self.words)
+        seq = Sequence([(s.height // 28, s.width // 28) for s in scenes], bucket.length, rng)
+        i = 0
+        while i < len(asked):
+            n = 2 if rng.random() < 0.08 and i + 1 < len(asked) else 1
+            seq.add(asked[i:i + n])
+            i += n
+        return scenes, seq
+
+    def batch(self, bucket):
+        rows = [self.row(bucket) for _ in range(bucket.rows)]
+        scenes = [s for r in rows for s in r[0]]
+        seqs = [r[1] for r in rows]
+        return {
+            "bucket": bucket.name, "n_img": bucket.n_img,
+            "pixels": np.stack([s.pixels for s in scenes]),
+            "letters": np.stack([letter_targets(s) for s in scenes]),
+            "ids": np.stack([q.ids for q in seqs]), "pos": np.stack([q.pos for q in seqs], 1),
+            "seg": np.stack([q.seg for q in seqs]), "ans": np.stack([q.ans for q in seqs]),
+            "tasks": [q.tasks for q in seqs]}
+
+
+if __name__ == "__main__":  # drawing speed of one core, and how full the rows are
+    source = Source(0)
+    for b in BUCKETS:
+        t = time.time()
+        n = max(2, 8 // b.n_img)
+        rows = [source.row(b) for _ in range(n)]
+        dt = (time.time() - t) / n / b.n_img
+        print("%-12s L %4d  %5.1f ms a picture  filled %.2f  answers %.2f  segments %.1f" % (
+            b.name, b.length, dt * 1e3, np.mean([q.n / b.length for _, q in rows]),
+            np.mean([q.ans.sum() / b.length for _, q in rows]), np.mean([q.n_seg for _, q in rows])))
