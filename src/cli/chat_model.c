@@ -82,6 +82,10 @@ enum oc_err oc_cli_chat_model_open(struct oc_cli_chat_model *m, const char *name
     *m = (struct oc_cli_chat_model){.tokenizer_config = {.type = OC_JSON_NULL}};
     oc_arena_init(&m->arena, 2 * OC_LIMIT_JSON_BYTES);
     OC_TRY(oc_cli_models_find(&m->arena, name, &m->dir, &m->name, ei));
+    const char *config_path = oc_path_join(&m->arena, m->dir, "config.json");
+    if (!config_path || !oc_file_exists(config_path))
+        return oc_fail(ei, OC_ERR_NOT_FOUND, "%s has no config.json: it is not the directory of a model",
+                       m->dir);
     OC_TRY(oc_cli_defaults_read(m->dir, &m->defaults, ei));
     OC_TRY(open_tokenizer(m, ei));
     if (want_template) OC_TRY(open_template(m, ei));

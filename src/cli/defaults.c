@@ -54,6 +54,8 @@ enum oc_err oc_cli_defaults_read(const char *dir, struct oc_cli_defaults *out, s
     if (!err) err = load(&a, dir, "config.json", &config, ei);
     if (!err) {
         read_sampling(&generation, out);
+        err = oc_lm_sample_check(&out->sample, OC_LIMIT_VOCAB, ei);
+        if (err) err = ei->code = oc_fail_prefix(ei, OC_ERR_FORMAT, "%s/generation_config.json", dir);
         add_eos_value(out, oc_json_get(&generation, "eos_token_id"));
         add_eos_value(out, oc_json_get(&config, "eos_token_id"));
         add_eos_value(out, oc_json_path(&config, "text_config", "eos_token_id", NULL));

@@ -30,7 +30,7 @@ struct oc_lm_sample_params oc_lm_sample_defaults(void) {
     return (struct oc_lm_sample_params){.top_p = 1, .repetition_penalty = 1, .n_logprobs = -1};
 }
 
-static enum oc_err params_check(const struct oc_lm_sample_params *p, int n_vocab, struct oc_errinfo *ei) {
+enum oc_err oc_lm_sample_check(const struct oc_lm_sample_params *p, int n_vocab, struct oc_errinfo *ei) {
     if (!(p->temperature >= 0) || !isfinite(p->temperature))
         return oc_fail(ei, OC_ERR_USAGE, "temperature is %g, but must be 0 or more", (double)p->temperature);
     if (p->top_k < 0) return oc_fail(ei, OC_ERR_USAGE, "top_k is %d, but must be 0 (off) or more", p->top_k);
@@ -62,7 +62,7 @@ enum oc_err oc_lm_sample_open(const struct oc_lm_sample_params *p, int n_vocab, 
                               struct oc_errinfo *ei) {
     *out = NULL;
     OC_ASSERT(n_vocab > 0);
-    OC_TRY(params_check(p, n_vocab, ei));
+    OC_TRY(oc_lm_sample_check(p, n_vocab, ei));
     struct oc_lm_sampler *s = calloc(1, sizeof *s);
     if (!s) return oc_fail(ei, OC_ERR_NOMEM, "no memory for a sampler");
     size_t n = (size_t)n_vocab, n_biases = (size_t)(p->n_biases > 0 ? p->n_biases : 0);

@@ -50,8 +50,11 @@ struct oc_lm_sample_params {
 /* Greedy, everything off, no logprobs. */
 struct oc_lm_sample_params oc_lm_sample_defaults(void);
 
-/* Errors: OC_ERR_USAGE (a parameter out of range, a bias for a token outside the vocabulary: named),
- * OC_ERR_NOMEM. */
+/* Errors: OC_ERR_USAGE (a parameter out of range, a bias for a token outside the vocabulary: named). */
+OC_MUST_CHECK enum oc_err oc_lm_sample_check(const struct oc_lm_sample_params *p, int n_vocab,
+                                             struct oc_errinfo *ei);
+
+/* Errors: those of oc_lm_sample_check, OC_ERR_NOMEM. */
 OC_MUST_CHECK enum oc_err oc_lm_sample_open(const struct oc_lm_sample_params *p, int n_vocab,
                                             struct oc_lm_sampler **out, struct oc_errinfo *ei);
 void oc_lm_sample_close(struct oc_lm_sampler *s); /* NULL is allowed */

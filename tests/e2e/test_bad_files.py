@@ -35,19 +35,25 @@ def config(**changes):
     return json.dumps(dict(json.loads(model_file("config.json")), **changes))
 
 
+def config_gptq():
+    c = json.loads(model_file("config.json"))
+    c.pop("quantization", None)
+    return json.dumps(dict(c, quantization_config={"quant_method": "gptq", "bits": 4}))
+
+
 def refused(words, path):
-    fails(1, words, "run", "-m", path, "x")
+    fails(1, words, "run", "-n", 1, "-m", path, "x")
     fails(1, words, "inspect", path) if "tokenizer" not in str(words) else None
 
 
 @case
 def models_that_are_not_there():
-    fails(1, ["'nothing'", "org/name"], "run", "-m", "nothing", "x")
-    fails(1, "acme/nothing", "run", "-m", "acme/nothing", "x")
+    fails(1, ["'nothing'", "org/name"], "run", "-n", 1, "-m", "nothing", "x")
+    fails(1, "acme/nothing", "run", "-n", 1, "-m", "acme/nothing", "x")
     empty = os.path.join(TMP, "empty")
     os.makedirs(empty)
-    fails(1, "config.json", "run", "-m", empty, "x")
-    fails(1, ["ocellus-tiny-4bit", empty, "OCELLUS_MODELS"], "run", "x", env=environment(OCELLUS_MODELS=empty))
+    fails(1, "config.json", "run", "-n", 1, "-m", empty, "x")
+    fails(1, ["ocellus-tiny-4bit", empty, "OCELLUS_MODELS"], "run", "-n", 1, "x", env=environment(OCELLUS_MODELS=empty))
 
 
 @case
@@ -55,7 +61,7 @@ def broken_configs():
     refused("config.json", broken_model("no_config", **{"config.json": None}))
     refused("config.json", broken_model("cut_config", **{"config.json": model_file("config.json")[:-20]}))
     refused(["FlyingModel", "Qwen2_5_VL"], broken_model("unknown", **{"config.json": config(architectures=["FlyingModel"])}))
-    refused("gptq", broken_model("gptq", **{"config.json": config(quantization_config={"quant_method": "gptq", "bits": 4})}))
+    refused("gptq", broken_model("gptq", **{"config.json": config_gptq()}))
 
 
 @case
@@ -95,19 +101,19 @@ def broken_tokenizers_and_templates():
     silent = json.loads(model_file("tokenizer_config.json")) if "tokenizer_config.json" in files else {}
     silent.pop("chat_template", None)
     path = broken_model("no_template", **none, **{"tokenizer_config.json": json.dumps(silent)})
-    fails(1, ["template", "--raw"], "run", "-m", path, "x")
+    fails(1, ["template", "raw prompt"], "run", "-n", 1, "-m", path, "x")
     path = broken_model("bad_template", **none, **{"chat_template.jinja": "{% for m in %}", "tokenizer_config.json": json.dumps(silent)})
-    fails(1, "template", "run", "-m", path, "x")
+    fails(1, "template", "run", "-n", 1, "-m", path, "x")
     path = broken_model("raising", **none, **{"chat_template.jinja": "{{ raise_exception('only three turns') }}",
                                               "tokenizer_config.json": json.dumps(silent)})
-    fails(1, "only three turns", "run", "-m", path, "x")
+    fails(1, "only three turns", "run", "-n", 1, "-m", path, "x")
 
 
 @case
 def broken_generation_configs():
-    fails(1, "generation_config.json", "run", "-m", broken_model("generation", **{"generation_config.json": "{"}), "x")
+    fails(1, "generation_config.json", "run", "-n", 1, "-m", broken_model("generation", **{"generation_config.json": "{"}), "x")
     path = broken_model("hot", **{"generation_config.json": json.dumps({"do_sample": True, "temperature": -3})})
-    fails(1, "temperature", "run", "-m", path, "x")
+    fails(1, ["generation_config.json", "temperature"], "run", "-n", 1, "-m", path, "x")
 
 
 @case
@@ -116,43 +122,43 @@ def bad_pictures():
     good = png("good.png", 60, 40, lambda x, y: (x, y, 0))
     with open(good, "rb") as f:
         data = f.read()
-    fails(1, "no.png", "run", *m, "-i", "no.png", "x")
-    fails(1, "dir", "run", *m, "-i", os.path.dirname(write("dir/x", "")), "x")
-    fails(1, "text.png", "run", *m, "-i", write("text.png", "hello"), "x")
-    fails(1, "empty.png", "run", *m, "-i", write("empty.png", ""), "x")
-    fails(1, "cut.png", "run", *m, "-i", good, "-i", write("cut.png", data[:60]), "x")
-    fails(1, "half.png", "run", *m, "-i", write("half.png", data[:len(data) // 2]), "x")
-    fails(1, "bomb.png", "run", *m, "-i",
+    fails(1, "no.png", "run", "-n", 1, *m, "-i", "no.png", "x")
+    fails(1, "dir", "run", "-n", 1, *m, "-i", os.path.dirname(write("dir/x", "")), "x")
+    fails(1, "text.png", "run", "-n", 1, *m, "-i", write("text.png", "hello"), "x")
+    fails(1, "empty.png", "run", "-n", 1, *m, "-i", write("empty.png", ""), "x")
+    fails(1, "cut.png", "run", "-n", 1, *m, "-i", good, "-i", write("cut.png", data[:60]), "x")
+    fails(1, "half.png", "run", "-n", 1, *m, "-i", write("half.png", data[:len(data) // 2]), "x")
+    fails(1, "bomb.png", "run", "-n", 1, *m, "-i",
           write("bomb.png", data[:16] + struct.pack(">II", 30000, 30000) + data[24:]), "x")
-    fails(1, "thin.png", "run", *m, "-i", png("thin.png", 600, 1, lambda x, y: (0, 0, 0)), "x")
+    fails(1, "thin.png", "run", "-n", 1, *m, "-i", png("thin.png", 600, 1, lambda x, y: (0, 0, 0)), "x")
 
 
 @case
 def bad_messages():
     m = model_args()
-    fails(1, "no.json", "run", *m, "--messages", "no.json")
-    fails(1, "cut.json", "run", *m, "--messages", write("cut.json", "[{"))
-    fails(1, "messages", "run", *m, "--messages", write_json("number.json", 5))
-    fails(1, "messages", "run", *m, "--messages", write_json("none.json", []))
-    fails(1, "role", "run", *m, "--messages", write_json("role.json", [{"content": "x"}]))
+    fails(1, "no.json", "run", "-n", 1, *m, "--messages", "no.json")
+    fails(1, "cut.json", "run", "-n", 1, *m, "--messages", write("cut.json", "[{"))
+    fails(1, "messages", "run", "-n", 1, *m, "--messages", write_json("number.json", 5))
+    fails(1, "messages", "run", "-n", 1, *m, "--messages", write_json("none.json", []))
+    fails(1, "role", "run", "-n", 1, *m, "--messages", write_json("role.json", [{"content": "x"}]))
 
     def part(p):
         return write_json("part.json", [{"role": "user", "content": [p]}])
-    fails(1, "no.png", "run", *m, "--messages", part({"type": "image_url", "image_url": {"url": "no.png"}}))
-    fails(1, ["https", "download"], "run", *m, "--messages", part({"type": "image_url", "image_url": {"url": "https://x/y.png"}}))
-    fails(1, "base64", "run", *m, "--messages", part({"type": "image_url", "image_url": {"url": "data:image/png;base64,@@@"}}))
-    fails(1, "data:", "run", *m, "--messages", part({"type": "image_url", "image_url": {"url": "data:image/png,abc"}}))
-    fails(1, "url", "run", *m, "--messages", part({"type": "image_url"}))
-    fails(1, "smell", "run", *m, "--messages", part({"type": "smell", "smell": "x"}))
+    fails(1, "no.png", "run", "-n", 1, *m, "--messages", part({"type": "image_url", "image_url": {"url": "no.png"}}))
+    fails(1, ["https", "download"], "run", "-n", 1, *m, "--messages", part({"type": "image_url", "image_url": {"url": "https://x/y.png"}}))
+    fails(1, "base64", "run", "-n", 1, *m, "--messages", part({"type": "image_url", "image_url": {"url": "data:image/png;base64,@@@"}}))
+    fails(1, "data:", "run", "-n", 1, *m, "--messages", part({"type": "image_url", "image_url": {"url": "data:image/png,abc"}}))
+    fails(1, "url", "run", "-n", 1, *m, "--messages", part({"type": "image_url"}))
+    fails(1, "smell", "run", "-n", 1, *m, "--messages", part({"type": "smell", "smell": "x"}))
 
 
 @case
 def prompts_that_do_not_fit():
     m = model_args()
-    fails(1, ["context", "64"], "run", *m, "--ctx", 64, "word " * 400)
-    fails(1, ["picture", "placeholder"], "run", *m, "--raw", "-i", png("a.png", 60, 40, lambda x, y: (0, 0, 0)), "no place")
-    fails(2, "isa", "run", *m, "--isa", "sse9", "x")
-    fails(2, "context", "run", *m, "--ctx", 1000000, "x")
+    fails(1, ["context", "64"], "run", "-n", 1, *m, "--ctx", 64, "word " * 400)
+    fails(1, ["pictures", "places"], "run", "-n", 1, *m, "--raw", "-i", png("a.png", 60, 40, lambda x, y: (0, 0, 0)), "no place")
+    fails(2, "ISA", "run", "-n", 1, *m, "--isa", "sse9", "x")
+    fails(2, "context", "run", "-n", 1, *m, "--ctx", 1000000, "x")
 
 
 if __name__ == "__main__":
