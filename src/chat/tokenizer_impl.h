@@ -51,7 +51,7 @@ struct oc_chat_tokenizer {
     struct oc_arena arena;
     uint32_t n_vocab;
     struct oc_chat_token *token; /* [n_vocab] */
-    uint32_t *slot;              /* hash table of token bytes: id, or OC_CHAT_NO_ID */
+    uint64_t *slot;              /* hash table of token bytes: high half of the hash, then id; UINT64_MAX: empty */
     uint32_t slot_mask;
     struct oc_chat_merge *merge; /* hash table of merges */
     uint32_t merge_mask;

@@ -42,21 +42,29 @@ bool oc_chat_token_from_text(struct oc_str text, char *out, size_t *n_out) {
     return true;
 }
 
-static uint32_t *find_slot(const struct oc_chat_tokenizer *tok, const char *p, size_t n, bool literal) {
-    uint32_t i = (uint32_t)(XXH3_64bits(p, n) + literal) & tok->slot_mask;
-    for (; tok->slot[i] != OC_CHAT_NO_ID; i = (i + 1) & tok->slot_mask) {
-        const struct oc_chat_token *t = &tok->token[tok->slot[i]];
-        if (t->n == n && !(t->flags & OC_TOKEN_LITERAL) == !literal && memcmp(t->p, p, n) == 0) break;
+static bool token_is(const struct oc_chat_token *t, const char *p, size_t n, bool literal) {
+    return t->n == n && !(t->flags & OC_TOKEN_LITERAL) == !literal && memcmp(t->p, p, n) == 0;
+}
+
+/* Slot of the token with these bytes, or the empty one where it would go; *tag is its high half. */
+static uint64_t *find_slot(const struct oc_chat_tokenizer *tok, const char *p, size_t n, bool literal, uint64_t *tag) {
+    uint64_t hash = XXH3_64bits(p, n) + literal;
+    uint32_t i = (uint32_t)hash & tok->slot_mask;
+    *tag = hash & 0xFFFFFFFF00000000u;
+    for (; tok->slot[i] != UINT64_MAX; i = (i + 1) & tok->slot_mask) {
+        if ((tok->slot[i] & 0xFFFFFFFF00000000u) != *tag) continue;
+        if (token_is(&tok->token[(uint32_t)tok->slot[i]], p, n, literal)) break;
     }
     return &tok->slot[i];
 }
 
 uint32_t oc_chat_tokenizer_find(const struct oc_chat_tokenizer *tok, const char *p, size_t n, bool literal) {
-    return *find_slot(tok, p, n, literal);
+    uint64_t tag;
+    return (uint32_t)*find_slot(tok, p, n, literal, &tag); /* an empty slot's low half is OC_CHAT_NO_ID */
 }
 
 uint32_t oc_chat_tokenizer_find_model(const struct oc_chat_tokenizer *tok, const char *p, size_t n, bool literal) {
-    uint32_t id = *find_slot(tok, p, n, literal);
+    uint32_t id = oc_chat_tokenizer_find(tok, p, n, literal);
     return id != OC_CHAT_NO_ID && (tok->token[id].flags & OC_TOKEN_OUTSIDE) ? OC_CHAT_NO_ID : id;
 }
 
@@ -72,10 +80,10 @@ static enum oc_err add_token(struct oc_chat_tokenizer *tok, struct oc_str text, 
                        shown(text), text.p);
     size_t n;
     bool literal = !oc_chat_token_from_text(text, *pool, &n);
-    uint32_t *slot = find_slot(tok, *pool, n, literal);
-    if (*slot != OC_CHAT_NO_ID) return OC_OK; /* cannot be: keys of an object differ, and so do their bytes */
+    uint64_t tag, *slot = find_slot(tok, *pool, n, literal, &tag);
+    if (*slot != UINT64_MAX) return OC_OK; /* cannot be: keys of an object differ, and so do their bytes */
     *t = (struct oc_chat_token){*pool, (uint32_t)n, literal ? OC_TOKEN_LITERAL : 0};
-    *slot = (uint32_t)id;
+    *slot = tag | (uint32_t)id;
     *pool += n;
     return OC_OK;
 }
@@ -115,7 +123,7 @@ static enum oc_err load_vocab(struct oc_chat_tokenizer *tok, const struct oc_jso
         struct oc_chat_added *t = &tok->added[i];
         size_t n;
         bool literal = !oc_chat_token_from_text(t->content, bytes, &n);
-        uint32_t id = *find_slot(tok, bytes, n, literal);
+        uint32_t id = oc_chat_tokenizer_find(tok, bytes, n, literal);
         if (id == OC_CHAT_NO_ID) {
             OC_TRY(add_token(tok, t->content, id = t->id, &pool, ei));
             tok->token[id].flags |= OC_TOKEN_OUTSIDE;
@@ -150,8 +158,19 @@ static bool read_merge(const struct oc_json *j, struct oc_str *a, struct oc_str 
     return a->n > 0 && b->n > 0;
 }
 
+/* The id of a merged token. Vocabularies mostly list them in the order of the merges, so the one after the last
+ * is tried first: that saves a search of a table larger than the caches. */
+static uint32_t find_merged(const struct oc_chat_tokenizer *tok, const char *p, size_t n, bool literal, uint32_t last) {
+    uint32_t next = last + 1;
+    if (next < tok->n_vocab && tok->token[next].p && token_is(&tok->token[next], p, n, literal) &&
+        !(tok->token[next].flags & OC_TOKEN_OUTSIDE))
+        return next;
+    return oc_chat_tokenizer_find_model(tok, p, n, literal);
+}
+
+/* *last is the token that the merge before gave, and becomes the one this merge gives. */
 static enum oc_err add_merge(struct oc_chat_tokenizer *tok, const struct oc_json *j, uint32_t rank, char *scratch,
-                             struct oc_errinfo *ei) {
+                             uint32_t *last, struct oc_errinfo *ei) {
     struct oc_str a, b;
     size_t na, nb, nab;
     if (!read_merge(j, &a, &b))
@@ -169,10 +188,11 @@ static enum oc_err add_merge(struct oc_chat_tokenizer *tok, const struct oc_json
     } else {
         nab = na + nb;
     }
-    uint32_t both = oc_chat_tokenizer_find_model(tok, scratch, nab, la || lb);
+    uint32_t both = find_merged(tok, scratch, nab, la || lb, *last);
     if (left == OC_CHAT_NO_ID || right == OC_CHAT_NO_ID || both == OC_CHAT_NO_ID)
         return oc_fail(ei, OC_ERR_FORMAT, "tokenizer: merge %u ('%.*s' with '%.*s') names a token that is not in the "
                                           "vocabulary", rank, shown(a), a.p, shown(b), b.p);
+    *last = both;
     if (tok->token[both].flags & OC_TOKEN_SPECIAL) return OC_OK; /* text never merges into a special token */
     struct oc_chat_merge *m = oc_chat_merge_slot(tok, (uint64_t)left << 32 | right);
     *m = (struct oc_chat_merge){(uint64_t)left << 32 | right, rank, both};
@@ -194,8 +214,9 @@ static enum oc_err load_merges(struct oc_chat_tokenizer *tok, const struct oc_js
     tok->merge_mask = (uint32_t)n_slots - 1;
     for (size_t i = 0; i < n_slots; i++) tok->merge[i] = (struct oc_chat_merge){UINT64_MAX, UINT32_MAX, 0};
     enum oc_err err = OC_OK;
+    uint32_t last = 0;
     for (size_t i = 0; err == OC_OK && i < merges->n_items; i++)
-        err = add_merge(tok, &merges->items[i], (uint32_t)i, scratch, ei);
+        err = add_merge(tok, &merges->items[i], (uint32_t)i, scratch, &last, ei);
     free(scratch);
     if (err == OC_OK) oc_chat_bpe_index(tok);
     return err;

@@ -13,7 +13,11 @@ static void check_encode(const struct oc_chat_tokenizer *tok, struct oc_str text
     oc_chat_ids_init(&ids, 1 << 16);
     oc_buf_init(&out, OC_MIB);
     if (oc_chat_tokenizer_encode(tok, text, origin, 0, &ids, NULL) == OC_OK) {
-        for (size_t i = 0; i < ids.n; i++) OC_ASSERT(ids.v[i] < oc_chat_tokenizer_n_vocab(tok));
+        for (size_t i = 0; i < ids.n; i++) {
+            struct oc_str bytes = oc_chat_tokenizer_bytes(tok, ids.v[i]);
+            OC_ASSERT(bytes.p);
+            OC_ASSERT(!origin || bytes.n == 1 || !oc_chat_tokenizer_is_special(tok, ids.v[i])); /* a user's */
+        }
         if (oc_chat_detok_all(tok, ids.v, ids.n, false, &out, NULL) == OC_OK)
             OC_ASSERT(oc_utf8_valid(oc_buf_str(&out), out.n_bytes));
     }
