@@ -9,7 +9,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := build/release/ocellus
 DEMO_IMAGE := examples/architecture.png
-DEMO_PROMPT := Describe the picture.
+DEMO_PROMPT := What is in the centre?
 
 .DEFAULT_GOAL := build
 .PHONY: build demo test test-all deps deps-build deps-test deps-all eval-tiny fuzz install clean help

@@ -20,7 +20,11 @@ static char *executable_dir(struct oc_arena *a) {
 /* root/name when that is a directory, else NULL. */
 static char *dir_in(struct oc_arena *a, const char *root, const char *name) {
     char *dir = root && *root ? oc_path_join(a, root, name) : NULL;
-    return dir && oc_file_is_dir(dir) ? dir : NULL;
+    if (!dir || !oc_file_is_dir(dir)) return NULL;
+    char *real = realpath(dir, NULL); /* without the ".." */
+    char *copy = real ? oc_arena_strndup(a, real, strlen(real)) : dir;
+    free(real);
+    return copy;
 }
 
 /* A model that came with ocellus; NULL when there is none of that name. */
