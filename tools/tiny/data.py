@@ -11,6 +11,8 @@ from tokens import Sequence
 from words import Words, default_word_list
 
 PATCH, SLOTS = 14, 4
+# Until EARLY in the curriculum most questions are of the kinds that teach reading.
+EARLY, READING = 0.35, ("read", "title", "centre", "list", "count", "absent", "which")
 DIAGRAMS = {"grid": 22, "hub": 30, "layers": 12, "flow": 14, "tree": 10, "bars": 4, "page": 8}
 ONLY_BOXES = {"grid": 3, "hub": 3, "flow": 2, "layers": 2}
 
@@ -44,6 +46,28 @@ BUCKETS = [
 # Share of batches per stage (line, small, medium, large) at points of the run's progress.
 CURRICULUM = [(0.00, (1, 0, 0, 0)), (0.05, (1, 0.3, 0, 0)), (0.09, (0.3, 1, 0.2, 0)), (0.2, (0.12, 1, 0.8, 0.1)),
               (0.35, (0.06, 0.8, 1, 0.7)), (1.0, (0.04, 0.8, 1, 1.0))]
+
+
+LINES_END, LINES_MOST, READS = 0.05, 0.15, 0.5
+
+
+class Pace:
+    """Where the run stands in the curriculum. Single lines go on until they are read (a loss under READS a letter) or
+    have taken LINES_MOST of the run; from there on the place moves evenly with time."""
+
+    def __init__(self):
+        self.left, self.line_loss = None, None
+
+    def see(self, line_loss):
+        if line_loss is not None:
+            self.line_loss = line_loss
+
+    def place(self, progress):
+        if self.left is None:
+            if progress < LINES_MOST and (self.line_loss is None or self.line_loss > READS):
+                return 0.0
+            self.left = progress
+        return LINES_END + (1 - LINES_END) * min(1.0, (progress - self.left) / (1 - self.left))
 
 
 def stage_shares(progress):
@@ -88,10 +112,10 @@ def letter_targets(scene):
 
 
 class Source:
-    """Draws batches from one half of the words and fonts."""
+    """Draws batches from one half of the words and fonts, `place` being where in the curriculum."""
 
     def __init__(self, seed, test=False):
-        self.rng = random.Random(seed)
+        self.rng, self.place = random.Random(seed), 1.0
         self.words, self.fonts = Words(default_word_list(), test), font_names(test)
 
     def row(self, bucket):
@@ -99,6 +123,8 @@ class Source:
         kinds = rng.choices(list(bucket.kinds), list(bucket.kinds.values()), k=bucket.n_img)
         scenes = [make_scene(rng, k, bucket.w, bucket.h, self.words, self.fonts) for k in kinds]
         asked = questions(rng, scenes[0], self.words) if bucket.n_img == 1 else which_questions(rng, scenes, self.words)
+        if self.place < EARLY and rng.random() < 0.85:
+            asked = [q for q in asked if q[0] in READING] or asked
         seq = Sequence([(s.height // 28, s.width // 28) for s in scenes], bucket.length, rng)
         i = 0
         while i < len(asked):

@@ -151,7 +151,7 @@ def main():
     ap.add_argument("--model", default="models/ocellus-tiny-4bit")
     ap.add_argument("--n", type=int, default=200, help="pictures a task")
     ap.add_argument("--tasks", default=FIRST_LIGHT, type=lambda s: s.split(","))
-    ap.add_argument("--n-rest", type=int, default=0, help="pictures a task of those beside title, centre and list; adds all of them")
+    ap.add_argument("--n-rest", type=int, default=0, help="measure the other tasks too, on so many pictures each")
     ap.add_argument("--seed", default="1")
     ap.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="programs at a time, one thread each")
     ap.add_argument("--bar", type=float, help="exit with 1 if a task's exact match is under this many percent")

@@ -1,12 +1,16 @@
 """Write a trained checkpoint as the model folder that ships: MLX layout, 4-bit affine, numpy alone.
 
   python3 export.py FINAL.safetensors OUT_DIR             write the model
+  python3 export.py FINAL.safetensors OUT_DIR --parts 15  only OUT_DIR.tar.00 ...: a tar in parts of 15 MB
   python3 export.py --dequantise MODEL_DIR OUT_DIR         write it back as plain float32 for transformers
 """
 import argparse
+import io
 import json
 import os
 import struct
+import tarfile
+import tempfile
 
 import numpy as np
 
@@ -94,6 +98,21 @@ def export(source, folder):
         write_json(os.path.join(folder, name), data)
 
 
+def pack_parts(folder, name, size):
+    """NAME.tar.00, .01, ...: a tar of the model in parts; each replaces the older one only when it is whole."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.add(folder, arcname=".")
+    data = data.getvalue()
+    for i in range(0, len(data), size):
+        part = "%s.tar.%02d" % (name, i // size)
+        with open(part + ".new", "wb") as f:
+            f.write(data[i:i + size])
+    for i in range(0, len(data), size):
+        part = "%s.tar.%02d" % (name, i // size)
+        os.replace(part + ".new", part)
+
+
 def float_weights(folder):
     """The weights as transformers names them, float32, dequantised."""
     tensors = read_safetensors(os.path.join(folder, "model.safetensors"))
@@ -126,7 +145,13 @@ def main():
     ap.add_argument("source")
     ap.add_argument("folder")
     ap.add_argument("--dequantise", action="store_true")
+    ap.add_argument("--parts", type=float, help="MB of a part")
     args = ap.parse_args()
+    if args.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            export(args.source, folder)
+            pack_parts(folder, args.folder, int(args.parts * 1e6))
+        return
     if not args.dequantise:
         export(args.source, args.folder)
         return

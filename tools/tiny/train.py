@@ -1,17 +1,24 @@
 """Train the model from scratch within a wall-clock budget.
 
-  python3 train.py --minutes 18 --dir /tmp/tiny
-  python3 train.py --minutes 18 --dir /tmp/tiny --init MODEL_DIR --skip 0.2     go on from an exported model
+  python3 train.py --minutes 22 --dir /tmp/tiny --out OUT
+  python3 train.py --minutes 22 --dir /tmp/tiny --out OUT --stop-after 8     part of it; the same command goes on
+  python3 train.py --minutes 18 --dir /tmp/tiny --out OUT --init MODEL_DIR   go on from an exported model
 
-The learning rate follows elapsed time, so a run always ends where it should. State is saved under --dir
-every few minutes and a restarted run goes on from it. The file DIR/minutes, if there is one, overrides
-the budget while the run is on. The last fifth trains on 4-bit rounded weights (straight-through).
+The clock starts when the kernels are compiled, and the learning rate follows it, so a run always ends where it
+should. The curriculum follows it too once single lines are read (data.Pace). State is saved under --dir every
+three minutes, and the model is exported under --out, so a run that is cut off leaves one; a restarted run goes
+on from the state. The last fifth trains on 4-bit rounded weights (straight-through).
 """
 import argparse
 import json
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
 
+import numpy as np
 import torch
 import torch.fx.experimental._config
 import torch.nn.functional as F
@@ -19,29 +26,30 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, IterableDataset
 
 from config import BITS, GROUP, TEXT, VISION
-from data import BUCKETS, Source, pick_bucket
+from data import BUCKETS, Pace, Source, pick_bucket
 from export import float_weights
 from model import Ocellus
 from quant import dequantise, is_quantised, quantise
 
 QAT_FROM = 0.82
-COMPILE_S = 40
-MUON_LR, ADAM_LR, DECAY = 0.012, 2e-3, 0.01
+SAVE_S, SHOW_S = 170, 15
+DECAY = 0.01
+STAGES = ("line", "small", "medium", "large")
 
 
 class Stream(IterableDataset):
-    """Endless training batches; every worker process draws its own. `skip` is the part of the curriculum left out."""
+    """Endless training batches; every worker process draws its own, at the shared place in the curriculum."""
 
-    def __init__(self, seed, started, minutes, skip):
-        self.seed, self.started, self.minutes, self.skip = seed, started, minutes, skip
+    def __init__(self, seed, place):
+        self.seed, self.place = seed, place
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info().id
         torch.set_num_threads(1)
         source = Source(self.seed * 1000 + worker)
         while True:
-            progress = min(1.0, max(0.0, (time.time() - self.started) / (60 * self.minutes)))
-            batch = source.batch(pick_bucket(source.rng, self.skip + (1 - self.skip) * progress))
+            source.place = self.place.value
+            batch = source.batch(pick_bucket(source.rng, source.place))
             del batch["tasks"]
             yield batch
 
@@ -165,115 +173,208 @@ def held_out():
     return out
 
 
-def lr_factor(p, elapsed):
-    return min(1.0, (elapsed + 1) / 15) * min(1.0, max(0.0, (1 - p) / 0.65) + 0.01)
+def lr_factor(p, since):
+    """A short warm-up after every start, then a fifth of the run at the full rate, then straight down."""
+    return min(1.0, (since + 1) / 20) * min(1.0, max(0.0, (1 - p) / 0.8) + 0.01)
+
+
+def warm_up(model):
+    """Compile all kernels on one throw-away picture of every size, before the clock starts; changes no weight."""
+    source, start = Source(1), time.time()
+    for bucket in BUCKETS:
+        rows, bucket.rows = bucket.rows, 1
+        batch = source.batch(bucket)
+        bucket.rows = rows
+        b = to_gpu({k: torch.as_tensor(np.repeat(v, rows, 1 if k == "pos" else 0)) for k, v in batch.items()
+                    if k not in ("tasks", "bucket", "n_img")})
+        with torch.autocast("cuda", torch.bfloat16):
+            answer, letters, _ = losses(model, b)
+        (answer + 0.5 * letters).backward()
+        model.zero_grad(set_to_none=True)
+    torch.cuda.synchronize()
+    memory = torch.cuda.max_memory_allocated() / 1e9
+    print("compiled in %.0f s, %.1f GB" % (time.time() - start, memory), flush=True)
+
+
+class Trainer:
+    """The model, its two optimisers, the clock and what is kept on disk."""
+
+    def __init__(self, args):
+        self.args, self.model = args, Ocellus().cuda()
+        named = list(self.model.named_parameters())
+        turned = [(n, p) for n, p in named
+                  if p.dim() == 2 and "embed_tokens" not in n and not n.startswith("letters")]
+        chosen = {n for n, _ in turned}
+        self.rest = [p for n, p in named if n not in chosen]
+        self.muon = Muon(turned)
+        self.adam = torch.optim.AdamW(self.rest, lr=args.adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.four, self.pace = FourBit(self.model), Pace()
+        self.before, self.step, self.pictures, self.exporting = 0.0, 0, 0, None
+        self.state_path = os.path.join(args.dir, "state.pt")
+        if os.path.exists(self.state_path):
+            self.load_state()
+        elif args.init:
+            weights = {k.replace("model.", "", 1): torch.tensor(v) for k, v in float_weights(args.init).items()}
+            left = self.model.load_state_dict(weights, strict=False)
+            assert not left.unexpected_keys and all("letters" in k for k in left.missing_keys), left
+        self.start = time.time()
+
+    def load_state(self):
+        state = torch.load(self.state_path, map_location="cuda")
+        self.model.load_state_dict(state["model"])
+        self.adam.load_state_dict(state["adam"])
+        self.muon.buf = state["muon"]
+        self.before, self.step, self.pictures = state["elapsed"], state["step"], state["pictures"]
+        self.pace.left, self.pace.line_loss = state["pace"]
+
+    def elapsed(self):
+        """Seconds of training, all starts together."""
+        return self.before + time.time() - self.start
+
+    def progress(self):
+        return self.elapsed() / (60 * self.args.minutes)
+
+    def train_on(self, batch):
+        """One step; returns its two losses."""
+        qat, f = self.progress() >= QAT_FROM, lr_factor(self.progress(), time.time() - self.start)
+        b = to_gpu(batch)
+        if qat:
+            self.four.enter()
+        with torch.autocast("cuda", torch.bfloat16):
+            answer, letters, _ = losses(self.model, b)
+        (answer + 0.5 * letters).backward()
+        if qat:
+            self.four.leave()
+        torch.nn.utils.clip_grad_norm_(self.rest, 1.0)
+        for g in self.adam.param_groups:
+            g["lr"] = self.args.adam_lr * f
+        self.adam.step()
+        self.muon.step(self.args.muon_lr * f)
+        self.model.zero_grad(set_to_none=True)
+        self.step, self.pictures = self.step + 1, self.pictures + len(batch["pixels"])
+        return answer.detach(), letters.detach()
+
+    def save(self, wait=False):
+        """State to go on from, and the model as it ships, written by a process of its own."""
+        torch.save({"model": self.model.state_dict(), "adam": self.adam.state_dict(), "muon": self.muon.buf,
+                    "elapsed": self.elapsed(), "step": self.step, "pictures": self.pictures,
+                    "pace": (self.pace.left, self.pace.line_loss)}, self.state_path + ".new")
+        os.replace(self.state_path + ".new", self.state_path)
+        if self.exporting is not None and (wait or self.exporting.poll() is not None):
+            self.exporting.wait()
+            self.exporting = None
+        if self.exporting is None:
+            path = os.path.join(self.args.dir, "final.safetensors")
+            save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, path + ".new")
+            os.replace(path + ".new", path)
+            tool = os.path.join(os.path.dirname(os.path.abspath(__file__)), "export.py")
+            folder = os.path.join(self.args.out, "model")
+            self.exporting = subprocess.Popen([sys.executable, tool, path, folder, "--parts", "15"])
+        if wait:
+            self.exporting.wait()
+
+
+class Figures:
+    """What is printed and logged every few seconds."""
+
+    def __init__(self, log):
+        self.log, self.by_name = log, {b.name: b for b in BUCKETS}
+        self.clear()
+
+    def clear(self):
+        self.sums, self.since = torch.zeros(len(STAGES), 3, device="cuda"), time.time()
+        self.work, self.pictures, self.waited = 0, 0, 0.0
+
+    def add(self, batch, answer, letters):
+        bucket = self.by_name[batch["bucket"]]
+        self.sums[bucket.stage] += torch.stack((answer, letters, torch.ones_like(answer)))
+        self.work += flops(bucket, len(batch["ids"]))
+        self.pictures += len(batch["pixels"])
+
+    def show(self, run, place):
+        rows, dt = self.sums.tolist(), time.time() - self.since
+        n = max(1.0, sum(r[2] for r in rows))
+        answer, letters = (sum(r[i] for r in rows) / n for i in (0, 1))
+        stages = {s: round(r[0] / r[2], 4) for s, r in zip(STAGES, rows) if r[2]}
+        f = lr_factor(run.progress(), time.time() - run.start)
+        parts = " ".join("%s %.2f" % s for s in stages.items())
+        print("%6.1f s  p %.3f  place %.3f  step %d  answer %.4f (%s)  letters %.4f  %.0f pictures/s  "
+              "%.1f steps/s  %.0f TFLOP/s  waited %.0f%%  lr %.3f %s" % (
+                  run.elapsed(), run.progress(), place, run.step, answer, parts, letters,
+                  self.pictures / dt, n / dt, self.work / dt / 1e12, 100 * self.waited / dt, f,
+                  "4-bit" if run.progress() >= QAT_FROM else ""), flush=True)
+        self.log.write(json.dumps({"s": round(run.elapsed(), 1), "step": run.step, "answer": answer, "stages": stages,
+                                   "letters": letters, "pictures": run.pictures, "place": place}) + "\n")
+        self.clear()
+        return stages
+
+
+def arguments():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--minutes", type=float, default=22, help="training time of the whole run")
+    ap.add_argument("--stop-after", type=float, default=1e9, help="minutes after which this start ends")
+    ap.add_argument("--dir", default="/tmp/tiny", help="state, which a restarted run goes on from")
+    ap.add_argument("--out", default="/tmp/tiny/out", help="log and exported model")
+    ap.add_argument("--workers", type=int, default=15)
+    ap.add_argument("--compile", type=int, default=1)
+    ap.add_argument("--init", help="exported model to start from when there is no state")
+    ap.add_argument("--muon-lr", type=float, default=0.008)
+    ap.add_argument("--adam-lr", type=float, default=1.5e-3)
+    ap.add_argument("--report-s", type=float, default=120, help="seconds between looks at held-out pictures")
+    return ap.parse_args()
 
 
 def main():
-    ap = argparse.ArgumentParser()
-    ap.add_argument("--minutes", type=float, default=18)
-    ap.add_argument("--dir", default="/tmp/tiny")
-    ap.add_argument("--workers", type=int, default=15)
-    ap.add_argument("--compile", type=int, default=1)
-    ap.add_argument("--init", help="model folder that export.py wrote: start from its weights")
-    ap.add_argument("--skip", type=float, default=0.0, help="share of the curriculum to leave out, with --init")
-    ap.add_argument("--report-s", type=float, default=120, help="seconds between looks at held-out pictures")
-    args = ap.parse_args()
-    os.makedirs(args.dir, exist_ok=True)
+    args = arguments()
+    for folder in (args.dir, args.out):
+        os.makedirs(folder, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.manual_seed(1)
-    model = Ocellus().cuda()
-    named = list(model.named_parameters())
-    muon_names = [(n, p) for n, p in named if p.dim() == 2 and "embed_tokens" not in n and not n.startswith("letters")]
-    chosen = {n for n, _ in muon_names}
-    rest = [p for n, p in named if n not in chosen]
-    muon = Muon(muon_names)
-    adam = torch.optim.AdamW(rest, lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    four = FourBit(model)
-    if args.init:
-        weights = {k.replace("model.", "", 1): torch.tensor(v) for k, v in float_weights(args.init).items()}
-        left = model.load_state_dict(weights, strict=False)
-        assert not left.unexpected_keys and all("letters" in k for k in left.missing_keys), left
-    state_path, elapsed0, step, pictures = os.path.join(args.dir, "state.pt"), 0.0, 0, 0
-    if os.path.exists(state_path):
-        state = torch.load(state_path, map_location="cuda")
-        model.load_state_dict(state["model"])
-        adam.load_state_dict(state["adam"])
-        muon.buf = state["muon"]
-        elapsed0, step, pictures = state["elapsed"], state["step"], state["pictures"]
-    print("parameters", sum(p.numel() for p in model.parameters()), "resumed at", elapsed0, flush=True)
+    run = Trainer(args)
+    print("parameters", sum(p.numel() for p in run.model.parameters()), "resumed at", run.before, flush=True)
+    place = multiprocessing.Value("d", run.pace.place(run.progress()), lock=False)
+    # The drawing processes start before any kernel runs, and fill their queues while the kernels are compiled.
+    batches = iter(DataLoader(Stream(run.step, place), batch_size=None, num_workers=args.workers, prefetch_factor=3,
+                              pin_memory=True, persistent_workers=True, multiprocessing_context="fork"))
+    held = held_out()
     if args.compile:
         torch._dynamo.config.cache_size_limit = 64
         # Sizes that happen to be equal in the first batch are not equal for ever: without this each kernel is
         # compiled again for the second picture size, which costs half a minute.
         torch.fx.experimental._config.use_duck_shape = False
-        for block in list(model.visual.blocks) + list(model.language_model.layers):
+        for block in list(run.model.visual.blocks) + list(run.model.language_model.layers):
             block.compile(dynamic=True)
-    minutes = args.minutes
-    start = time.time() - elapsed0
-    # The curriculum starts once the kernels are compiled.
-    stream = Stream(int(start), start + COMPILE_S, minutes - COMPILE_S / 60, args.skip)
-    loader = DataLoader(stream, batch_size=None, num_workers=args.workers,
-                        prefetch_factor=3, pin_memory=True, persistent_workers=True)
-    batches = iter(loader)
-    held = held_out()
-    log = open(os.path.join(args.dir, "log.jsonl"), "a", encoding="ascii")
-    by_name = {b.name: b for b in BUCKETS}
-    sums, mark, shown, saved, work, waited = torch.zeros(3, device="cuda"), time.time(), time.time(), time.time(), 0, 0.0
-    drawn0 = pictures
-    while True:
+        warm_up(run.model)
+    with open(os.path.join(args.out, "log.jsonl"), "a", encoding="ascii") as log:
+        loop(run, batches, place, held, log)
+    print("done" if run.progress() >= 1 else "paused", "steps", run.step, "pictures", run.pictures, flush=True)
+    os._exit(0)
+
+
+def loop(run, batches, place, held, log):
+    """Train until the run, this start's share of it, or the patience of whoever sends SIGTERM ends."""
+    asked = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    figures = Figures(log)
+    run.start = shown = saved = time.time()
+    while run.progress() < 1 and not asked and time.time() - run.start < 60 * run.args.stop_after:
         t = time.time()
         batch = next(batches)
-        waited += time.time() - t
-        elapsed = time.time() - start
-        progress = elapsed / (60 * minutes)
-        if progress >= 1:
-            break
-        f = lr_factor(progress, elapsed)
-        b = to_gpu(batch)
-        qat = progress >= QAT_FROM
-        if qat:
-            four.enter()
-        with torch.autocast("cuda", torch.bfloat16):
-            answer, letters, _ = losses(model, b)
-        (answer + 0.5 * letters).backward()
-        if qat:
-            four.leave()
-        torch.nn.utils.clip_grad_norm_(rest, 1.0)
-        for g in adam.param_groups:
-            g["lr"] = ADAM_LR * f
-        adam.step()
-        muon.step(MUON_LR * f)
-        model.zero_grad(set_to_none=True)
-        sums += torch.stack((answer.detach(), letters.detach(), torch.ones((), device="cuda")))
-        step, pictures = step + 1, pictures + len(batch["pixels"])
-        work += flops(by_name[batch["bucket"]], len(batch["ids"]))
+        figures.waited += time.time() - t
+        figures.add(batch, *run.train_on(batch))
+        place.value = run.pace.place(run.progress())
         now = time.time()
-        if now - mark > 15:
-            a, l, n = sums.tolist()
-            dt = now - mark
-            print("%6.1f s  p %.3f  step %d  answer %.4f  letters %.4f  %.0f pictures/s  %.1f steps/s  %.0f TFLOP/s  "
-                  "waited %.0f%%  lr %.3f %s" % (elapsed, progress, step, a / n, l / n, (pictures - drawn0) / dt, n / dt,
-                                                work / dt / 1e12, 100 * waited / dt, f, "4-bit" if qat else ""), flush=True)
-            log.write(json.dumps({"s": round(elapsed, 1), "step": step, "answer": a / n, "letters": l / n,
-                                  "pictures": pictures}) + "\n")
-            sums.zero_()
-            mark, work, waited, drawn0 = time.time(), 0, 0.0, pictures
-            if os.path.exists(os.path.join(args.dir, "minutes")):
-                minutes = float(open(os.path.join(args.dir, "minutes"), encoding="ascii").read())
-        if now - shown > args.report_s:
-            report(model, four, held, log, elapsed, qat)
+        if now - figures.since > SHOW_S:
+            run.pace.see(figures.show(run, place.value).get("line"))
+        if now - shown > run.args.report_s:
+            report(run.model, run.four, held, log, run.elapsed(), run.progress() >= QAT_FROM)
             shown = time.time()
-        if now - saved > 170:
-            torch.save({"model": model.state_dict(), "adam": adam.state_dict(), "muon": muon.buf, "elapsed": elapsed,
-                        "step": step, "pictures": pictures}, state_path + ".new")
-            os.replace(state_path + ".new", state_path)
+        if now - saved > SAVE_S:
+            run.save()
             saved = time.time()
-    report(model, four, held, log, elapsed, False)
-    report(model, four, held, log, elapsed, True)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, os.path.join(args.dir, "final.safetensors"))
-    print("done: steps", step, "pictures", pictures, flush=True)
-    os._exit(0)
+    run.save(wait=True)
+    for qat in (False, True):
+        report(run.model, run.four, held, log, run.elapsed(), qat)
 
 
 def report(model, four, held, log, elapsed, qat):
