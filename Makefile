@@ -30,6 +30,8 @@ build: deps-build
 	@cmake --build --preset release -j $(JOBS)
 
 demo: build
+	@[ -f models/ocellus-tiny-4bit/model.safetensors ] || { echo 'make demo: models/ocellus-tiny-4bit is not in this tree yet' \
+	    '(docs/TINY.md says how it is trained); ask another model: $(BIN) run -m MODEL -i $(DEMO_IMAGE) "..."' >&2; exit 1; }
 	@echo
 	@echo '$$ $(BIN) run --stats -i $(DEMO_IMAGE) "$(DEMO_PROMPT)"'
 	@$(BIN) run --stats -i $(DEMO_IMAGE) "$(DEMO_PROMPT)"
