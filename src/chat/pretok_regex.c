@@ -50,13 +50,22 @@ static void set_join(struct charset *to, const struct charset *from, bool negate
     for (size_t i = 0; i < sizeof to->bits; i++) to->bits[i] |= negated ? (uint8_t)~from->bits[i] : from->bits[i];
 }
 
+/* Bits of the code points of one table block. */
+static void block_bits(const uint8_t *prop, uint32_t categories, uint8_t flag, uint8_t bits[32]) {
+    memset(bits, 0, 32);
+    for (unsigned k = 0; k < 256; k++)
+        if ((prop[k] & flag) || (categories >> (prop[k] & OC_PROP_CATEGORY) & 1)) bits[k >> 3] |= (uint8_t)(1u << (k & 7));
+}
+
+/* Most of Unicode's 4352 blocks share a few tables: each is worked out once. */
 static void set_add_props(struct charset *s, uint32_t categories, uint8_t flag) {
-    for (uint32_t i = 0; i < sizeof s->bits; i++) {
-        const uint8_t *prop = &oc_chat_category_block[oc_chat_category_index[i >> 5]][i << 3 & 255];
-        unsigned bits = 0;
-        for (unsigned k = 0; k < 8; k++)
-            bits |= (unsigned)((prop[k] & flag) || (categories >> (prop[k] & OC_PROP_CATEGORY) & 1)) << k;
-        s->bits[i] |= (uint8_t)bits;
+    uint8_t bits[256][32];
+    bool known[256] = {false};
+    for (unsigned i = 0; i < N_CODE_POINTS / 256; i++) {
+        unsigned block = oc_chat_category_index[i];
+        if (!known[block]) block_bits(oc_chat_category_block[block], categories, flag, bits[block]);
+        known[block] = true;
+        for (unsigned k = 0; k < 32; k++) s->bits[32 * i + k] |= bits[block][k];
     }
 }
 
@@ -129,16 +138,24 @@ static enum oc_err take_escape(struct rewriter *rw, uint32_t *cp) {
     return OC_OK;
 }
 
+/* The first code point from c on that is in the set, or not in it, or is the first surrogate or the end. */
+static uint32_t set_scan(const struct charset *s, uint32_t c, bool in) {
+    uint8_t whole = in ? 0 : 0xFF; /* a byte that holds nothing of what is sought */
+    while (c < N_CODE_POINTS && c != 0xD800 && set_has(s, c) != in)
+        c += c % 8 == 0 && s->bits[c >> 3] == whole ? 8 : 1;
+    return c;
+}
+
 /* Writes the set as a PCRE2 class of ranges; surrogates are left out, PCRE2 does not take them. */
 static void emit_set(struct rewriter *rw, bool negated) {
     oc_buf_add_str(rw->out, negated ? "[^" : "[");
-    for (uint32_t c = 0; c < N_CODE_POINTS; c++) {
+    for (uint32_t c = 0; c < N_CODE_POINTS;) {
         if (c == 0xD800) c = 0xE000;
-        if (c % 8 == 0 && rw->set->bits[c >> 3] == 0) c += 7;
-        if (!set_has(rw->set, c)) continue;
-        uint32_t from = c;
-        while (c + 1 < N_CODE_POINTS && c + 1 != 0xD800 && set_has(rw->set, c + 1)) c++;
-        oc_buf_printf(rw->out, c > from ? "\\x{%x}-\\x{%x}" : "\\x{%x}", from, c);
+        uint32_t from = set_scan(rw->set, c, true);
+        c = from;
+        if (from == 0xD800 || from == N_CODE_POINTS) continue;
+        c = set_scan(rw->set, from, false);
+        oc_buf_printf(rw->out, c - 1 > from ? "\\x{%x}-\\x{%x}" : "\\x{%x}", from, c - 1);
     }
     oc_buf_add_char(rw->out, ']');
 }
