@@ -174,8 +174,8 @@ def held_out():
 
 
 def lr_factor(p, since):
-    """A short warm-up after every start, then a fifth of the run at the full rate, then straight down."""
-    return min(1.0, (since + 1) / 20) * min(1.0, max(0.0, (1 - p) / 0.8) + 0.01)
+    """A short warm-up after every start, then a third of the run at the full rate, then straight down."""
+    return min(1.0, (since + 1) / 15) * min(1.0, max(0.0, (1 - p) / 0.65) + 0.01)
 
 
 def warm_up(model):
@@ -318,8 +318,8 @@ def arguments():
     ap.add_argument("--workers", type=int, default=15)
     ap.add_argument("--compile", type=int, default=1)
     ap.add_argument("--init", help="exported model to start from when there is no state")
-    ap.add_argument("--muon-lr", type=float, default=0.008)
-    ap.add_argument("--adam-lr", type=float, default=1.5e-3)
+    ap.add_argument("--muon-lr", type=float, default=0.012)
+    ap.add_argument("--adam-lr", type=float, default=2e-3)
     ap.add_argument("--report-s", type=float, default=120, help="seconds between looks at held-out pictures")
     return ap.parse_args()
 
