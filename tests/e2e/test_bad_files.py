@@ -102,10 +102,11 @@ def broken_tokenizers_and_templates():
     silent.pop("chat_template", None)
     path = broken_model("no_template", **none, **{"tokenizer_config.json": json.dumps(silent)})
     fails(1, ["template", "raw prompt"], "run", "-n", 1, "-m", path, "x")
-    path = broken_model("bad_template", **none, **{"chat_template.jinja": "{% for m in %}", "tokenizer_config.json": json.dumps(silent)})
+    path = broken_model("bad_template", **dict(none, **{"chat_template.jinja": "{% for m in %}",
+                                                     "tokenizer_config.json": json.dumps(silent)}))
     fails(1, "template", "run", "-n", 1, "-m", path, "x")
-    path = broken_model("raising", **none, **{"chat_template.jinja": "{{ raise_exception('only three turns') }}",
-                                              "tokenizer_config.json": json.dumps(silent)})
+    path = broken_model("raising", **dict(none, **{"chat_template.jinja": "{{ raise_exception('only three turns') }}",
+                                                   "tokenizer_config.json": json.dumps(silent)}))
     fails(1, "only three turns", "run", "-n", 1, "-m", path, "x")
 
 
