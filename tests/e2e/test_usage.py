@@ -1,5 +1,5 @@
 """Help, version, and wrong usage: exit code 2 and one sentence that says what is wrong."""
-from harness import case, fails, main, ocellus
+from harness import case, environment, fails, main, ocellus
 
 
 @case
@@ -22,7 +22,7 @@ def every_option_of_the_help_is_taken():
         assert len(lines) >= 6
         for line in lines:
             option = [w for w in line.split() if w.startswith("--")][0]
-            r = ocellus(command, option)
+            r = ocellus(command, option, env=environment(OCELLUS_MODELS="/nonexistent"))
             assert r.code in (1, 2) and "there is no option" not in r.err, (option, r)
 
 
