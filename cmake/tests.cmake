@@ -1,7 +1,7 @@
 # Unit tests: tests/unit/<room>/test_<noun>.c, one executable each, linked with its room.
 # Fuzz targets: tests/fuzz/fuzz_<x>.c; in ordinary builds they replay tests/fuzz/corpus/<x>/.
 pkg_check_modules(CMOCKA QUIET IMPORTED_TARGET cmocka)
-set(OC_ALL_ROOMS oc_engine oc_models oc_vision oc_lm oc_weights oc_kernels oc_image oc_chat oc_hub oc_base)
+set(OC_ALL_ROOMS oc_server oc_worker oc_api oc_http oc_ipc oc_engine oc_models oc_vision oc_lm oc_weights oc_kernels oc_image oc_chat oc_hub oc_base)
 
 file(GLOB unit_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/unit/*/test_*.c)
 if(CMOCKA_FOUND AND NOT OC_FUZZ)

@@ -28,7 +28,8 @@ struct oc_engine_params {
     const char *model_dir;       /* directory with config.json and safetensors */
     const char *isa;             /* "ref", "avx2", ...; NULL or "auto": the best of this machine */
     int n_threads;               /* 0: all CPUs this process may use */
-    int ctx_tokens;              /* KV slots; 0: the model's own length, at most 16384 */
+    int ctx_tokens;              /* of one sequence; 0: the model's own length, at most 16384 */
+    int kv_tokens;               /* KV slots of all sequences together; 0: ctx_tokens */
     int image_max_tokens;        /* per picture; 0: the model's rule, at most a quarter of the context */
     int n_sessions;              /* sequences that may be open at once; 0: 1 */
     void (*progress)(void *arg, double fraction); /* may be NULL; called while weights are read */
@@ -53,7 +54,9 @@ struct oc_engine_info {
     int n_threads;
     int n_vocab;
     int dim;            /* width of an embedding row */
-    int ctx_tokens;     /* KV slots of this engine */
+    int ctx_tokens;     /* of one sequence */
+    int kv_tokens;      /* KV slots of all sequences together */
+    int n_sessions;
     int model_ctx_tokens; /* what the model was made for */
     int image_max_tokens; /* per picture; 0: no vision */
     bool has_vision;
@@ -88,6 +91,25 @@ struct oc_picture_plan {
 struct oc_picture_limits {
     int64_t min_pixels, max_pixels;
 };
+
+/* A family's rule for pictures as plain numbers, so that a process without the model can plan. */
+struct oc_picture_rules {
+    int kind; /* which rule (models/pictures.h); 0: the model has no vision */
+    int patch, merge, temporal;
+    enum oc_resample resample;
+    int max_tokens; /* per picture, of this engine */
+    int64_t min_pixels, max_pixels;
+    double rescale, mean[3], std[3];
+};
+
+/* The rules of a loaded model. */
+void oc_engine_picture_rules(const struct oc_engine *e, struct oc_picture_rules *out);
+
+/* The plan that oc_engine_plan_picture would make, from the rules alone; `max_tokens` lowers rules->max_tokens
+ * when it is over 0. Errors: as there, and OC_ERR_FORMAT (rules that contradict themselves). */
+OC_MUST_CHECK enum oc_err oc_picture_rules_plan(const struct oc_picture_rules *rules, int width, int height,
+                                                const struct oc_picture_limits *lim, int max_tokens,
+                                                struct oc_picture_plan *plan, struct oc_errinfo *ei);
 
 /* The plan for a picture of width x height pixels. `lim` may be NULL. Errors: OC_ERR_UNSUPPORTED (no vision),
  * OC_ERR_LIMIT (no allowed size fits, e.g. an aspect ratio over 200). */

@@ -66,4 +66,42 @@
 #define OC_LIMIT_HEADS 1024
 #define OC_LIMIT_VOCAB 2000000
 
+/* HTTP */
+#define OC_LIMIT_HTTP_CONNECTIONS 4096
+#define OC_LIMIT_HTTP_HEAD_BYTES (16 * OC_KIB)
+#define OC_LIMIT_HTTP_HEADERS 100
+#define OC_LIMIT_HTTP_BODY_BYTES (96 * OC_MIB) /* five pictures of 10 MiB in base64, and text */
+#define OC_LIMIT_HTTP_PIPELINED_BYTES (16 * OC_KIB)
+#define OC_LIMIT_HTTP_DRAIN_BYTES (64 * OC_KIB)      /* of a refused body read before the connection closes */
+#define OC_LIMIT_HTTP_OUT_HIGH_BYTES (64 * OC_KIB)   /* a stream slows down here */
+#define OC_LIMIT_HTTP_OUT_MAX_BYTES (4 * OC_MIB)     /* and is cut off here */
+#define OC_LIMIT_HTTP_HEADER_TIMEOUT_MS 10000
+#define OC_LIMIT_HTTP_BODY_TIMEOUT_MS 60000
+#define OC_LIMIT_HTTP_IDLE_TIMEOUT_MS 75000
+#define OC_LIMIT_HTTP_WRITE_TIMEOUT_MS 30000
+
+/* API */
+#define OC_LIMIT_API_MESSAGES 1024
+#define OC_LIMIT_API_CHOICES 8
+#define OC_LIMIT_API_BIASES 1024
+#define OC_LIMIT_API_PICTURES 5          /* of a request, unless configured */
+#define OC_LIMIT_API_PICTURE_BYTES (10 * OC_MIB)
+#define OC_LIMIT_API_JSON_DEPTH 64
+
+/* Between processes */
+#define OC_LIMIT_IPC_FRAME_BYTES (16 * OC_MIB)
+#define OC_LIMIT_IPC_QUEUE_BYTES (64 * OC_MIB)
+
+/* Scheduler */
+#define OC_LIMIT_SCHED_JOBS 1024
+
+/* Server */
+#define OC_LIMIT_SERVER_WORKERS 16
+#define OC_LIMIT_SERVER_IMAGE_WORKERS 16
+#define OC_LIMIT_SERVER_QUEUE 1000
+#define OC_LIMIT_SERVER_API_KEYS 1024
+#define OC_LIMIT_SERVER_RATE_BUCKETS 4096
+#define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)
+#define OC_LIMIT_CONFIG_DEPTH 16
+
 #endif
