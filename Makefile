@@ -48,7 +48,8 @@ deps-build deps-test deps-all:
 deps: deps-all
 
 eval-tiny: deps-test build
-	@$(PYTHON) tools/tiny/eval.py --ocellus $(BIN)
+	@[ -f build/fonts/words.txt ] || { echo 'Collecting the evaluation fonts in build/fonts'; sh tools/tiny/fonts.sh build/fonts >/dev/null; }
+	@TINY_FONTS=build/fonts $(PYTHON) tools/tiny/eval.py --ocellus $(BIN)
 
 fuzz: deps-all
 	@$(PYTHON) tools/run_fuzz.py --jobs $(JOBS) --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ)

@@ -118,10 +118,17 @@ class Source:
         self.rng, self.place = random.Random(seed), 1.0
         self.words, self.fonts = Words(default_word_list(), test), font_names(test)
 
+    def scene(self, kind, bucket):
+        """A picture with something to ask about: once in a million draws no label fits into any box."""
+        while True:
+            scene = make_scene(self.rng, kind, bucket.w, bucket.h, self.words, self.fonts)
+            if {"line": scene.lines, "page": scene.lines, "bars": scene.bars}.get(kind, scene.boxes):
+                return scene
+
     def row(self, bucket):
         rng = self.rng
         kinds = rng.choices(list(bucket.kinds), list(bucket.kinds.values()), k=bucket.n_img)
-        scenes = [make_scene(rng, k, bucket.w, bucket.h, self.words, self.fonts) for k in kinds]
+        scenes = [self.scene(k, bucket) for k in kinds]
         asked = questions(rng, scenes[0], self.words) if bucket.n_img == 1 else which_questions(rng, scenes, self.words)
         if self.place < EARLY and rng.random() < 0.85:
             asked = [q for q in asked if q[0] in READING] or asked
