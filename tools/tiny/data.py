@@ -53,10 +53,11 @@ LINES_END, LINES_MOST, READS = 0.05, 0.15, 0.5
 
 class Pace:
     """Where the run stands in the curriculum. Single lines go on until they are read (a loss under READS a letter) or
-    have taken LINES_MOST of the run; from there on the place moves evenly with time."""
+    have taken LINES_MOST of the run; from there on the place moves evenly with time. A run that goes on from a model
+    which reads begins at `first` instead."""
 
-    def __init__(self):
-        self.left, self.line_loss = None, None
+    def __init__(self, first=0.0):
+        self.left, self.line_loss, self.first = 0.0 if first else None, None, max(first, LINES_END)
 
     def see(self, line_loss):
         if line_loss is not None:
@@ -67,7 +68,7 @@ class Pace:
             if progress < LINES_MOST and (self.line_loss is None or self.line_loss > READS):
                 return 0.0
             self.left = progress
-        return LINES_END + (1 - LINES_END) * min(1.0, (progress - self.left) / (1 - self.left))
+        return self.first + (1 - self.first) * min(1.0, (progress - self.left) / (1 - self.left))
 
 
 def stage_shares(progress):
@@ -122,7 +123,7 @@ class Source:
         """A picture with something to ask about: once in a million draws no label fits into any box."""
         while True:
             scene = make_scene(self.rng, kind, bucket.w, bucket.h, self.words, self.fonts)
-            if {"line": scene.lines, "page": scene.lines, "bars": scene.bars}.get(kind, scene.boxes):
+            if {"line": scene.lines, "page": scene.lines, "bars": scene.bars}.get(kind, scene.boxes[kind == "hub":]):
                 return scene
 
     def row(self, bucket):

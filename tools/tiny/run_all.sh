@@ -6,7 +6,7 @@
 # MINUTES is the training time of the whole run, STOP_AFTER that of this call: call again with the same DIR to go on.
 # DIR keeps the state and the compiled kernels, OUT gets logs and the model (model.tar.00 ...; unpack with
 # `cat model.tar.* | tar -x -C FOLDER`), written every three minutes, so a call that is cut off leaves one.
-# MODEL_DIR is an exported model to start from when DIR holds no state.
+# MODEL_DIR is an exported model to start from when DIR holds no state. TRAIN_ARGS are further options of train.py.
 set -u
 [ $# -ge 3 ] || { echo "usage: $0 MINUTES DIR OUT [STOP_AFTER [MODEL_DIR]]" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,7 @@ set -- --minutes "$minutes" --dir "$dir" --out "$out" --stop-after "$stop"
 [ -z "$init" ] || set -- "$@" --init "$init"
 
 # SIGTERM goes on to the training, which then saves and exports.
-python3 "$here/train.py" "$@" >> "$out/train.log" 2>&1 &
+python3 "$here/train.py" "$@" ${TRAIN_ARGS:-} >> "$out/train.log" 2>&1 &
 train=$!
 trap 'kill -TERM $train 2>/dev/null' TERM INT
 status=1

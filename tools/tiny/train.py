@@ -208,7 +208,7 @@ class Trainer:
         self.rest = [p for n, p in named if n not in chosen]
         self.muon = Muon(turned)
         self.adam = torch.optim.AdamW(self.rest, lr=args.adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self.four, self.pace = FourBit(self.model), Pace()
+        self.four, self.pace = FourBit(self.model), Pace(args.place)
         self.before, self.step, self.pictures, self.exporting = 0.0, 0, 0, None
         self.state_path = os.path.join(args.dir, "state.pt")
         if os.path.exists(self.state_path):
@@ -318,6 +318,7 @@ def arguments():
     ap.add_argument("--workers", type=int, default=15)
     ap.add_argument("--compile", type=int, default=1)
     ap.add_argument("--init", help="exported model to start from when there is no state")
+    ap.add_argument("--place", type=float, default=0.0, help="where in the curriculum to begin (with --init)")
     ap.add_argument("--muon-lr", type=float, default=0.012)
     ap.add_argument("--adam-lr", type=float, default=2e-3)
     ap.add_argument("--report-s", type=float, default=120, help="seconds between looks at held-out pictures")
