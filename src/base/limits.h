@@ -79,6 +79,16 @@
 #define OC_LIMIT_HTTP_BODY_TIMEOUT_MS 60000
 #define OC_LIMIT_HTTP_IDLE_TIMEOUT_MS 75000
 #define OC_LIMIT_HTTP_WRITE_TIMEOUT_MS 30000
+#define OC_LIMIT_HTTP_METHOD_BYTES 32
+#define OC_LIMIT_HTTP_TARGET_BYTES (8 * OC_KIB)
+#define OC_LIMIT_HTTP_CHUNK_DIGITS 16                /* of one chunk's size, leading zeros included */
+#define OC_LIMIT_HTTP_CHUNK_EXT_BYTES (4 * OC_KIB)   /* chunk extensions of one body */
+#define OC_LIMIT_HTTP_TRAILER_BYTES (4 * OC_KIB)
+#define OC_LIMIT_HTTP_READ_BYTES (64 * OC_KIB)       /* one read; a buffer per server */
+#define OC_LIMIT_HTTP_TURN_REQUESTS 16               /* pipelined requests of one connection in one turn of the loop */
+#define OC_LIMIT_HTTP_TURN_ACCEPTS 64
+#define OC_LIMIT_HTTP_OVERFLOW_CONNECTIONS 64        /* over the maximum, being told 503 at the same time */
+#define OC_LIMIT_HTTP_LINGER_MS 2000                 /* for the client to read the last answer before the close */
 
 /* API */
 #define OC_LIMIT_API_MESSAGES 1024
