@@ -37,8 +37,8 @@ struct oc_ipc_channel {
     size_t payload_cap;
     int fds[OC_IPC_MAX_FDS];
     int n_fds;
-    struct oc_ipc_frame *given; /* the last frame handed out, while its descriptors are not dealt with */
-    bool broken;                /* a lying frame came: where the next one starts is unknown */
+    bool given;  /* the descriptors are those of the last frame handed out; -1: kept by its receiver */
+    bool broken; /* a lying frame came: where the next one starts is unknown */
 };
 
 static void close_all(const int *fds, int n) {
@@ -66,21 +66,17 @@ static void drop_first(struct oc_ipc_channel *c) {
     free(w);
 }
 
-/* What the receiver did not keep of the last frame. Its struct is looked at for marks only: no descriptor is closed
- * that this channel did not receive. */
+/* Closes what the receiver of the last frame did not keep. */
 static void end_given(struct oc_ipc_channel *c) {
-    for (int i = 0; c->given && i < c->n_fds; i++)
-        if (c->given->fds[i] != c->fds[i]) c->fds[i] = -1;
     if (!c->given) return;
     close_all(c->fds, c->n_fds);
-    c->given = NULL;
+    c->given = false;
     c->n_fds = 0;
 }
 
 void oc_ipc_channel_close(struct oc_ipc_channel *c) {
     if (!c) return;
     while (c->first) drop_first(c);
-    end_given(c);
     close_all(c->fds, c->n_fds);
     close(c->fd);
     free(c->payload);
@@ -295,9 +291,8 @@ static enum oc_err hand_out(struct oc_ipc_channel *c, struct oc_ipc_frame *out, 
         return oc_fail(ei, OC_ERR_FORMAT, "a frame %s of %u descriptors came with %d", oc_ipc_type_name(c->h.type),
                        c->h.n_fds, c->n_fds);
     *out = (struct oc_ipc_frame){
-        .type = c->h.type, .id = c->h.id, .payload = c->payload, .n_bytes = c->h.n_bytes, .n_fds = c->n_fds};
-    memcpy(out->fds, c->fds, sizeof(int) * (size_t)c->n_fds);
-    if (c->n_fds) c->given = out;
+        .type = c->h.type, .id = c->h.id, .payload = c->payload, .n_bytes = c->h.n_bytes, .fds = c->fds, .n_fds = c->n_fds};
+    c->given = true;
     c->n_head = 0;
     return OC_OK;
 }

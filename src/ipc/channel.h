@@ -22,8 +22,8 @@ struct oc_ipc_frame {
     uint64_t id;   /* of the request it belongs to; 0: none */
     const uint8_t *payload;
     size_t n_bytes;
-    int fds[OC_IPC_MAX_FDS]; /* the receiver owns them; set an entry to -1 to keep it, the rest is closed by the next
-                              * receive, which looks at this struct once more: it must live until then */
+    int *fds; /* the channel's own list: set an entry to -1 to keep that descriptor, the rest is closed by the next
+               * receive */
     int n_fds;
 };
 

@@ -169,7 +169,9 @@ static void test_descriptors_kept_and_closed(void **state) {
     assert_int_equal(f.n_fds, 3);
     const int kept = f.fds[1], first = f.fds[0], third = f.fds[2];
     f.fds[1] = -1;
-    assert_int_equal(oc_ipc_channel_receive(p.b, 0, &f, &got, &ei), OC_OK);
+    struct oc_ipc_frame other; /* the next receive needs nothing of the last frame */
+    memset(&f, 0x55, sizeof f);
+    assert_int_equal(oc_ipc_channel_receive(p.b, 0, &other, &got, &ei), OC_OK);
     assert_int_equal(got, OC_IPC_NOTHING);
     assert_int_equal(fcntl(first, F_GETFD), -1);
     assert_int_equal(fcntl(third, F_GETFD), -1);
