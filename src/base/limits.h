@@ -47,6 +47,9 @@
 #define OC_LIMIT_IMAGE_SIDE_PX 32768
 #define OC_LIMIT_IMAGE_PIXELS ((uint64_t)100 * 1000 * 1000)
 #define OC_LIMIT_IMAGES_PER_PROMPT 64
+#define OC_LIMIT_PATCH_EDGE 256  /* pixels */
+#define OC_LIMIT_PATCH_MERGE 16  /* patches per edge of a merge block */
+#define OC_LIMIT_PATCH_FRAMES 16 /* frames per patch */
 #define OC_LIMIT_IMAGE_JPEG_SCANS 256            /* a progressive file of 20 scans is unusual */
 #define OC_LIMIT_IMAGE_METADATA_BYTES (4 * OC_MIB) /* EXIF, XMP, one PNG text chunk inflated */
 #define OC_LIMIT_IMAGE_GIF_BLOCKS 65536          /* extension blocks before the first frame */
@@ -54,6 +57,7 @@
 /* Engine */
 #define OC_LIMIT_THREADS 256
 #define OC_LIMIT_CTX_TOKENS (1024 * 1024)
+#define OC_LIMIT_KV_TOKENS (16 * 1024 * 1024)
 #define OC_LIMIT_PROMPT_BYTES (16 * OC_MIB)
 #define OC_LIMIT_WORD_BYTES (4 * OC_MIB) /* a run of text the pre-tokenizer does not cut */
 #define OC_LIMIT_TOP_LOGPROBS 20
@@ -101,6 +105,9 @@
 /* Between processes */
 #define OC_LIMIT_IPC_FRAME_BYTES (16 * OC_MIB)
 #define OC_LIMIT_IPC_QUEUE_BYTES (64 * OC_MIB)
+#define OC_LIMIT_IPC_STRING_BYTES (4 * OC_KIB)   /* one string of a message */
+#define OC_LIMIT_IPC_BACKLOG_BYTES (1 * OC_MIB)  /* unsent: a worker stops working until it drains */
+#define OC_LIMIT_IPC_PATCH_BYTES (1 * OC_GIB)    /* patches of one picture */
 
 /* Scheduler */
 #define OC_LIMIT_SCHED_JOBS 1024
