@@ -102,6 +102,8 @@
 #define OC_LIMIT_SERVER_API_KEYS 1024
 #define OC_LIMIT_SERVER_RATE_BUCKETS 4096
 #define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)
+#define OC_LIMIT_METRIC_SERIES 256     /* label combinations of one family */
+#define OC_LIMIT_METRIC_LABEL_BYTES 200 /* of a label's value; longer ones are cut */
 #define OC_LIMIT_CONFIG_DEPTH 16
 
 #endif
