@@ -121,6 +121,8 @@
 #define OC_LIMIT_SERVER_POISON 256 /* pictures remembered because a process died over them */
 #define OC_LIMIT_SERVER_HELD_BYTES (2 * OC_MIB) /* of one stream whose client reads slowly */
 #define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)
+#define OC_LIMIT_METRIC_SERIES 256     /* label combinations of one family */
+#define OC_LIMIT_METRIC_LABEL_BYTES 200 /* of a label's value; longer ones are cut */
 #define OC_LIMIT_CONFIG_DEPTH 16
 
 #endif
