@@ -75,6 +75,7 @@ static void put_key(struct oc_buf *out, const struct oc_config_key *k) {
     oc_buf_free(&right);
 }
 
+/* clang-format off: the lines of the text are the lines of the source */
 static const char before[] = "usage: ocellus serve [OPTION]...\n\n"
                              "Serves models over the OpenAI API. The embedded model and those of the Hugging "
                              "Face cache are always there;\n"
@@ -87,16 +88,18 @@ static const char after[] =
     "models\n"
     "there), and a variable: --queue-depth 20 is queue_depth: 20 and OCELLUS_QUEUE_DEPTH=20. Lists are "
     "repeated\n"
-    "options, YAML lists, and variables with commas. SIZE is 8GiB, 500MB or bytes; TIME is 30s, 5m, 1h30m "
-    "or\n"
-    "seconds. The file is a YAML mapping without anchors, aliases and tags, and only true and false are "
-    "switches.\n"
+    "options, YAML lists, and variables with commas. A switch like --rate-limit is turned off by "
+    "--no-rate-limit.\n"
+    "SIZE is 8GiB, 500MB or bytes; TIME is 30s, 5m, 1h30m or seconds. The file is a YAML mapping without "
+    "anchors,\n"
+    "aliases and tags, in which switches are true or false.\n"
     "\nDefaults by memory (the cgroup's limit, if there is one):\n"
     "  tier           from     request-timeout  load-timeout  kept out of memory-budget\n"
     "  high-memory    64 GiB   600s             300s          20 GiB\n"
     "  medium-memory  24 GiB   300s             180s          8 GiB\n"
     "  low-memory     0        180s             120s          4 GiB, at most half\n"
     "\nVariables of mlx-inference-server and what they set:\n";
+/* clang-format on */
 
 static void put_old(struct oc_buf *out, const char *variable, const char *key, const char *remark) {
     char left[64];
