@@ -404,10 +404,9 @@ static void test_waiting_as_told(void **state) {
         uint64_t now = 123456789;
         double wait;
         for (int i = 0; i < 200; i++) {
-            assert_true(oc_gate_take(g, 0, now, &wait));
-            if (rates[k] > 60) now += 1;
             if (oc_gate_take(g, 0, now, &wait)) continue;
             now += (uint64_t)(wait * 1000 + 0.9999);
+            assert_true(oc_gate_take(g, 0, now, &wait));
         }
         oc_gate_close(g);
     }
