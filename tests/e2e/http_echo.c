@@ -1,8 +1,9 @@
 /* Test tool: the HTTP server alone, for tests/e2e/test_http_strict.py.
  *
  * Listens on a free port of 127.0.0.1, prints it, and answers each request with what it read:
- * {"method": ..., "path": ..., "query": ..., "body_bytes": ...}. Paths below /stream come in three pieces. Ends when its
- * stdin does. */
+ * {"method": ..., "path": ..., "query": ..., "body_bytes": ...}. Paths below /stream come in three pieces.
+ * Ends when its stdin does. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,7 +19,8 @@ static void on_request(void *arg, struct oc_http_exchange *x, const struct oc_ht
     struct oc_buf b;
     (void)arg;
     oc_buf_init(&b, 64 * 1024);
-    oc_buf_printf(&b, "{\"method\": \"%.*s\", \"path\": \"%.*s\", \"query\": \"%.*s\", \"body_bytes\": %zu}\n",
+    oc_buf_printf(&b,
+                  "{\"method\": \"%.*s\", \"path\": \"%.*s\", \"query\": \"%.*s\", \"body_bytes\": %zu}\n",
                   (int)r->method_name.n, r->method_name.p, (int)r->path.n, r->path.p, (int)r->query.n,
                   r->query.n ? r->query.p : "", r->body.n);
     struct oc_str text = {oc_buf_str(&b), b.n_bytes};
@@ -54,6 +56,7 @@ int main(void) {
     struct oc_errinfo ei;
     const struct oc_http_events ev = {.on_request = on_request};
     const struct oc_http_options o = {.max_body_bytes = 1024 * 1024};
+    signal(SIGPIPE, SIG_IGN);
     if (oc_http_listen(loop, "127.0.0.1", 0, &o, &ev, &e.server, &ei) != OC_OK) {
         fprintf(stderr, "http_echo: %s\n", ei.msg);
         return 1;

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -126,6 +127,7 @@ static inline void rig_open(struct rig *r, const char *host, const struct oc_htt
                                       .on_drain = rig_on_drain,
                                       .error_body = rig_error_body};
     struct oc_errinfo ei = {0};
+    signal(SIGPIPE, SIG_IGN);
     oc_buf_init(&r->log, OC_MIB);
     r->refuse_with = 401;
     assert_int_equal(uv_loop_init(&r->loop), 0);

@@ -1,4 +1,5 @@
 /* Connections over loopback: one request after the other, pipelining, refusals, the end of a server. */
+#include "http/conn.h"
 #include "http_rig.h"
 
 #define HOST "Host: a\r\n\r\n"
@@ -223,6 +224,64 @@ static void test_refused_body(void **state) {
     rig_close(&r);
 }
 
+/* All bodies together have a maximum, and what ends gives its share back. */
+static void test_all_bodies(void **state) {
+    (void)state;
+    struct rig r;
+    struct client a, b;
+    char text[40000];
+    memset(text, 'a', sizeof(text));
+    rig_open(&r, "127.0.0.1", NULL);
+    r.server->max_bodies_bytes = 50000; /* the real one is too large for a test */
+    for (int round = 0; round < 3; round++) {
+        client_open(&a, &r);
+        client_open(&b, &r);
+        client_send(&a, &r, "POST /later HTTP/1.1\r\nContent-Length: 40000\r\n" HOST);
+        client_send_n(&a, &r, text, 40000);
+        rig_until(&r, r.n_waiting == 1);
+        client_send(&b, &r, "POST / HTTP/1.1\r\nContent-Length: 40000\r\n" HOST);
+        client_send_n(&b, &r, text, 10000);
+        rig_for(&r, 5);
+        assert_false(client_has(&b, "HTTP/1.1"));
+        client_send_n(&b, &r, text, 1);
+        rig_until(&r, client_has(&b, "HTTP/1.1 503 Service Unavailable"));
+        oc_http_respond(r.waiting[0], 200, "text/plain", OC_STR("kept"));
+        rig_until(&r, client_has(&a, "kept"));
+        client_send(&a, &r, "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" HOST "c350\r\n");
+        client_send_n(&a, &r, text, 40000);
+        client_send_n(&a, &r, text, 10000);
+        client_send(&a, &r, "\r\n0\r\n\r\n");
+        rig_until(&r, (client_read(&a, SIZE_MAX), a.in.n_bytes > 50000));
+        client_close(&a);
+        client_close(&b);
+    }
+    rig_until(&r, r.server->bodies_bytes == 0 && oc_http_server_n_connections(r.server) == 0);
+    rig_close(&r);
+}
+
+static void test_sigpipe(void **state) {
+    (void)state;
+    struct rig r;
+    struct client k;
+    struct oc_errinfo ei = {0};
+    struct oc_http_server *s = NULL;
+    const struct oc_http_events ev = {.on_request = rig_on_request};
+    rig_open(&r, "127.0.0.1", NULL);
+    signal(SIGPIPE, SIG_DFL);
+    assert_int_equal(oc_http_listen(&r.loop, "127.0.0.1", 0, NULL, &ev, &s, &ei), OC_ERR_USAGE);
+    assert_non_null(strstr(ei.msg, "SIGPIPE"));
+    signal(SIGPIPE, SIG_IGN);
+    client_open(&k, &r);
+    client_send(&k, &r, "GET /later HTTP/1.1\r\n" HOST);
+    rig_until(&r, r.n_waiting == 1);
+    oc_http_stream_begin(r.waiting[0], 200, "text/plain");
+    client_reset(&k);
+    for (int i = 0; i < 3; i++) oc_http_stream_write(r.waiting[0], OC_STR("to nobody"));
+    assert_int_equal(r.n_gone, 0);
+    rig_until(&r, r.n_gone == 1);
+    rig_close(&r);
+}
+
 static void test_ill_formed(void **state) {
     (void)state;
     static const struct {
@@ -385,7 +444,8 @@ int main(void) {
         cmocka_unit_test(test_keep_alive),     cmocka_unit_test(test_head_and_old_version),
         cmocka_unit_test(test_pipelining),     cmocka_unit_test(test_much_pipelining),
         cmocka_unit_test(test_expect),         cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_refused_body),   cmocka_unit_test(test_ill_formed),
+        cmocka_unit_test(test_refused_body),   cmocka_unit_test(test_all_bodies),
+        cmocka_unit_test(test_sigpipe),        cmocka_unit_test(test_ill_formed),
         cmocka_unit_test(test_ipv6),           cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_stop_accepting), cmocka_unit_test(test_close),
     };
