@@ -239,8 +239,10 @@ static void take_shutdown(struct worker *w, const struct oc_ipc_frame *f) {
     w->state = ENDED;
 }
 
+typedef void taker(struct worker *w, const struct oc_ipc_frame *f);
+
 static void take_frame(struct worker *w, const struct oc_ipc_frame *f) {
-    static void (*const takers[OC_IPC_N_TYPES])(struct worker *, const struct oc_ipc_frame *) = {
+    static taker *const takers[OC_IPC_N_TYPES] = {
         [OC_IPC_JOB] = take_job, [OC_IPC_CANCEL] = take_cancel, [OC_IPC_SHUTDOWN] = take_shutdown};
     if (takers[f->type]) {
         takers[f->type](w, f);
