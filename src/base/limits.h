@@ -101,6 +101,7 @@
 
 /* Scheduler */
 #define OC_LIMIT_SCHED_JOBS 1024
+#define OC_LIMIT_SCHED_JOB_BYTES (64 * OC_MIB) /* what the scheduler copies of one */
 
 /* Server */
 #define OC_LIMIT_SERVER_WORKERS 16
