@@ -104,6 +104,7 @@
 #define OC_LIMIT_SERVER_QUEUE 1000
 #define OC_LIMIT_SERVER_API_KEYS 1024
 #define OC_LIMIT_SERVER_RATE_BUCKETS 4096
+#define OC_LIMIT_URL_BYTES (8 * OC_KIB) /* of a picture, unless it is a data: URL */
 #define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)
 #define OC_LIMIT_METRIC_SERIES 256     /* label combinations of one family */
 #define OC_LIMIT_METRIC_LABEL_BYTES 200 /* of a label's value; longer ones are cut */
