@@ -93,6 +93,9 @@ static bool is_image_type(struct oc_str type) {
 /* What stands between "data:" and the comma; its last parameter must be base64. */
 static enum oc_err check_data_head(struct oc_str head, struct oc_errinfo *ei) {
     size_t n = head.n;
+    for (size_t i = 0; i < n; i++)
+        if (head.p[i] <= ' ' || head.p[i] > '~')
+            return oc_fail(ei, OC_ERR_FORMAT, "the data: URL has a byte at %zu that no URL has", i + 5);
     if (n < 7 || strncasecmp(head.p + n - 7, ";base64", 7) != 0)
         return oc_fail(ei, OC_ERR_UNSUPPORTED, "a data: URL must be base64 (data:image/png;base64,...)");
     if (!is_image_type((struct oc_str){head.p, n - 7}))
