@@ -137,7 +137,7 @@ static enum oc_err fetch_data(struct oc_str url, struct oc_fetch_sink *s, struct
     uint64_t size = decoded_size(text);
     if (size > s->max_bytes) return oc_fetch_too_big(size, s->max_bytes, ei);
     for (size_t i = 0; i < text.n; i++) /* the decoder passes over blanks, which a URL has none of */
-        if (strchr(" \t\r\n", text.p[i]))
+        if ((unsigned char)text.p[i] <= ' ')
             return oc_fail(ei, OC_ERR_FORMAT, "the data: URL is not base64 at byte %zu", i);
     if (!text.n) return oc_fail(ei, OC_ERR_FORMAT, "the data: URL is empty");
     enum oc_err err = decode(text, s, ei);
