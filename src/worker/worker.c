@@ -191,8 +191,10 @@ static void on_beat(void *arg, enum oc_sched_stage stage, uint64_t id) {
     static const enum oc_ipc_doing doing[] = {[OC_SCHED_ENCODE] = OC_IPC_DOING_ENCODE,
                                               [OC_SCHED_PREFILL] = OC_IPC_DOING_PREFILL,
                                               [OC_SCHED_DECODE] = OC_IPC_DOING_DECODE};
-    put_doing(arg, doing[stage], id);
-    beat(arg);
+    struct worker *w = arg;
+    const bool several = stage == OC_SCHED_DECODE && w->jobs.n > 1; /* a row of each: none is at hand alone */
+    put_doing(w, doing[stage], several ? 0 : id);
+    beat(w);
 }
 
 /* ---- Messages of the orchestrator ------------------------------------------------------------------------- */
