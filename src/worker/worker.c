@@ -20,7 +20,7 @@
 
 #define RSS_NS 250000000u      /* how often the size of this process is looked up */
 #define FRAMES_A_SLICE 64      /* read at most before the next slice of work */
-#define LAST_WORDS_MS 3000     /* for what is queued when the process ends */
+#define LAST_WORDS_MS 500      /* for what is queued when the process ends */
 #define FRAME_ARENA_BYTES (64 * OC_MIB)
 
 enum state { RUNNING, ENDED, BROKEN };
@@ -343,6 +343,7 @@ static enum oc_err open_model(struct worker *w, struct oc_errinfo *ei) {
 }
 
 static enum oc_err open_ends(struct worker *w, struct oc_errinfo *ei) {
+    oc_worker_lifetime_close_others(w->o->socket_fd, w->o->board_fd);
     OC_TRY(oc_worker_lifetime_watch_signals(&w->signal_fd, ei));
     OC_TRY(oc_ipc_board_map(w->o->board_fd, &w->board, ei));
     close(w->o->board_fd);
