@@ -80,6 +80,7 @@ struct oc_http_exchange {
     bool close;         /* the connection closes after the answer */
     bool close_refused; /* it does so when the request is refused before its body is read */
     bool aborted;       /* the answer ends without being whole */
+    bool begun;         /* the answer is a stream */
     bool chunked;       /* the answer is */
     bool no_body;       /* the answer has none: HEAD, 204, 304 */
     bool high;          /* on_drain is due */

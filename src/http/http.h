@@ -122,6 +122,7 @@ size_t oc_http_stream_write(struct oc_http_exchange *x, struct oc_str bytes);
 void oc_http_stream_end(struct oc_http_exchange *x);
 /* Ends a stream that cannot be finished rightly: the connection closes without the last chunk. */
 void oc_http_stream_abort(struct oc_http_exchange *x);
+/* True from stream_begin on, also after the end: the status is out and cannot be changed any more. */
 bool oc_http_stream_begun(const struct oc_http_exchange *x);
 
 /* "Not Found" for 404. */
