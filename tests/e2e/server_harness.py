@@ -360,8 +360,9 @@ def ask(text="Tell me something.", max_tokens=8, **fields):
 
 # ---- Servers -----------------------------------------------------------------------------------------------------
 
-# Options whose flag is not the field's name with dashes (src/server/config.h), and those that go in another way.
-FLAGS = {"models": "--model"}
+# Options whose flag is not their name with dashes (src/server/config.def).
+FLAGS = {"models": "--model", "ctx_tokens": "--ctx", "max_body_bytes": "--max-body", "max_image_bytes": "--max-image",
+         "idle_unload_s": "--idle-unload", "ping_s": "--ping"}
 
 
 def flags_of(options):
@@ -404,9 +405,6 @@ class Server:
         options = {"port": self.port, "admin_port": self.admin_port, "models": models,
                    "runtime_dir": os.path.join(self.dir, "run"), "ctx_tokens": 4096, "threads": 2, **options}
         options = {k: v for k, v in options.items() if v is not None}
-        for key, flag in (("ctx_tokens", "ctx"),):
-            if key in options:
-                options[flag] = options.pop(key)
         self.args = [BIN, "serve", *flags_of(options), *map(str, args)]
         self.log_path = log or os.path.join(self.dir, "log")
         self.env = environment(**{"E2E_MARK": self.mark(), **(env or {})})
