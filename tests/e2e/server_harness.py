@@ -8,6 +8,8 @@ Python's standard library only. Besides the variables of harness.py:
 """
 import base64
 import contextlib
+import ctypes
+import faulthandler
 import functools
 import http.client
 import json
@@ -390,6 +392,11 @@ def need_option(*names):
             raise Skip(f"this version has no option {name}")
 
 
+def die_with_parent():
+    """In a server before its exec: a test program that is ended takes its servers along."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 class Server:
     """A running `ocellus serve`. Keyword arguments are options by their names in src/server/config.h."""
 
@@ -408,9 +415,13 @@ class Server:
         self.args = [BIN, "serve", *flags_of(options), *map(str, args)]
         self.log_path = log or os.path.join(self.dir, "log")
         self.env = environment(**{"E2E_MARK": self.mark(), **(env or {})})
+        def before_exec():
+            die_with_parent()
+            if preexec:
+                preexec()
         with open(self.log_path, "ab") as f:
             self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=f, stderr=f, env=self.env,
-                                            cwd=self.dir, preexec_fn=preexec)
+                                            cwd=self.dir, preexec_fn=before_exec)
         self.pid = self.process.pid
         self.seen = set()
         self.expected_alive = True
@@ -723,6 +734,7 @@ def main(*shared):
             if s.expected_alive:
                 s.stop()
     harness.case(every_server_stops_cleanly)
+    faulthandler.dump_traceback_later(7000 if LONG else seconds(400), exit=True)
     try:
         harness.main()
     finally:

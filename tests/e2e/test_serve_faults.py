@@ -8,15 +8,14 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import socket
 import struct
 import time
 
-from harness import MODEL, Skip, TMP
-from server_harness import (FAULT_N, LONG, Server, Shared, ask, cache_model, case, check_error_object, chunk_text,
-                            command_line, data_url, free_ports, image_part, in_background, is_alive, joined, main, picture,
+from harness import TMP
+from server_harness import (FAULT_N, Server, Shared, ask, cache_model, case, check_error_object,
+                            data_url, image_part, in_background, is_alive, joined, main, picture,
                             private_bytes, seconds, user, wait_until)
 
 server = Shared(parallel=2)

@@ -9,9 +9,9 @@ import socket
 import subprocess
 import time
 
-from server_harness import (LONG, SLOW, Server, Shared, ask, case, in_background, in_parallel, main, need_option,
-                            need_program, parse_metrics, read_all, seconds, status_of, wait_until)
-from harness import Skip, TMP, write
+from server_harness import (LONG, SLOW, Server, Shared, ask, case, in_parallel, main,
+                            need_program, read_all, seconds, status_of, wait_until)
+from harness import TMP, write
 
 server = Shared()
 JSON = {"Content-Type": "application/json"}

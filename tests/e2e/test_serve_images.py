@@ -1,16 +1,13 @@
 """ocellus serve: pictures. Their order, number and size; hostile files; where they may come from."""
-import base64
-import contextlib
 import glob
 import http.server
 import os
 import random
-import socket
 import struct
 import threading
 import time
 
-from harness import ROOT, Skip, TMP, run_json, write
+from harness import ROOT, TMP, run_json, write
 from server_harness import (LONG, Server, Shared, case, data_url, image_part, in_parallel, main, need_option, picture,
                             png_of_rows, rss_bytes, seconds, user, wait_until)
 

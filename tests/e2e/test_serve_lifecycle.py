@@ -8,8 +8,8 @@ import ssl
 import subprocess
 import time
 
-from harness import BIN, MODEL, TMP, Skip, environment, ocellus, write
-from server_harness import (SLOW, Server, Shared, case, check_error_object, free_ports, in_background, is_alive, main,
+from harness import TMP, Skip, environment, ocellus, write
+from server_harness import (Server, case, check_error_object, in_background, main,
                             need_program, seconds, serve_help, wait_until)
 
 

@@ -3,8 +3,8 @@ import os
 import re
 import time
 
-from harness import MODEL, TMP, Skip, environment
-from server_harness import (LONG, Server, Shared, ask, cache_model, case, data_url, descendants, image_part, in_background,
+from harness import TMP, Skip
+from server_harness import (LONG, Server, Shared, cache_model, case, data_url, image_part, in_background,
                             in_parallel, is_alive, main, model_bytes, picture, private_bytes, rss_bytes, seconds, user,
                             wait_until)
 

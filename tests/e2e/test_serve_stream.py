@@ -3,7 +3,7 @@ import socket
 import time
 
 from server_harness import (Server, Shared, ask, case, chunk_text, data_url, finish_of, image_part, joined, main,
-                            need_option, picture, seconds, user, wait_until)
+                            picture, seconds, user, wait_until)
 
 server = Shared()
 TEXT = "/v1/completions"
