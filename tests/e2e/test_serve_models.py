@@ -3,6 +3,7 @@ import os
 import re
 import time
 
+import harness
 from harness import TMP, Skip
 from server_harness import (LONG, Server, Shared, cache_model, case, data_url, image_part, in_background,
                             in_parallel, is_alive, main, model_bytes, picture, private_bytes, rss_bytes, seconds, user,
@@ -54,6 +55,18 @@ def models_of_the_cache_are_found():
         ids = [m["id"] for m in s.get("/v1/models").ok().json["data"]]
         assert B in ids, ids
         assert s.chat(model=B, max_tokens=2).ok().json["model"] == B
+
+
+@case
+def the_embedded_model_is_always_registered():
+    if not os.path.exists(os.path.join(harness.EMBEDDED, "model.safetensors")):
+        raise Skip("the embedded model is not in this tree")
+    names()
+    with Server(models=[A], env={"OCELLUS_MODELS": os.path.dirname(harness.EMBEDDED)}) as s:
+        ids = [m["id"] for m in s.get("/v1/models").ok().json["data"]]
+        name = os.path.basename(harness.EMBEDDED)
+        assert name in ids, ids
+        s.chat(model=name, max_tokens=2).ok()
 
 
 @case
