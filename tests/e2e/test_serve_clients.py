@@ -322,6 +322,7 @@ defaults
     timeout client 300s
     timeout server 300s
     option http-keep-alive
+    option http-no-delay # without it HAProxy gathers the small chunks of a stream for up to 200 ms
     http-reuse always
 frontend f
     bind 127.0.0.1:{port}

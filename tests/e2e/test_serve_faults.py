@@ -11,9 +11,10 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
 import time
 
-from harness import TMP
+from harness import TMP, Skip
 from server_harness import (FAULT_N, Server, Shared, ask, cache_model, case, check_error_object,
                             data_url, image_part, in_background, is_alive, joined, main, picture,
                             private_bytes, seconds, user, wait_until)
@@ -22,7 +23,7 @@ server = Shared(parallel=2)
 serial = Shared(parallel=1)
 # A picture that takes the encoder a while, and a prompt that takes the prefill a while.
 BIG = lambda i: user(image_part(data_url(picture(1400, 1120, i))), "What?")  # noqa: E731
-LONG_PROMPT = lambda i: f"{i} " + "word after word " * 900  # noqa: E731
+LONG_PROMPT = lambda i: f"{i} " + "word after word " * 500  # noqa: E731
 
 
 def settle(s):
@@ -567,20 +568,37 @@ def a_flood_of_garbage():
 @case
 def a_full_disk_for_logs():
     """The log may not grow: lines are lost, requests are not."""
-    path = os.path.join(TMP, "full", "log")
-    os.makedirs(os.path.dirname(path))
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with Server(log_file=path, preexec=limit) as s:
-        for i in range(30 * FAULT_N):
+    with Server(log_file="/dev/full") as s:
+        for i in range(10 * FAULT_N):
             s.chat(f"{i}", max_tokens=1).ok()
         s.chat(user(image_part(data_url(picture())), "x"), max_tokens=1).ok()
-    assert os.path.getsize(path) <= 2000
-    with Server(log_file="/dev/full") as s:
-        for i in range(10):
-            s.chat(f"{i}", max_tokens=1).ok()
+        assert s.metric("ocellus_log_lines_lost_total") > 0
+
+
+@case
+def a_disk_that_fills_and_is_emptied():
+    """A small file system: full while the server runs, then with room again, and the log goes on."""
+    folder = os.path.join(TMP, "small")
+    os.makedirs(folder)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", folder], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+    if mounted.returncode != 0:
+        raise Skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        path, filler = os.path.join(folder, "log"), os.path.join(folder, "filler")
+        with Server(log_file=path) as s:
+            with open(filler, "wb", buffering=0) as f, contextlib.suppress(OSError):
+                while f.write(b"x" * 512):
+                    pass
+            for i in range(100 * FAULT_N):
+                s.chat(f"{i}", max_tokens=1).ok()
+            full = os.path.getsize(path)
+            os.remove(filler)
+            for i in range(20):
+                s.chat(f"{i}", max_tokens=1).ok()
+            wait_until(lambda: os.path.getsize(path) > full, 5, "the log to go on")
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 @case
