@@ -15,6 +15,7 @@ struct parser {
     const char *name;
     const char *begin, *p, *end;
     int depth;
+    size_t open_bytes; /* items of lists whose bracket is still open; they go to the arena when it closes */
     struct oc_errinfo *ei;
 };
 
@@ -182,7 +183,10 @@ struct list {
     size_t n, cap, item_bytes;
 };
 
-static void *list_add(struct list *l) {
+/* NULL also when the arena could not take what is open: memory stays bounded before the bracket closes, too. */
+static void *list_add(struct parser *ps, struct list *l) {
+    ps->open_bytes += l->item_bytes;
+    if (ps->open_bytes > ps->arena->max_bytes - ps->arena->used_bytes) return NULL;
     if (l->n == l->cap) {
         size_t cap = l->cap ? l->cap * 2 : 8;
         char *p = realloc(l->data, cap * l->item_bytes);
@@ -195,8 +199,9 @@ static void *list_add(struct list *l) {
     return item;
 }
 
-static void *list_finish(struct list *l, struct oc_arena *a) {
-    void *p = oc_arena_array(a, l->n, l->item_bytes);
+static void *list_finish(struct parser *ps, struct list *l) {
+    ps->open_bytes -= l->n * l->item_bytes;
+    void *p = oc_arena_array(ps->arena, l->n, l->item_bytes);
     if (p && l->n) memcpy(p, l->data, l->n * l->item_bytes);
     return p;
 }
@@ -207,7 +212,7 @@ static enum oc_err parse_items(struct parser *ps, struct list *l) {
     for (;;) {
         struct oc_json v = {0};
         OC_TRY(parse_value(ps, &v));
-        struct oc_json *slot = list_add(l);
+        struct oc_json *slot = list_add(ps, l);
         if (!slot) return no_memory(ps);
         *slot = v;
         skip_space(ps);
@@ -220,7 +225,7 @@ static enum oc_err parse_array(struct parser *ps, struct oc_json *out) {
     struct list l = {.item_bytes = sizeof(struct oc_json)};
     enum oc_err err = parse_items(ps, &l);
     if (err == OC_OK) {
-        *out = (struct oc_json){.type = OC_JSON_ARR, .n_items = l.n, .items = list_finish(&l, ps->arena)};
+        *out = (struct oc_json){.type = OC_JSON_ARR, .n_items = l.n, .items = list_finish(ps, &l)};
         if (!out->items) err = no_memory(ps);
     }
     free(l.data);
@@ -234,25 +239,36 @@ static uint32_t key_hash(struct oc_str s) {
     return h ^ h >> 15;
 }
 
-/* Slot of `key` in the index: of the member that has it, or an empty one (UINT32_MAX). */
-static uint32_t *index_slot(const struct oc_json *o, struct oc_str key) {
+/* Slot of `key` in the index: of the member that has it, or an empty one (UINT32_MAX). *steps grows by what was
+ * passed over. */
+static uint32_t *index_slot(const struct oc_json *o, struct oc_str key, size_t *steps) {
     uint32_t i = key_hash(key) & o->index_mask;
-    while (o->index[i] != UINT32_MAX && !oc_str_eq(o->members[o->index[i]].key, key)) i = (i + 1) & o->index_mask;
+    for (; o->index[i] != UINT32_MAX && !oc_str_eq(o->members[o->index[i]].key, key); ++*steps)
+        i = (i + 1) & o->index_mask;
     return &o->index[i];
 }
 
+/* Steps that n keys may take into a table twice as large: far over what chance needs (about n / 2), far under the
+ * n * n / 2 of keys that were made to collide. */
+static size_t steps_allowed(size_t n) {
+    return 32 * n + 4096;
+}
+
 /* Drops duplicate keys, the last value winning in the first place. */
-static bool index_build(struct oc_arena *a, struct oc_json *o) {
-    if (o->n_members > UINT32_MAX / 4) return false;
+static enum oc_err index_build(struct parser *ps, struct oc_json *o) {
+    size_t steps = 0;
+    if (o->n_members > UINT32_MAX / 4) return no_memory(ps);
     uint32_t cap = 16;
     while (cap < o->n_members * 2) cap *= 2;
-    o->index = oc_arena_array(a, cap, sizeof *o->index);
-    if (!o->index) return false;
+    o->index = oc_arena_array(ps->arena, cap, sizeof *o->index);
+    if (!o->index) return no_memory(ps);
     memset(o->index, 0xFF, cap * sizeof *o->index);
     o->index_mask = cap - 1;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < o->n_members; i++) {
-        uint32_t *slot = index_slot(o, o->members[i].key);
+        uint32_t *slot = index_slot(o, o->members[i].key, &steps);
+        if (steps > steps_allowed(o->n_members))
+            return oc_fail(ps->ei, OC_ERR_LIMIT, "%s: an object with keys that were made to collide", ps->name);
         if (*slot != UINT32_MAX) {
             o->members[*slot].value = o->members[i].value;
             continue;
@@ -261,7 +277,7 @@ static bool index_build(struct oc_arena *a, struct oc_json *o) {
         *slot = kept++;
     }
     o->n_members = kept;
-    return true;
+    return OC_OK;
 }
 
 static void drop_duplicates(struct oc_json *o) {
@@ -286,7 +302,7 @@ static enum oc_err parse_members(struct parser *ps, struct list *l) {
         skip_space(ps);
         if (!take(ps, ':')) return syntax(ps, "expected ':'");
         OC_TRY(parse_value(ps, &m.value));
-        struct oc_json_member *slot = list_add(l);
+        struct oc_json_member *slot = list_add(ps, l);
         if (!slot) return no_memory(ps);
         *slot = m;
         skip_space(ps);
@@ -299,10 +315,10 @@ static enum oc_err parse_object(struct parser *ps, struct oc_json *out) {
     struct list l = {.item_bytes = sizeof(struct oc_json_member)};
     enum oc_err err = parse_members(ps, &l);
     if (err == OC_OK) {
-        *out = (struct oc_json){.type = OC_JSON_OBJ, .n_members = l.n, .members = list_finish(&l, ps->arena)};
+        *out = (struct oc_json){.type = OC_JSON_OBJ, .n_members = l.n, .members = list_finish(ps, &l)};
         if (!out->members) err = no_memory(ps);
         else if (l.n < INDEX_FROM_MEMBERS) drop_duplicates(out);
-        else if (!index_build(ps->arena, out)) err = no_memory(ps);
+        else err = index_build(ps, out);
     }
     free(l.data);
     return err;
@@ -368,7 +384,8 @@ enum oc_err oc_json_load(struct oc_arena *a, const char *path, size_t max_bytes,
 const struct oc_json *oc_json_get_str(const struct oc_json *obj, struct oc_str key) {
     if (!obj || obj->type != OC_JSON_OBJ) return NULL;
     if (obj->index) {
-        uint32_t at = *index_slot(obj, key);
+        size_t steps = 0;
+        uint32_t at = *index_slot(obj, key, &steps);
         return at == UINT32_MAX ? NULL : &obj->members[at].value;
     }
     for (size_t i = 0; i < obj->n_members; i++)

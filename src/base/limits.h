@@ -47,6 +47,9 @@
 #define OC_LIMIT_IMAGE_SIDE_PX 32768
 #define OC_LIMIT_IMAGE_PIXELS ((uint64_t)100 * 1000 * 1000)
 #define OC_LIMIT_IMAGES_PER_PROMPT 64
+#define OC_LIMIT_PATCH_EDGE 256  /* pixels */
+#define OC_LIMIT_PATCH_MERGE 16  /* patches per edge of a merge block */
+#define OC_LIMIT_PATCH_FRAMES 16 /* frames per patch */
 #define OC_LIMIT_IMAGE_JPEG_SCANS 256            /* a progressive file of 20 scans is unusual */
 #define OC_LIMIT_IMAGE_METADATA_BYTES (4 * OC_MIB) /* EXIF, XMP, one PNG text chunk inflated */
 #define OC_LIMIT_IMAGE_GIF_BLOCKS 65536          /* extension blocks before the first frame */
@@ -54,6 +57,7 @@
 /* Engine */
 #define OC_LIMIT_THREADS 256
 #define OC_LIMIT_CTX_TOKENS (1024 * 1024)
+#define OC_LIMIT_KV_TOKENS (16 * 1024 * 1024)
 #define OC_LIMIT_PROMPT_BYTES (16 * OC_MIB)
 #define OC_LIMIT_WORD_BYTES (4 * OC_MIB) /* a run of text the pre-tokenizer does not cut */
 #define OC_LIMIT_TOP_LOGPROBS 20
@@ -79,6 +83,16 @@
 #define OC_LIMIT_HTTP_BODY_TIMEOUT_MS 60000
 #define OC_LIMIT_HTTP_IDLE_TIMEOUT_MS 75000
 #define OC_LIMIT_HTTP_WRITE_TIMEOUT_MS 30000
+#define OC_LIMIT_HTTP_METHOD_BYTES 32
+#define OC_LIMIT_HTTP_TARGET_BYTES (8 * OC_KIB)
+#define OC_LIMIT_HTTP_CHUNK_DIGITS 16                /* of one chunk's size, leading zeros included */
+#define OC_LIMIT_HTTP_CHUNK_EXT_BYTES (4 * OC_KIB)   /* chunk extensions of one body */
+#define OC_LIMIT_HTTP_TRAILER_BYTES (4 * OC_KIB)
+#define OC_LIMIT_HTTP_READ_BYTES (64 * OC_KIB)       /* one read; a buffer per server */
+#define OC_LIMIT_HTTP_TURN_REQUESTS 16               /* pipelined requests of one connection in one turn of the loop */
+#define OC_LIMIT_HTTP_TURN_ACCEPTS 64
+#define OC_LIMIT_HTTP_OVERFLOW_CONNECTIONS 64        /* over the maximum, being told 503 at the same time */
+#define OC_LIMIT_HTTP_LINGER_MS 2000                 /* for the client to read the last answer before the close */
 
 /* API */
 #define OC_LIMIT_API_MESSAGES 1024
@@ -91,6 +105,9 @@
 /* Between processes */
 #define OC_LIMIT_IPC_FRAME_BYTES (16 * OC_MIB)
 #define OC_LIMIT_IPC_QUEUE_BYTES (64 * OC_MIB)
+#define OC_LIMIT_IPC_STRING_BYTES (4 * OC_KIB)   /* one string of a message */
+#define OC_LIMIT_IPC_BACKLOG_BYTES (1 * OC_MIB)  /* unsent: a worker stops working until it drains */
+#define OC_LIMIT_IPC_PATCH_BYTES (1 * OC_GIB)    /* patches of one picture */
 
 /* Scheduler */
 #define OC_LIMIT_SCHED_JOBS 1024
@@ -101,7 +118,11 @@
 #define OC_LIMIT_SERVER_QUEUE 1000
 #define OC_LIMIT_SERVER_API_KEYS 1024
 #define OC_LIMIT_SERVER_RATE_BUCKETS 4096
+#define OC_LIMIT_SERVER_POISON 256 /* pictures remembered because a process died over them */
+#define OC_LIMIT_SERVER_HELD_BYTES (2 * OC_MIB) /* of one stream whose client reads slowly */
 #define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)
+#define OC_LIMIT_METRIC_SERIES 256     /* label combinations of one family */
+#define OC_LIMIT_METRIC_LABEL_BYTES 200 /* of a label's value; longer ones are cut */
 #define OC_LIMIT_CONFIG_DEPTH 16
 
 #endif

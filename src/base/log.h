@@ -2,7 +2,9 @@
  *
  * One logger per process, owned by its main and passed down. Any thread may log; a line is written whole. A
  * write that fails (full disk, closed pipe) is counted, never fatal and never blocks for long: the descriptor is
- * used non-blocking where it is a pipe. No base64 and no prompt text unless the caller puts it there. */
+ * used non-blocking where it is a pipe, and the next line that gets through is preceded by one that says how many
+ * were lost. The process must ignore SIGPIPE. Whatever a text holds, its line is one line of valid UTF-8, cut at
+ * OC_LIMIT_LOG_LINE_BYTES (" cut=true", "cut":true). No base64 and no prompt text unless the caller puts it there. */
 #ifndef OC_BASE_LOG_H
 #define OC_BASE_LOG_H
 
@@ -38,8 +40,11 @@ void oc_log_write(struct oc_log *l, enum oc_log_level level, const char *message
 #define oc_log(l, level, message, ...)                                                                        \
     oc_log_write((l), (level), (message), (const struct oc_log_field[]){__VA_ARGS__},                        \
                  (int)(sizeof((const struct oc_log_field[]){__VA_ARGS__}) / sizeof(struct oc_log_field)))
-/* Passes on a line that another process wrote. */
+/* Passes on a line that another process wrote: as it is when a logger of this form wrote it, else as the message of a
+ * warning under `name`. A newline at its end is taken off. */
 void oc_log_relay(struct oc_log *l, const char *name, struct oc_str line);
+/* "debug", "info", "warn", "error" in any case; false for anything else. */
+bool oc_log_level_parse(struct oc_str s, enum oc_log_level *out);
 uint64_t oc_log_n_dropped(const struct oc_log *l);
 /* Closes and opens the file again (SIGHUP, log rotation). Errors: OC_ERR_IO; the old one is kept then. */
 OC_MUST_CHECK enum oc_err oc_log_reopen(struct oc_log *l, struct oc_errinfo *ei);

@@ -1,23 +1,19 @@
-/* cli/chat_model.h - everything that a model directory gives: engine, tokenizer, chat template, defaults.
+/* cli/chat_model.h - everything that a model directory gives: engine and chat/model.h.
  *
  * Opened once per command; what is cheap to check comes before what is slow to load. One thread. */
 #ifndef OC_CLI_CHAT_MODEL_H
 #define OC_CLI_CHAT_MODEL_H
 
 #include "base/arena.h"
-#include "chat/template.h"
-#include "chat/tokenizer.h"
-#include "cli/defaults.h"
+#include "chat/model.h"
+#include "lm/sample.h"
 #include "ocellus.h"
 
 struct oc_cli_chat_model {
     struct oc_arena arena; /* names and paths */
     const char *name;      /* as the user wrote it */
     const char *dir;
-    struct oc_cli_defaults defaults;
-    struct oc_json tokenizer_config; /* null when there is none */
-    struct oc_chat_tokenizer *tokenizer;
-    struct oc_chat_template *template_; /* NULL when it was not wanted */
+    struct oc_chat_model chat; /* its template_ is NULL when it was not wanted */
     struct oc_engine *engine;
     double load_ms;
 };
@@ -30,10 +26,7 @@ OC_MUST_CHECK enum oc_err oc_cli_chat_model_open(struct oc_cli_chat_model *m, co
                                                  struct oc_errinfo *ei);
 void oc_cli_chat_model_close(struct oc_cli_chat_model *m);
 
-/* Renders messages (as oc_chat_messages_prepare makes them) with the template and appends the token ids.
- * Errors: those of oc_chat_template_render and oc_chat_tokenizer_encode. */
-OC_MUST_CHECK enum oc_err oc_cli_chat_model_encode(const struct oc_cli_chat_model *m,
-                                                   const struct oc_json *messages, struct oc_chat_ids *ids,
-                                                   struct oc_errinfo *ei);
+/* The sampling that the model's own files ask for: greedy where do_sample is false or absent. */
+struct oc_lm_sample_params oc_cli_chat_model_sampling(const struct oc_cli_chat_model *m);
 
 #endif

@@ -122,7 +122,7 @@ static enum oc_err decode(struct loop *l, struct oc_errinfo *ei) {
         }
         a->decode_ms = oc_clock_ms_since(first_ns);
         a->finish = OC_CLI_FINISH_STOP;
-        if (l->job->ends && oc_cli_defaults_is_eos(l->job->ends, pick.token)) return OC_OK;
+        if (l->job->ends && oc_chat_model_is_eos(l->job->ends, pick.token)) return OC_OK;
         OC_TRY(say(l, &pick, ei));
         if (l->stopped) return OC_OK;
         a->finish = OC_CLI_FINISH_LENGTH;

@@ -8,8 +8,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
-#include "chat/tokenizer.h"
-#include "cli/defaults.h"
+#include "chat/model.h"
 #include "cli/options.h"
 #include "lm/sample.h"
 #include "ocellus.h"
@@ -18,7 +17,7 @@ struct oc_cli_generate_job {
     struct oc_engine *engine;
     const struct oc_chat_tokenizer *tokenizer;
     const struct oc_prompt *prompt;
-    const struct oc_cli_defaults *ends; /* where answers end; NULL: nowhere */
+    const struct oc_chat_model *ends; /* whose end tokens end the answer; NULL: none do */
     const struct oc_lm_sample_params *sample;
     const struct oc_cli_list *stops;
     int64_t max_tokens; /* of the answer; 0 or less: what the context allows */

@@ -115,12 +115,13 @@ static enum oc_err take_sources(struct oc_cli_prompt *p, const struct oc_chat_me
 
 enum oc_err oc_cli_prompt_encode(struct oc_cli_prompt *p, const struct oc_cli_chat_model *m,
                                  struct oc_arena *a, struct oc_errinfo *ei) {
-    if (!m->template_) return oc_chat_tokenizer_encode(m->tokenizer, p->raw, NULL, 0, &p->ids, ei);
+    const struct oc_chat_template *t = m->chat.template_;
+    if (!t) return oc_chat_tokenizer_encode(m->chat.tokenizer, p->raw, NULL, 0, &p->ids, ei);
     struct oc_chat_messages prepared;
-    OC_TRY(oc_chat_messages_prepare(a, &p->messages, oc_chat_template_takes_text(m->template_),
-                                    oc_chat_template_takes_parts(m->template_), &prepared, ei));
+    OC_TRY(oc_chat_messages_prepare(a, &p->messages, oc_chat_template_takes_text(t),
+                                    oc_chat_template_takes_parts(t), &prepared, ei));
     if (!p->sources) OC_TRY(take_sources(p, &prepared, a, ei));
-    enum oc_err err = oc_cli_chat_model_encode(m, &prepared.list, &p->ids, ei);
+    enum oc_err err = oc_chat_model_encode(&m->chat, &prepared.list, NULL, true, &p->ids, ei);
     /* What a template refuses is bad input, not a wrong option. */
     return err == OC_ERR_USAGE ? oc_fail_prefix(ei, ei->code = OC_ERR_FORMAT, "the chat template") : err;
 }

@@ -40,7 +40,7 @@ static enum oc_err open_model(struct run *r, struct oc_errinfo *ei) {
                                  .ctx_tokens = or_zero(o->ctx),
                                  .image_max_tokens = or_zero(o->image_max_tokens)};
     OC_TRY(oc_cli_chat_model_open(&r->model, o->model, !o->raw, &p, ei));
-    r->sample = r->model.defaults.sample;
+    r->sample = oc_cli_chat_model_sampling(&r->model);
     return oc_cli_run_options_sampling(o, &r->sample, ei);
 }
 
@@ -73,15 +73,15 @@ static enum oc_err stream(void *arg, const char *p, size_t n, struct oc_errinfo 
 }
 
 static enum oc_err answer(struct run *r, struct oc_errinfo *ei) {
-    const struct oc_cli_defaults *d = &r->model.defaults;
+    const struct oc_chat_model *chat = &r->model.chat;
     struct oc_cli_generate_job job = {
         .engine = r->model.engine,
-        .tokenizer = r->model.tokenizer,
+        .tokenizer = r->model.chat.tokenizer,
         .prompt = &r->expanded,
-        .ends = r->o.ignore_eos ? NULL : d,
+        .ends = r->o.ignore_eos ? NULL : chat,
         .sample = &r->sample,
         .stops = &r->o.stops,
-        .max_tokens = r->o.max_tokens > 0 ? r->o.max_tokens : d->max_new_tokens,
+        .max_tokens = r->o.max_tokens > 0 ? r->o.max_tokens : chat->generation.max_new_tokens,
         .start_ns = r->start_ns,
         .on_text = stream,
         .arg = r,
@@ -96,7 +96,7 @@ static enum oc_err finish(struct run *r, struct oc_errinfo *ei) {
         .info = oc_engine_info(r->model.engine),
         .pictures = &r->pictures,
         .answer = &r->answer,
-        .tokenizer = r->model.tokenizer,
+        .tokenizer = r->model.chat.tokenizer,
         .sample = &r->sample,
         .load_ms = r->model.load_ms,
     };

@@ -22,7 +22,8 @@ struct oc_ipc_frame {
     uint64_t id;   /* of the request it belongs to; 0: none */
     const uint8_t *payload;
     size_t n_bytes;
-    int fds[OC_IPC_MAX_FDS]; /* the receiver owns them; set an entry to -1 to keep it, the rest is closed by the next receive */
+    int *fds; /* the channel's own list: set an entry to -1 to keep that descriptor, the rest is closed by the next
+               * receive */
     int n_fds;
 };
 
@@ -33,7 +34,7 @@ int oc_ipc_channel_fd(const struct oc_ipc_channel *c);
 
 /* Queues a frame and sends what the socket takes at once; never blocks. fds are duplicated or sent before the
  * call returns only if nothing had to wait: the channel takes them over in any case and closes them. Errors:
- * OC_ERR_LIMIT (payload or queue over its maximum), OC_ERR_IO (the other side is gone). */
+ * OC_ERR_LIMIT (payload or queue over its maximum), OC_ERR_NOMEM, OC_ERR_IO (the other side is gone). */
 OC_MUST_CHECK enum oc_err oc_ipc_channel_send(struct oc_ipc_channel *c, uint16_t type, uint64_t id,
                                               const void *payload, size_t n_bytes, const int *fds, int n_fds,
                                               struct oc_errinfo *ei);
@@ -44,8 +45,10 @@ OC_MUST_CHECK enum oc_err oc_ipc_channel_flush(struct oc_ipc_channel *c, struct 
 
 enum oc_ipc_got { OC_IPC_FRAME, OC_IPC_NOTHING, OC_IPC_END };
 
-/* The next whole frame, valid until the next call. wait_ms: 0 does not block, -1 waits without limit. NOTHING:
- * none (yet); END: the other side closed. Errors: OC_ERR_FORMAT (a lying frame), OC_ERR_LIMIT, OC_ERR_IO. */
+/* The next whole frame, valid until the next call. wait_ms: 0 does not block, -1 waits without limit or until a
+ * signal comes. Where it waits it also sends what is queued. NOTHING:
+ * none (yet); END: the other side closed, or died within a frame. Errors, after which no more can be received:
+ * OC_ERR_FORMAT (a lying frame), OC_ERR_LIMIT, OC_ERR_NOMEM, OC_ERR_IO. */
 OC_MUST_CHECK enum oc_err oc_ipc_channel_receive(struct oc_ipc_channel *c, int wait_ms, struct oc_ipc_frame *out,
                                                  enum oc_ipc_got *got, struct oc_errinfo *ei);
 

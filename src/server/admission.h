@@ -1,12 +1,13 @@
 /* server/admission.h - who may start now, who waits, who is turned away.
  *
  * One queue per model, on the loop's thread; time is passed in. A ticket holds a slot from its start until it
- * leaves, streams included. Three classes (high, normal, low), first come first served inside one. Counting is
+ * leaves, streams included. The callbacks may enter and leave tickets, themselves included. Three classes (high, normal, low), first come first served inside one. Counting is
  * exact: every ticket that entered leaves once. */
 #ifndef OC_SERVER_ADMISSION_H
 #define OC_SERVER_ADMISSION_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -26,8 +27,8 @@ struct oc_ticket { /* embedded in the request; zero it first */
 enum oc_admit { OC_ADMIT_NOW, OC_ADMIT_QUEUED, OC_ADMIT_FULL, OC_ADMIT_DRAINING };
 
 struct oc_admission_params {
-    int n_slots, max_waiting;
-    int timeout_s[3]; /* by class */
+    int n_slots, max_waiting; /* no slots: all wait, for instance while the model loads */
+    int timeout_s[3];         /* by class, at least 1 */
     void *arg;
     void (*on_start)(void *arg, struct oc_ticket *t);   /* a waiting ticket got its slot */
     void (*on_timeout)(void *arg, struct oc_ticket *t); /* it waited too long, or was drained; it is out */
@@ -48,7 +49,8 @@ void oc_admission_set_slots(struct oc_admission *a, int n_slots, uint64_t now_ms
 
 struct oc_admission_figures {
     int n_slots, n_running, n_waiting, waiting_by_class[3], max_waiting;
-    uint64_t n_entered, n_started, n_timeouts, n_rejected;
+    /* n_entered = n_started + n_timeouts + n_cancelled + n_waiting; n_rejected never entered */
+    uint64_t n_entered, n_started, n_timeouts, n_rejected, n_cancelled; /* cancelled: left or drained while waiting */
     double mean_wait_ms; /* of the last 1000 */
 };
 void oc_admission_figures(const struct oc_admission *a, struct oc_admission_figures *out);

@@ -232,6 +232,46 @@ static void limits_are_errors_and_change_nothing(void **state) {
     oc_engine_close(e);
 }
 
+/* The sum of all sequences is bounded by kv_tokens, one by ctx_tokens. */
+static void sequences_share_the_kv_pages(void **state) {
+    (void)state;
+    struct oc_engine *e;
+    struct oc_errinfo ei;
+    struct oc_session *s[4], *other;
+    struct oc_engine_params p = {.model_dir = model_dir, .ctx_tokens = 100, .kv_tokens = 300, .n_sessions = 4, .n_threads = 1, .skip_prefetch = true};
+    assert_int_equal(oc_engine_open(&p, &e, &ei), OC_OK);
+    assert_int_equal(oc_engine_info(e)->kv_tokens, 300);
+    assert_int_equal(oc_engine_info(e)->n_sessions, 4);
+    assert_int_equal(e->kv.n_pages, 19 + 3);
+    assert_int_equal(oc_session_open(e, 101, &other, &ei), OC_ERR_LIMIT);
+    for (int i = 0; i < 3; i++) assert_int_equal(oc_session_open(e, 100, &s[i], &ei), OC_OK);
+    assert_int_equal(oc_session_open(e, 100, &other, &ei), OC_ERR_LIMIT);
+    assert_int_equal(oc_session_open(e, 16, &s[3], &ei), OC_OK);
+    for (int i = 0; i < 4; i++) oc_session_close(s[i]);
+    oc_engine_close(e);
+    p.kv_tokens = 99;
+    assert_int_equal(oc_engine_open(&p, &e, &ei), OC_ERR_USAGE);
+}
+
+/* A process that has the rules alone plans as the engine does. */
+static void the_rules_alone_make_the_same_plan(void **state) {
+    (void)state;
+    struct oc_engine *e = open_engine(1, 1);
+    struct oc_picture_rules r;
+    oc_engine_picture_rules(e, &r);
+    assert_int_equal(r.max_tokens, oc_engine_info(e)->image_max_tokens);
+    for (int w = 1; w < 3000; w = w * 3 + 7) {
+        for (int h = 1; h < 3000; h = h * 2 + 5) {
+            struct oc_picture_plan a, b;
+            memset(&a, 0, sizeof a), memset(&b, 0, sizeof b);
+            enum oc_err err = oc_engine_plan_picture(e, w, h, NULL, &a, NULL);
+            assert_int_equal(oc_picture_rules_plan(&r, w, h, NULL, 0, &b, NULL), err);
+            if (err == OC_OK) assert_memory_equal(&a, &b, sizeof a);
+        }
+    }
+    oc_engine_close(e);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_among_others_gives_the_same_bits),
@@ -241,6 +281,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_cut_sequence_goes_on),
         cmocka_unit_test(a_decode_step_allocates_nothing),
         cmocka_unit_test(limits_are_errors_and_change_nothing),
+        cmocka_unit_test(sequences_share_the_kv_pages),
+        cmocka_unit_test(the_rules_alone_make_the_same_plan),
     };
     if (argc != 2) return 2;
     model_dir = argv[1];

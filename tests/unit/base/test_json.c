@@ -184,6 +184,34 @@ static void test_limits(void **state) {
     assert_int_equal(
         parse_n(fx, "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27]", 73),
         OC_ERR_NOMEM);
+    /* what is open counts too: the arena's limit stops a list long before its bracket would close */
+    oc_arena_free(&fx->arena);
+    oc_arena_init(&fx->arena, 1000);
+    char open[301] = "[";
+    for (size_t n = 1; n + 3 < sizeof open; n += 3) memcpy(open + n, "[],", 3);
+    assert_int_equal(parse_n(fx, open, strlen(open)), OC_ERR_NOMEM);
+    for (size_t n = 1; n + 3 < sizeof open; n += 3) memcpy(open + n, "1,[", 3);
+    assert_int_equal(parse_n(fx, open, strlen(open)), OC_ERR_NOMEM);
+}
+
+/* Keys that all fall into one slot of the table would take time in the square of their number. */
+static void test_collisions(void **state) {
+    struct fixture *fx = *state;
+    struct oc_buf b;
+    oc_buf_init(&b, OC_MIB);
+    int n = 0;
+    for (uint32_t i = 0; n < 1000; i++) {
+        char key[12];
+        uint32_t h = 2166136261u;
+        snprintf(key, sizeof key, "%x", i);
+        for (const char *c = key; *c; c++) h = (h ^ (uint8_t)*c) * 16777619u;
+        if (((h ^ h >> 15) & 2047) != 0) continue;
+        oc_buf_printf(&b, "%s\"%s\":0", n++ ? "," : "{", key);
+    }
+    oc_buf_add_str(&b, "}");
+    assert_int_equal(parse_n(fx, b.data, b.n_bytes), OC_ERR_LIMIT);
+    assert_non_null(strstr(fx->ei.msg, "collide"));
+    oc_buf_free(&b);
 }
 
 static void test_messages(void **state) {
@@ -213,6 +241,7 @@ int main(void) {
         CASE(test_against_python), CASE(test_numbers),  CASE(test_fallbacks),
         CASE(test_look_up),        CASE(test_strings),  CASE(test_separators),
         CASE(test_limits),         CASE(test_messages), CASE(test_load),
+        CASE(test_collisions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,39 @@
+/* server/budget.h - may another model come into memory, and which must go for it. Pure. */
+#ifndef OC_SERVER_BUDGET_H
+#define OC_SERVER_BUDGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct oc_server_resident { /* a model in memory, or on its way in or out */
+    int64_t bytes;
+    uint64_t last_used_ms;
+    bool idle;  /* may be unloaded now */
+    bool going; /* is being unloaded */
+};
+
+enum oc_server_verdict {
+    OC_BUDGET_FITS,  /* start it now */
+    OC_BUDGET_EVICT, /* unload these first */
+    OC_BUDGET_WAIT,  /* it fits once models that are busy now, or leaving, are gone */
+    OC_BUDGET_NEVER, /* it cannot fit even alone: nothing is unloaded */
+};
+
+/* Decides for a model of need_bytes against budget_bytes and at most max_models models. For EVICT, victims gets the
+ * indices of the least recently used idle ones, as few as suffice, *n_victims of them (room for n). */
+enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t need_bytes, int max_models,
+                                               const struct oc_server_resident *r, int n, int *victims, int *n_victims);
+
+/* Physical memory (or the cgroup's limit, when lower) minus what the rest of the machine needs: 20 GiB from 64 GiB on,
+ * 8 GiB from 24 GiB on, else 4 GiB, at most half. */
+int64_t oc_server_budget_default(int64_t physical_bytes);
+/* What this process may use at most; 0 when it cannot be found out. */
+int64_t oc_server_budget_physical(void);
+
+/* Reads the one line of `ocellus worker --measure`: the sum of its *_bytes parts. Errors: OC_ERR_FORMAT. */
+OC_MUST_CHECK enum oc_err oc_server_budget_parse_measure(const char *text, uint64_t n_bytes, int64_t *need_bytes,
+                                                         struct oc_errinfo *ei);
+
+#endif
