@@ -1,4 +1,5 @@
 """ocellus serve: pictures. Their order, number and size; hostile files; where they may come from."""
+import contextlib
 import glob
 import http.server
 import os
@@ -6,9 +7,10 @@ import random
 import struct
 import threading
 import time
+import urllib.parse
 
 from harness import ROOT, TMP, run_json, write
-from server_harness import (LONG, Server, Shared, case, data_url, image_part, in_parallel, main, need_option, picture,
+from server_harness import (LONG, Server, Shared, case, data_url, image_part, in_background, in_parallel, main, need_option, picture,
                             png_of_rows, rss_bytes, seconds, user, wait_until)
 
 server = Shared(ctx_tokens=8192)
@@ -310,6 +312,26 @@ class Canary:
             def do_GET(self):
                 canary.hits.append(self.path)
                 data = picture(28, 28)
+                path, _, rest = self.path[1:].partition("/")
+                if path == "slow":
+                    time.sleep(seconds(4))
+                if path == "to":  # /to/<percent-encoded target>
+                    self.send_response(302)
+                    self.send_header("Location", urllib.parse.unquote(rest))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                if path == "gone":
+                    self.send_error(404)
+                    return
+                if path == "endless":  # no length, no end
+                    self.close_connection = True
+                    self.send_response(200)
+                    self.end_headers()
+                    with contextlib.suppress(OSError):
+                        for _ in range(400):
+                            self.wfile.write(data + b"\0" * 65536)
+                    return
                 self.send_response(200)
                 self.send_header("Content-Type", "image/png")
                 self.send_header("Content-Length", str(len(data)))
@@ -424,17 +446,38 @@ def bb_069_files_only_below_the_media_directory():
     look("file://" + inside).fails(400, param=WHERE)
 
 
-# A fetch from this machine needs an option for tests; where there is none, tests/unit/server covers fetching.
-
 @case
-def bb_068_a_remote_picture_is_fetched():
+def bb_068_remote_pictures_are_fetched():
+    """From this machine, with the option that allows it: good ones, late ones, missing ones, endless ones, redirects."""
     need_option("--allow-private-images")
     canary = Canary()
+
+    def quoted(target):
+        return urllib.parse.quote(target, safe="")
     try:
-        with Server(args=["--allow-private-images"]) as s:
+        with Server(allow_private_images=True, args=["--fetch-timeout", "2"]) as s:
+            base = f"http://127.0.0.1:{canary.port}"
             want = look(data_url(picture(28, 28)), s).ok().text
-            assert look(f"http://127.0.0.1:{canary.port}/x.png", s).ok().text == want
+            assert look(f"{base}/x.png", s).ok().text == want
             assert canary.hits == ["/x.png"]
+            assert look(f"{base}/to/{quoted(base + '/x.png')}", s).ok().text == want
+            assert look(f"{base}/to/{quoted('/x.png')}", s).ok().text == want, "a relative redirect"
+            for bad in ("/gone", "/slow", "/endless", "/to/" + quoted("file:///etc/passwd"), "/to/" + quoted("ftp://127.0.0.1/x"),
+                        "/to/" + quoted("gopher://127.0.0.1:1/x"), "/to/" + quoted("data:image/png;base64,AAAA"),
+                        "/to/" + quoted("http://no-such-host.invalid/"), "/to/"):
+                began = time.monotonic()
+                look(base + bad, s, timeout=30).fails((400, 413), param=WHERE)
+                assert time.monotonic() - began < seconds(3.5), bad
+            loop = base + "/to/" + quoted("/to/" + quoted("/to/x"))
+            look(loop, s).fails(400, param=WHERE)
+            before = len(canary.hits)
+            look(base + "/to/" + quoted(base + "/to/" + quoted("http://127.0.0.1:1/")), s).fails(400, param=WHERE)
+            assert len(canary.hits) <= before + 2
+            # five at once, and the server answers meanwhile
+            slow = [in_background(lambda: look(f"{base}/slow", s)) for _ in range(5)]
+            assert s.get("/health", timeout=2).ok()
+            for a in slow:
+                a().fails(400, param=WHERE)
     finally:
         canary.close()
 

@@ -252,6 +252,20 @@ def sigterm_and_sigint_exit_0():
 
 
 @case
+def bb_116_nothing_is_left_in_shared_memory():
+    """Item 116: SIGTERM ends it within 5 s, and no shared memory stays behind."""
+    def shared():
+        return {n for d in ("/dev/shm", "/tmp") for n in os.listdir(d) if "ocellus" in n.lower() and "e2e" not in n}
+    before = shared()
+    s = Server()
+    s.chat(max_tokens=2).ok()
+    s.stop(limit_s=5)
+    assert shared() <= before, shared() - before
+    left = [f for _, _, files in os.walk(os.path.join(s.dir, "run")) for f in files]
+    assert len(left) <= 2, left
+
+
+@case
 def bb_119_running_answers_are_finished():
     """New requests get 503 or no connection, what runs is finished, exit code 0."""
     s = Server()
