@@ -124,5 +124,7 @@
 #define OC_LIMIT_METRIC_SERIES 256     /* label combinations of one family */
 #define OC_LIMIT_METRIC_LABEL_BYTES 200 /* of a label's value; longer ones are cut */
 #define OC_LIMIT_CONFIG_DEPTH 16
+#define OC_LIMIT_CONFIG_FAULTS 100             /* sentences told of one configuration */
+#define OC_LIMIT_SERVER_CONFIG_BYTES (256 * OC_KIB) /* the YAML file */
 
 #endif

@@ -8,7 +8,7 @@ struct subcommand {
     const char *name;
     int (*main)(int argc, char **argv); /* NULL: not in this version */
     void (*help)(FILE *f);
-    const char *summary;
+    const char *summary; /* NULL: hidden, for serve alone */
 };
 
 static const struct subcommand subcommands[] = {
@@ -24,6 +24,8 @@ static const struct subcommand subcommands[] = {
     {"recommend", NULL, NULL, NULL},
     {"quantize", NULL, NULL, NULL},
     {"doctor", NULL, NULL, NULL},
+    {"worker", oc_cli_worker_main, oc_cli_worker_help, NULL},
+    {"image-worker", oc_cli_image_worker_main, oc_cli_image_worker_help, NULL},
 };
 #define N_SUBCOMMANDS (sizeof subcommands / sizeof *subcommands)
 
@@ -32,7 +34,7 @@ static void help(FILE *f) {
           "usage: ocellus COMMAND [OPTION]... [ARGUMENT]...\n\n",
           f);
     for (size_t i = 0; i < N_SUBCOMMANDS; i++)
-        if (subcommands[i].main) fprintf(f, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
+        if (subcommands[i].summary) fprintf(f, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
     fputs("  help       say more about a command: ocellus help run\n\n"
           "  --version  print the version\n",
           f);

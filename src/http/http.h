@@ -97,6 +97,10 @@ void oc_http_server_close(struct oc_http_server *s, void (*done)(void *arg), voi
 void oc_http_exchange_set_user(struct oc_http_exchange *x, void *user);
 void *oc_http_exchange_user(const struct oc_http_exchange *x);
 
+/* Moves the body of a whole request out, so that it may outlive the exchange; the request's is empty after. What
+ * *out held is freed. */
+void oc_http_take_body(struct oc_http_exchange *x, struct oc_buf *out);
+
 /* Adds a header to the answer; before respond or stream_begin. Values with CR, LF or NUL are an assertion. */
 void oc_http_header(struct oc_http_exchange *x, const char *name, const char *value);
 

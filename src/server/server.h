@@ -38,6 +38,7 @@ struct oc_server_setup {
 /* Counted from the start. */
 struct oc_server_totals {
     uint64_t n_requests, n_succeeded, n_failed, n_queue_rejects, n_rate_rejects, n_gone;
+    double min_ms, max_ms; /* of a completion request */
 };
 
 struct oc_server {
@@ -58,6 +59,7 @@ struct oc_server {
     struct oc_server_request *requests; /* live ones, doubly linked */
     struct oc_server_request *ended;    /* to be freed */
     int n_requests;
+    int n_calls; /* exchanges that wait for something else than a completion */
     int n_workers_started;
     struct oc_server_totals totals;
     bool draining; /* newcomers are turned away */

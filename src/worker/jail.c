@@ -1,0 +1,128 @@
+#define _GNU_SOURCE
+#include "worker/jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+#define MAX_DESCRIPTORS 16
+/* Per pixel at most: 3 bytes decoded, 3 turned upright, 12 of coefficients or rows inside a decoder, 6 of resampling. */
+#define BYTES_PER_PIXEL 24u
+#define OTHER_BYTES (512 * OC_MIB)
+
+bool oc_worker_jail_is_possible(void) {
+    return !SANITIZED;
+}
+
+/* ---- Limits ----------------------------------------------------------------------------------------------- */
+
+/* The first number of /proc/self/statm: pages of address space in use, which the limit counts too. */
+static size_t mapped_bytes(void) {
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long pages = 0;
+    if (f && fscanf(f, "%lu", &pages) != 1) pages = 0;
+    if (f) fclose(f);
+    return pages ? pages * (size_t)sysconf(_SC_PAGESIZE) : OC_GIB;
+}
+
+static enum oc_err limit(int what, rlim_t value, const char *name, struct oc_errinfo *ei) {
+    struct rlimit r;
+    if (getrlimit(what, &r) == 0) {
+        if (r.rlim_max != RLIM_INFINITY && r.rlim_max < value) value = r.rlim_max;
+        r.rlim_cur = r.rlim_max = value;
+        if (setrlimit(what, &r) == 0) return OC_OK;
+    }
+    return oc_fail(ei, OC_ERR_IO, "the limit %s cannot be set: %s", name, strerror(errno));
+}
+
+enum oc_err oc_worker_jail_limit(struct oc_errinfo *ei) {
+    const rlim_t as = mapped_bytes() + OC_LIMIT_IMAGE_PIXELS * BYTES_PER_PIXEL + OC_LIMIT_IMAGE_BYTES +
+                      OC_LIMIT_IPC_PATCH_BYTES + OTHER_BYTES;
+    OC_TRY(limit(RLIMIT_CORE, 0, "RLIMIT_CORE", ei));
+    OC_TRY(limit(RLIMIT_NOFILE, MAX_DESCRIPTORS, "RLIMIT_NOFILE", ei));
+    OC_TRY(limit(RLIMIT_FSIZE, OC_LIMIT_IPC_PATCH_BYTES, "RLIMIT_FSIZE", ei));
+    OC_TRY(limit(RLIMIT_AS, as, "RLIMIT_AS", ei));
+    signal(SIGXFSZ, SIG_IGN); /* too large a file is an error of the call */
+    if (prctl(PR_SET_DUMPABLE, 0) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0) return OC_OK;
+    return oc_fail(ei, OC_ERR_IO, "the process cannot give up its privileges: %s", strerror(errno));
+}
+
+/* ---- System calls ----------------------------------------------------------------------------------------- */
+
+/* A call, and which values of one or two arguments are allowed. */
+struct rule {
+    int call;
+    unsigned n_args;
+    struct scmp_arg_cmp args[2];
+};
+
+#define CALL(name) {SCMP_SYS(name), 0, {{0}}}
+#define CALL1(name, a) {SCMP_SYS(name), 1, {a}}
+#define NO_CODE {2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0}
+#define FCNTL(command) {1, SCMP_CMP_EQ, (command), 0}
+
+static const struct rule allowed[] = {
+    CALL(read), CALL(write), CALL(writev), CALL(pread64), CALL(lseek), CALL(close), CALL(recvmsg), CALL(sendmsg), CALL(poll),
+    CALL(ppoll), CALL(fstat),
+    CALL1(mmap, NO_CODE), CALL1(mprotect, NO_CODE), CALL(munmap), CALL(mremap), CALL(madvise), CALL(brk),
+    CALL(memfd_create), CALL(ftruncate), CALL(fallocate),
+    CALL1(fcntl, FCNTL(F_ADD_SEALS)), CALL1(fcntl, FCNTL(F_GET_SEALS)), CALL1(fcntl, FCNTL(F_GETFD)), CALL1(fcntl, FCNTL(F_GETFL)),
+    CALL(futex), CALL(sched_yield), CALL(restart_syscall), CALL(clock_gettime), CALL(gettimeofday), CALL(getrandom),
+    CALL(rt_sigprocmask), CALL(rt_sigaction), CALL(rt_sigreturn), CALL(getpid), CALL(gettid), CALL(exit), CALL(exit_group),
+};
+
+/* Asked by the C library now and then; it can do without. */
+static const struct rule denied[] = {
+    CALL(sysinfo), CALL(uname), CALL(getcpu), CALL(sched_getaffinity), CALL(ioctl), CALL(newfstatat), CALL(statx), CALL(getrusage),
+    CALL(prlimit64), CALL(getrlimit), CALL(sigaltstack), CALL(clock_nanosleep), CALL(clock_getres), CALL(times), CALL(getppid),
+    CALL(getuid), CALL(geteuid), CALL(getgid), CALL(getegid),
+};
+
+static int add_rules(scmp_filter_ctx ctx, uint32_t action, const struct rule *rules, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (rules[i].call < 0) continue; /* this machine has no such call */
+        int r = seccomp_rule_add_array(ctx, action, rules[i].call, rules[i].n_args, rules[i].args);
+        if (r < 0) return r;
+    }
+    return 0;
+}
+
+/* abort() signals the process itself, and nobody else may be signalled. */
+static int add_abort(scmp_filter_ctx ctx) {
+    const struct scmp_arg_cmp args[2] = {{0, SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0}, {2, SCMP_CMP_EQ, SIGABRT, 0}};
+    return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 2, args);
+}
+
+enum oc_err oc_worker_jail_filter(struct oc_errinfo *ei) {
+    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+    int r = ctx ? 0 : -ENOMEM;
+    if (!r) r = add_rules(ctx, SCMP_ACT_ALLOW, allowed, sizeof allowed / sizeof *allowed);
+    if (!r) r = add_rules(ctx, SCMP_ACT_ERRNO(EPERM), denied, sizeof denied / sizeof *denied);
+    if (!r) r = add_abort(ctx);
+    if (!r) r = seccomp_load(ctx);
+    if (ctx) seccomp_release(ctx);
+    if (!r) return OC_OK;
+    return oc_fail(ei, OC_ERR_UNSUPPORTED,
+                   "system calls cannot be filtered (%s): this kernel or container has no seccomp; --no-jail goes on without",
+                   strerror(-r));
+}

@@ -1,0 +1,23 @@
+/* worker/jail.h - what a process gives up before it looks at pictures of strangers.
+ *
+ * Afterwards it can compute, take memory within bounds, and talk over the descriptors that it has: no files, no
+ * network, no other processes, no new code. */
+#ifndef OC_WORKER_JAIL_H
+#define OC_WORKER_JAIL_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+/* False in a build with a sanitizer, whose run time needs what the jail forbids. */
+bool oc_worker_jail_is_possible(void);
+
+/* Limits of the process: memory, descriptors, size of files, no core dumps; not dumpable, no new privileges. Errors:
+ * OC_ERR_IO. */
+OC_MUST_CHECK enum oc_err oc_worker_jail_limit(struct oc_errinfo *ei);
+
+/* Only the system calls that decoding needs, from now on: another one ends the process (SIGSYS), save a few harmless
+ * ones, which fail with EPERM. For the calling thread and those it starts. Errors: OC_ERR_UNSUPPORTED with what to do. */
+OC_MUST_CHECK enum oc_err oc_worker_jail_filter(struct oc_errinfo *ei);
+
+#endif

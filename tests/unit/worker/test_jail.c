@@ -1,0 +1,219 @@
+/* The jail from inside: a child enters it and tries what it must not; how it ends tells. */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/limits.h"
+#include "worker/jail.h"
+
+enum { REFUSED = 42, ALLOWED = 43, NO_JAIL = 44 };
+
+/* Runs `try` in a jailed child; the child's status. */
+static int in_jail(int (*try)(void)) {
+    fflush(NULL);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct oc_errinfo ei;
+        if (oc_worker_jail_limit(&ei) || oc_worker_jail_filter(&ei)) {
+            dprintf(2, "%s\n", ei.msg);
+            _exit(NO_JAIL);
+        }
+        _exit(try());
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+#define TRY(name, expression)                                                                                 \
+    static int name(void) {                                                                                   \
+        return (expression) < 0 ? REFUSED : ALLOWED;                                                          \
+    }
+TRY(open_file, syscall(SYS_openat, AT_FDCWD, "/etc/passwd", O_RDONLY))
+TRY(create_file, syscall(SYS_openat, AT_FDCWD, "/tmp/ocellus-test-jail", O_CREAT | O_WRONLY, 0600))
+TRY(openat2_file, syscall(SYS_openat2, AT_FDCWD, "/etc/passwd", NULL, 0))
+TRY(remove_file, syscall(SYS_unlinkat, AT_FDCWD, "/tmp/ocellus-test-jail", 0))
+TRY(rename_file, syscall(SYS_renameat2, AT_FDCWD, "/tmp/a", AT_FDCWD, "/tmp/b", 0))
+TRY(read_link, syscall(SYS_readlinkat, AT_FDCWD, "/proc/self/exe", NULL, 0))
+TRY(list_folder, syscall(SYS_getdents64, 0, NULL, 0))
+TRY(change_mode, syscall(SYS_fchmodat, AT_FDCWD, "/tmp/a", 0))
+TRY(make_socket, socket(AF_INET, SOCK_STREAM, 0))
+TRY(make_unix_socket, socket(AF_UNIX, SOCK_STREAM, 0))
+TRY(make_pair, syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, NULL))
+TRY(connect_somewhere, connect(0, NULL, 0))
+TRY(bind_somewhere, bind(0, NULL, 0))
+TRY(send_to, syscall(SYS_sendto, 0, NULL, 0, 0, NULL, 0))
+TRY(run_program, execl("/bin/true", "true", (char *)NULL))
+TRY(run_program_at, syscall(SYS_execveat, 0, "", NULL, NULL, AT_EMPTY_PATH))
+TRY(split_off, fork())
+TRY(split_off_3, syscall(SYS_clone3, NULL, 0))
+TRY(make_thread, syscall(SYS_clone, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, NULL, NULL, NULL, 0))
+TRY(kill_parent, kill(getpid(), 0))
+TRY(kill_group, kill(0, 0))
+TRY(signal_init, syscall(SYS_tgkill, 1, 1, 0))
+TRY(signal_init_abort, syscall(SYS_tgkill, 1, 1, SIGABRT))
+TRY(trace_parent, ptrace(PTRACE_ATTACH, 1, NULL, NULL))
+TRY(read_other_process, process_vm_readv(1, NULL, 0, NULL, 0, 0))
+TRY(write_other_process, process_vm_writev(1, NULL, 0, NULL, 0, 0))
+TRY(open_process, syscall(SYS_pidfd_open, 1, 0))
+TRY(take_descriptor, syscall(SYS_pidfd_getfd, 0, 0, 0))
+TRY(change_process, prctl(PR_SET_DUMPABLE, 1))
+TRY(raise_limit, syscall(SYS_setrlimit, RLIMIT_NOFILE, NULL))
+TRY(mount_something, syscall(SYS_mount, "a", "/tmp", "tmpfs", 0, NULL))
+TRY(make_namespace, unshare(CLONE_NEWUSER))
+TRY(enter_namespace, syscall(SYS_setns, 0, 0))
+TRY(use_ring, syscall(SYS_io_uring_setup, 1, NULL))
+TRY(use_bpf, syscall(SYS_bpf, 0, NULL, 0))
+TRY(use_keys, syscall(SYS_keyctl, 0, 0, 0, 0, 0))
+TRY(use_events, syscall(SYS_perf_event_open, NULL, 0, 0, 0, 0))
+TRY(fault_by_hand, syscall(SYS_userfaultfd, 0))
+TRY(use_memory_as_code, mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0)
+TRY(make_memory_code, mprotect((void *)((uintptr_t)&in_jail & ~(uintptr_t)4095), 4096, PROT_READ | PROT_WRITE | PROT_EXEC))
+TRY(duplicate, syscall(SYS_fcntl, 0, F_DUPFD, 100))
+TRY(own_signals, syscall(SYS_fcntl, 0, F_SETOWN, 1))
+TRY(name_group, setpgid(0, 0))
+TRY(become_other, setuid(1))
+TRY(change_root, chroot("/"))
+TRY(share_memory, syscall(SYS_shmget, 1, 4096, 0))
+TRY(change_host, sethostname("x", 1))
+TRY(wait_child, syscall(SYS_wait4, -1, NULL, WNOHANG, NULL))
+
+static void test_forbidden_calls_end_the_process(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        int (*try)(void);
+    } tries[] = {
+#define T(name) {#name, name}
+        T(open_file), T(create_file), T(openat2_file), T(remove_file), T(rename_file), T(read_link), T(list_folder), T(change_mode),
+        T(make_socket), T(make_unix_socket), T(make_pair), T(connect_somewhere), T(bind_somewhere), T(send_to),
+        T(run_program), T(run_program_at), T(split_off), T(split_off_3), T(make_thread), T(kill_parent), T(kill_group), T(signal_init),
+        T(signal_init_abort), T(trace_parent), T(read_other_process), T(write_other_process), T(open_process), T(take_descriptor),
+        T(change_process), T(raise_limit), T(mount_something), T(make_namespace), T(enter_namespace), T(use_ring), T(use_bpf), T(use_keys),
+        T(use_events), T(fault_by_hand), T(use_memory_as_code), T(make_memory_code), T(duplicate), T(own_signals), T(name_group),
+        T(become_other), T(change_root), T(share_memory), T(change_host), T(wait_child),
+#undef T
+    };
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+        const int status = in_jail(tries[i].try);
+        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS) fail_msg("%s: status %#x", tries[i].name, status);
+    }
+}
+
+TRY(ask_terminal, syscall(SYS_ioctl, 0, 0x5401, NULL))
+TRY(stat_file, syscall(SYS_newfstatat, AT_FDCWD, "/etc/passwd", NULL, 0))
+TRY(ask_limits, syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, NULL))
+
+static void test_harmless_calls_fail(void **state) {
+    (void)state;
+    static int (*const tries[])(void) = {ask_terminal, stat_file, ask_limits};
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+        const int status = in_jail(tries[i]);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), REFUSED);
+    }
+}
+
+/* What decoding does: memory small and large, files of memory, an assertion that fails. */
+static int work(void) {
+    for (size_t n = 16; n < (256u << 20); n *= 3) {
+        char *p = malloc(n);
+        if (!p) return 1;
+        memset(p, 1, n < 65536 ? n : 65536);
+        p = realloc(p, n * 2);
+        if (!p) return 2;
+        free(p);
+    }
+    int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0 || fallocate(fd, 0, 0, 65536) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) || lseek(fd, 0, SEEK_END) != 65536) return 3;
+    char *p = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) return 4;
+    p[65535] = 'x';
+    char c;
+    if (pread(fd, &c, 1, 65535) != 1 || c != 'x' || munmap(p, 65536) || close(fd)) return 5;
+    return 0;
+}
+
+static int abort_in_jail(void) {
+    abort();
+}
+
+static void test_allowed_work(void **state) {
+    (void)state;
+    int status = in_jail(work);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    status = in_jail(abort_in_jail);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGABRT);
+    assert_false(WCOREDUMP(status));
+}
+
+static int take_all_memory(void) {
+    const size_t step = 64u << 20;
+    for (size_t n = 0; n < (64ull << 30); n += step)
+        if (mmap(NULL, step, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+            return n > (3ull << 30) ? 0 : 1; /* enough for the largest picture, and an end */
+    return 2;
+}
+
+static int take_all_descriptors(void) {
+    for (int i = 0; i < 100; i++)
+        if (memfd_create("test", 0) < 0) return errno == EMFILE && i <= 16 ? 0 : 1;
+    return 2;
+}
+
+static int make_large_file(void) {
+    int fd = memfd_create("test", 0);
+    if (ftruncate(fd, (off_t)OC_LIMIT_IPC_PATCH_BYTES) < 0) return 1;
+    if (ftruncate(fd, (off_t)OC_LIMIT_IPC_PATCH_BYTES + 1) == 0) return 2;
+    return errno == EFBIG ? 0 : 3;
+}
+
+static void test_limits(void **state) {
+    (void)state;
+    static int (*const tries[])(void) = {take_all_memory, take_all_descriptors, make_large_file};
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+        const int status = in_jail(tries[i]);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fail_msg("limit %zu: status %#x", i, status);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forbidden_calls_end_the_process),
+        cmocka_unit_test(test_harmless_calls_fail),
+        cmocka_unit_test(test_allowed_work),
+        cmocka_unit_test(test_limits),
+    };
+    if (!oc_worker_jail_is_possible()) {
+        print_message("skipped: this build has a sanitizer, which the jail leaves out\n");
+        return 0;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
