@@ -44,6 +44,12 @@ if(TARGET oc_chat AND NOT OC_FUZZ)
   target_link_libraries(tok_dump PRIVATE oc_chat oc_base)
 endif()
 
+# The HTTP server alone, which tests/e2e/test_http_strict.py drives.
+if(TARGET oc_http AND NOT OC_FUZZ)
+  add_executable(http_echo ${CMAKE_SOURCE_DIR}/tests/e2e/http_echo.c)
+  target_link_libraries(http_echo PRIVATE oc_http oc_base)
+endif()
+
 # End to end: tests/e2e/test_<x>.py run the built command; each case is a line in cmocka's style.
 if(NOT Python3_EXECUTABLE AND EXISTS /usr/bin/python3)
   set(Python3_EXECUTABLE /usr/bin/python3) # it sees Debian's python3-numpy; one earlier in PATH may not

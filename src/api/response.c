@@ -217,12 +217,18 @@ static void put_figures(struct oc_buf *b, const struct oc_api_answer *a, const s
     oc_buf_add_char(b, '}');
 }
 
+/* {"text":...,"index":... */
+static void put_old_text(struct oc_buf *b, const struct oc_api_choice *c) {
+    put_text(b, "{\"text\":", c->text);
+    put_int(b, ",\"index\":", c->index);
+}
+
 /* ---- Streams ----------------------------------------------------------------------------------------------
  */
 
-static void begin_chunk(struct oc_buf *b, const struct oc_api_answer *a, int index) {
+static void begin_chunk(struct oc_buf *b, const struct oc_api_answer *a) {
     put_head(b, a, a->is_chat ? "chat.completion.chunk" : "text_completion");
-    put_int(b, ",\"choices\":[{\"index\":", index);
+    oc_buf_add_str(b, ",\"choices\":[");
 }
 
 static void end_chunk(struct oc_buf *b, const struct oc_api_answer *a) {
@@ -231,22 +237,30 @@ static void end_chunk(struct oc_buf *b, const struct oc_api_answer *a) {
 
 void oc_api_write_role_chunk(struct oc_buf *b, const struct oc_api_answer *a, int index) {
     if (!a->is_chat) return;
-    begin_chunk(b, a, index);
+    begin_chunk(b, a);
+    put_int(b, "{\"index\":", index);
     oc_buf_add_str(b, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null");
     put_finish(b, OC_API_FINISH_NONE);
     end_chunk(b, a);
 }
 
-void oc_api_write_chunk(struct oc_buf *b, const struct oc_api_answer *a, const struct oc_api_choice *c) {
-    begin_chunk(b, a, c->index);
-    if (!a->is_chat) {
-        put_text(b, ",\"text\":", c->text);
-    } else if (c->text.n || c->finish == OC_API_FINISH_NONE) {
+/* Text, or "" where there is none yet, so that a delta always has content; only the end may be bare. */
+static void put_delta(struct oc_buf *b, const struct oc_api_choice *c) {
+    put_int(b, "{\"index\":", c->index);
+    if (c->text.n || c->finish == OC_API_FINISH_NONE) {
         put_text(b, ",\"delta\":{\"content\":", c->text);
         oc_buf_add_char(b, '}');
     } else {
         oc_buf_add_str(b, ",\"delta\":{}");
     }
+}
+
+void oc_api_write_chunk(struct oc_buf *b, const struct oc_api_answer *a, const struct oc_api_choice *c) {
+    begin_chunk(b, a);
+    if (!a->is_chat)
+        put_old_text(b, c);
+    else
+        put_delta(b, c);
     put_logprobs(b, a->is_chat, c);
     put_finish(b, c->finish);
     end_chunk(b, a);
@@ -264,12 +278,12 @@ void oc_api_write_usage_chunk(struct oc_buf *b, const struct oc_api_answer *a, c
  */
 
 static void put_choice(struct oc_buf *b, bool is_chat, const struct oc_api_choice *c) {
-    put_int(b, "{\"index\":", c->index);
     if (is_chat) {
+        put_int(b, "{\"index\":", c->index);
         put_text(b, ",\"message\":{\"role\":\"assistant\",\"content\":", c->text);
         oc_buf_add_str(b, ",\"refusal\":null}");
     } else {
-        put_text(b, ",\"text\":", c->text);
+        put_old_text(b, c);
     }
     put_logprobs(b, is_chat, c);
     put_finish(b, c->finish);

@@ -52,7 +52,7 @@ struct oc_api_choice {
     struct oc_str text;
     const struct oc_api_token_logprobs *logprobs; /* NULL: "logprobs":null */
     size_t n_logprobs;
-    size_t text_offset; /* completions' logprobs: where the text begins in the whole */
+    size_t text_offset; /* completions' logprobs: where the first token begins in the whole, in characters */
     enum oc_api_finish finish;
 };
 

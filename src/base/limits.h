@@ -75,6 +75,7 @@
 #define OC_LIMIT_HTTP_HEAD_BYTES (16 * OC_KIB)
 #define OC_LIMIT_HTTP_HEADERS 100
 #define OC_LIMIT_HTTP_BODY_BYTES (96 * OC_MIB) /* five pictures of 10 MiB in base64, and text */
+#define OC_LIMIT_HTTP_BODIES_BYTES (2 * OC_GIB) /* of all requests being read or answered */
 #define OC_LIMIT_HTTP_PIPELINED_BYTES (16 * OC_KIB)
 #define OC_LIMIT_HTTP_DRAIN_BYTES (64 * OC_KIB)      /* of a refused body read before the connection closes */
 #define OC_LIMIT_HTTP_OUT_HIGH_BYTES (64 * OC_KIB)   /* a stream slows down here */
@@ -111,6 +112,7 @@
 
 /* Scheduler */
 #define OC_LIMIT_SCHED_JOBS 1024
+#define OC_LIMIT_SCHED_JOB_BYTES (64 * OC_MIB) /* what the scheduler copies of one */
 
 /* Server */
 #define OC_LIMIT_SERVER_WORKERS 16

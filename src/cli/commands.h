@@ -17,11 +17,13 @@ enum oc_cli_exit {
 };
 
 int oc_cli_run_main(int argc, char **argv);
+int oc_cli_serve_main(int argc, char **argv);
 int oc_cli_inspect_main(int argc, char **argv);
 int oc_cli_worker_main(int argc, char **argv);       /* hidden: a role of serve */
 int oc_cli_image_worker_main(int argc, char **argv); /* likewise */
 
 void oc_cli_run_help(FILE *f);
+void oc_cli_serve_help(FILE *f);
 void oc_cli_inspect_help(FILE *f);
 void oc_cli_worker_help(FILE *f);
 void oc_cli_image_worker_help(FILE *f);

@@ -14,7 +14,7 @@ struct subcommand {
 static const struct subcommand subcommands[] = {
     {"run", oc_cli_run_main, oc_cli_run_help, "ask a model about text and pictures, print the answer"},
     {"inspect", oc_cli_inspect_main, oc_cli_inspect_help, "say what a model is and what memory it takes"},
-    {"serve", NULL, NULL, NULL},
+    {"serve", oc_cli_serve_main, oc_cli_serve_help, "answer requests over the OpenAI API"},
     {"chat", NULL, NULL, NULL},
     {"pull", NULL, NULL, NULL},
     {"list", NULL, NULL, NULL},

@@ -69,6 +69,15 @@ static size_t scratch_bytes(const struct oc_engine *e, int n_threads) {
     return oc_ops_scratch_bytes(m, k, n, hd, n_threads);
 }
 
+/* Of the decoder, whole or split. */
+static size_t workspace_bytes(const struct oc_engine *e) {
+    const struct oc_lm *lm = &e->model->lm;
+    size_t whole = oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS + e->n_sessions, e->n_sessions);
+    size_t split = oc_lm_decoder_workspace_bytes(lm, e->n_sessions, e->n_sessions) +
+                   oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS, e->n_sessions);
+    return whole > split ? whole : split;
+}
+
 /* Carves scratch, logits and workspaces; with mem NULL only measures. Encoding and decoding take turns, but scratch
  * and workspaces stay apart: a picture may be encoded between two steps of running sequences. */
 static size_t lay_out(struct oc_engine *e, uint8_t *mem) {
@@ -77,8 +86,8 @@ static size_t lay_out(struct oc_engine *e, uint8_t *mem) {
     e->ctx.scratch_bytes = scratch_bytes(e, oc_pool_n_threads(e->pool));
     e->ctx.scratch = oc_carve(mem, &at, e->ctx.scratch_bytes);
     e->logits = oc_carve_floats(mem, &at, (int64_t)e->max_outputs * lm->n_vocab);
-    uint8_t *ws = oc_carve(mem, &at, oc_lm_decoder_workspace_bytes(lm, e->max_rows, e->max_outputs));
-    if (mem) oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->max_rows, e->max_outputs, ws);
+    e->lm_ws_mem = oc_carve(mem, &at, workspace_bytes(e));
+    if (mem) oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
     if (!e->model->has_vision) return at;
     const struct oc_vision *v = &e->model->vision;
     int max_patches = e->info.image_max_tokens * v->merge * v->merge;
@@ -168,6 +177,19 @@ enum oc_err oc_engine_open(const struct oc_engine_params *p, struct oc_engine **
     e->info.load_ms = oc_clock_ms_since(start_ns);
     *out = e;
     return OC_OK;
+}
+
+void oc_engine_workspace_split(struct oc_engine *e, struct oc_lm_workspace *prefill) {
+    const struct oc_lm *lm = &e->model->lm;
+    e->max_rows = e->n_sessions;
+    oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->n_sessions, e->n_sessions, e->lm_ws_mem);
+    uint8_t *rest = e->lm_ws_mem + oc_lm_decoder_workspace_bytes(lm, e->n_sessions, e->n_sessions);
+    oc_lm_decoder_workspace_init(prefill, lm, OC_ENGINE_CHUNK_ROWS, e->n_sessions, rest);
+}
+
+void oc_engine_workspace_join(struct oc_engine *e) {
+    e->max_rows = OC_ENGINE_CHUNK_ROWS + e->n_sessions;
+    oc_lm_decoder_workspace_init(&e->lm_ws, &e->model->lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
 }
 
 void oc_engine_close(struct oc_engine *e) {

@@ -26,7 +26,8 @@ struct oc_http_server {
     uv_idle_t turn;   /* active while something is deferred */
     int fd, port;     /* fd is -1 once the server has stopped accepting */
     int n_connections, n_overflow;
-    int n_handles; /* handles and connections not yet closed */
+    int n_handles;                         /* handles and connections not yet closed */
+    size_t bodies_bytes, max_bodies_bytes; /* of all exchanges, and their maximum */
     bool stopping, closing;
     struct oc_http_link connections, deferred;
     void (*done)(void *arg);
@@ -71,6 +72,7 @@ struct oc_http_exchange {
     struct oc_http_head head;
     struct oc_http_body body;
     struct oc_http_request request;
+    size_t body_bytes;     /* of the body, as counted in the server's bodies_bytes */
     struct oc_buf headers; /* fields the user adds to the answer */
     void *user;
     uint8_t in, out;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 void oc_http_exchange_free(struct oc_http_exchange *x) {
+    x->c->server->bodies_bytes -= x->body_bytes;
     oc_http_head_free(&x->head);
     oc_http_body_free(&x->body);
     oc_buf_free(&x->headers);
@@ -135,10 +136,23 @@ static size_t take_head(struct oc_http_conn *c, const char *p, size_t n) {
     return n_taken;
 }
 
+/* Counts what has come of the body; false when all bodies together are too much. */
+static bool count_body(struct oc_http_exchange *x) {
+    struct oc_http_server *s = x->c->server;
+    s->bodies_bytes += x->body.bytes.n_bytes - x->body_bytes;
+    x->body_bytes = x->body.bytes.n_bytes;
+    return s->bodies_bytes <= s->max_bodies_bytes;
+}
+
 static size_t take_body(struct oc_http_conn *c, const char *p, size_t n) {
     struct oc_http_exchange *x = c->x;
     size_t n_taken;
     enum oc_http_parse verdict = oc_http_body_feed(&x->body, p, n, &n_taken);
+    if (!count_body(x)) {
+        x->body.fault =
+            (struct oc_http_fault){503, "The server is busy with too many large requests; try again later."};
+        verdict = OC_HTTP_BAD;
+    }
     if (verdict == OC_HTTP_BAD) refuse_fault(c, x->body.fault);
     if (verdict == OC_HTTP_DONE) body_done(c);
     return n_taken;

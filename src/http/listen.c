@@ -4,6 +4,7 @@
 #define _GNU_SOURCE /* accept4 */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -144,9 +145,18 @@ static struct oc_http_server *new_server(uv_loop_t *loop, const struct oc_http_o
             return NULL;
         }
     }
+    s->max_bodies_bytes = OC_LIMIT_HTTP_BODIES_BYTES;
     oc_http_link_init(&s->connections);
     oc_http_link_init(&s->deferred);
     return s;
+}
+
+/* A client that leaves while it is written to must not end the process. */
+static enum oc_err check_sigpipe(struct oc_errinfo *ei) {
+    struct sigaction now;
+    if (sigaction(SIGPIPE, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
+        return oc_fail(ei, OC_ERR_USAGE, "the process must ignore SIGPIPE before it serves HTTP");
+    return OC_OK;
 }
 
 enum oc_err oc_http_listen(uv_loop_t *loop, const char *host, int port, const struct oc_http_options *o,
@@ -155,6 +165,7 @@ enum oc_err oc_http_listen(uv_loop_t *loop, const char *host, int port, const st
     struct sockaddr_storage a = {0};
     OC_ASSERT(ev->on_request);
     OC_TRY(parse_address(host, port, &a, ei));
+    OC_TRY(check_sigpipe(ei));
     struct oc_http_server *s = new_server(loop, o, ev);
     if (!s) return oc_fail(ei, OC_ERR_NOMEM, "no memory for a server");
     s->fd = open_socket(&a);

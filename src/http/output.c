@@ -12,7 +12,7 @@ static void start_write(struct oc_http_conn *c) {
     struct oc_buf empty = c->in_flight;
     c->in_flight = c->out;
     c->out = empty;
-    uv_buf_t buf = uv_buf_init(c->in_flight.data, (unsigned)c->in_flight.n_bytes);
+    uv_buf_t buf = {c->in_flight.data, c->in_flight.n_bytes};
     if (uv_write(&c->write, (uv_stream_t *)&c->tcp, &buf, 1, on_written) != 0) {
         c->broken = true;
         return;
@@ -65,7 +65,8 @@ static void on_written(uv_write_t *req, int status) {
     if (!c->broken && c->out.n_bytes) start_write(c);
     struct oc_http_exchange *x = c->x;
     if (x && x->in == OC_HTTP_IN_DONE) oc_http_conn_rearm(c);
-    if (!c->broken && x && x->high && oc_http_output_left(c) < OC_LIMIT_HTTP_OUT_HIGH_BYTES / 2) {
+    if (!c->broken && x && x->high && x->out == OC_HTTP_OUT_STREAM &&
+        oc_http_output_left(c) < OC_LIMIT_HTTP_OUT_HIGH_BYTES / 2) {
         x->high = false;
         if (c->server->ev.on_drain) c->server->ev.on_drain(c->server->ev.arg, x);
     }

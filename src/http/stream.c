@@ -16,12 +16,11 @@ void oc_http_stream_begin(struct oc_http_exchange *x, int status, const char *co
                          x->chunked ? OC_HTTP_LENGTH_CHUNKED : OC_HTTP_LENGTH_UNTIL_CLOSE, 0, &head);
     x->out = OC_HTTP_OUT_STREAM;
     if (head.failed) x->c->broken = true;
-    uv_buf_t buf = uv_buf_init(head.data, (unsigned)head.n_bytes);
+    uv_buf_t buf = {head.data, head.n_bytes};
     output(x, &buf, 1);
     oc_buf_free(&head);
 }
 
-/* The loop's buffers count in 32 bits in places; the limit on waiting output is far below. */
 static void send_piece(struct oc_http_exchange *x, struct oc_str bytes) {
     char size[24];
     int n = snprintf(size, sizeof(size), "%zx\r\n", bytes.n);

@@ -215,5 +215,5 @@ void oc_server_admin_unload(struct oc_server_ask *a) {
     c->model = m;
     c->busy = true;
     c->unload.done = unloaded;
-    oc_server_model_unload(m, &c->unload);
+    oc_server_model_unload(m, "asked", &c->unload);
 }

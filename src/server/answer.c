@@ -101,7 +101,7 @@ static void cut_slow_reader(struct oc_server_request *r) {
 }
 
 /* Bytes to the client, or into what is held for it. May end the request. */
-static void send(struct oc_server_request *r, const struct oc_buf *b) {
+static void send_out(struct oc_server_request *r, const struct oc_buf *b) {
     struct oc_str bytes = {oc_buf_str(b), b->n_bytes};
     if (!r->user.x || oc_server_request_has_ended(r) || !bytes.n) return;
     begin_stream(r);
@@ -134,7 +134,7 @@ void oc_server_answer_ping(struct oc_server_request *r) {
     struct oc_buf b;
     oc_buf_init(&b, 64);
     oc_http_sse_comment(&b, "ping");
-    send(r, &b);
+    send_out(r, &b);
     oc_buf_free(&b);
 }
 
@@ -425,7 +425,7 @@ static void finish_choice(struct oc_server_choice *c, enum oc_api_finish finish)
     if (!err && r->api.stream) {
         add_chunk(c, OC_STR(""), c->finish, &out);
         r->text_sent = true;
-        send(r, &out);
+        send_out(r, &out);
     }
     oc_buf_free(&out);
     if (err) {
@@ -469,7 +469,7 @@ static void on_tokens(struct oc_server_job *j, const struct oc_ipc_tokens *m) {
     for (uint32_t i = 0; !err && !c->stopped && i < m->n_picks; i++) err = take_pick(c, &m->picks[i], &out, &ei);
     if (c->stopped && !err) oc_server_worker_finish(j); /* DONE follows with the figures */
     if (out.failed) err = oc_fail(&ei, OC_ERR_LIMIT, "too much text at once");
-    if (!err) send(r, &out);
+    if (!err) send_out(r, &out);
     oc_buf_free(&out);
     if (err) fail_answer(r, OC_API_INTERNAL, ei.msg);
 }

@@ -1,11 +1,6 @@
 #include "server/budget.h"
 
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-
 #include "base/arena.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
 
@@ -47,41 +42,6 @@ enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t nee
     }
     *n_victims = count;
     return OC_BUDGET_EVICT;
-}
-
-int64_t oc_server_budget_default(int64_t physical_bytes) {
-    const int64_t gib = (int64_t)OC_GIB;
-    int64_t reserve = physical_bytes >= 64 * gib ? 20 * gib : physical_bytes >= 24 * gib ? 8 * gib : 4 * gib;
-    if (reserve > physical_bytes / 2) reserve = physical_bytes / 2;
-    return physical_bytes - reserve;
-}
-
-/* A number in a file of the cgroup file system; 0 when there is none ("max" is none). */
-static int64_t read_limit(const char *path) {
-    struct oc_arena a;
-    struct oc_str text;
-    struct oc_errinfo ei;
-    int64_t v = 0;
-    oc_arena_init(&a, OC_MIB);
-    if (oc_file_exists(path) && !oc_file_read(&a, path, 4096, &text, &ei)) {
-        for (size_t i = 0; i < text.n && text.p[i] >= '0' && text.p[i] <= '9'; i++) {
-            if (v > INT64_MAX / 10 - 1) v = INT64_MAX / 10 - 1;
-            v = v * 10 + (text.p[i] - '0');
-        }
-    }
-    oc_arena_free(&a);
-    return v;
-}
-
-int64_t oc_server_budget_physical(void) {
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    int64_t bytes = pages > 0 && page > 0 ? (int64_t)pages * page : 0;
-    const char *limits[] = {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
-    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
-        int64_t v = read_limit(limits[i]);
-        if (v > 0 && (bytes == 0 || v < bytes)) bytes = v;
-    }
-    return bytes;
 }
 
 enum oc_err oc_server_budget_parse_measure(const char *text, uint64_t n_bytes, int64_t *need_bytes,

@@ -26,12 +26,6 @@ enum oc_server_verdict {
 enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t need_bytes, int max_models,
                                                const struct oc_server_resident *r, int n, int *victims, int *n_victims);
 
-/* Physical memory (or the cgroup's limit, when lower) minus what the rest of the machine needs: 20 GiB from 64 GiB on,
- * 8 GiB from 24 GiB on, else 4 GiB, at most half. */
-int64_t oc_server_budget_default(int64_t physical_bytes);
-/* What this process may use at most; 0 when it cannot be found out. */
-int64_t oc_server_budget_physical(void);
-
 /* Reads the one line of `ocellus worker --measure`: the sum of its *_bytes parts. Errors: OC_ERR_FORMAT. */
 OC_MUST_CHECK enum oc_err oc_server_budget_parse_measure(const char *text, uint64_t n_bytes, int64_t *need_bytes,
                                                          struct oc_errinfo *ei);

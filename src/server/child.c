@@ -20,7 +20,8 @@ struct oc_server_child {
     int n_handles; /* open ones; the last to close frees the child */
     char name[32];
     struct oc_buf line, output;
-    bool captures, exited, out_ended;
+    bool captures, exited, out_ended, err_ended;
+    char last_line[256];
     int status, signal;
     uint64_t window_ms; /* of the line count */
     int n_lines;
@@ -48,10 +49,11 @@ static void close_pipe(uv_pipe_t *p) {
 
 /* Tells the owner once the process is gone and its captured output has ended. */
 static void settle(struct oc_server_child *c) {
-    if (!c->exited || (c->captures && !c->out_ended) || !c->on_exit) return;
+    if (!c->exited || (c->captures && !(c->out_ended && c->err_ended)) || !c->on_exit) return;
     void (*on_exit)(void *, int, int, struct oc_str) = c->on_exit;
+    struct oc_str output = {oc_buf_str(&c->output), c->output.n_bytes};
     c->on_exit = NULL;
-    on_exit(c->arg, c->status, c->signal, (struct oc_str){oc_buf_str(&c->output), c->output.n_bytes});
+    on_exit(c->arg, c->status, c->signal, output.n ? output : oc_str_from(c->last_line));
 }
 
 static void on_process_exit(uv_process_t *p, int64_t status, int signal) {
@@ -68,6 +70,7 @@ static void on_process_exit(uv_process_t *p, int64_t status, int signal) {
 
 static void relay(struct oc_server_child *c) {
     uint64_t now = oc_server_now_ms();
+    if (c->line.n_bytes) snprintf(c->last_line, sizeof c->last_line, "%s", oc_buf_str(&c->line));
     if (now - c->window_ms >= 1000) {
         if (c->n_left_out)
             oc_log(c->s->log, OC_LOG_WARN, "lines of a child were left out", OC_LOG_S("child", c->name),
@@ -106,7 +109,9 @@ static void on_stderr(uv_stream_t *st, ssize_t n, const uv_buf_t *buf) {
     }
     if (n == 0) return;
     relay(c);
+    c->err_ended = true;
     close_pipe(&c->err);
+    settle(c);
 }
 
 static void on_stdout(uv_stream_t *st, ssize_t n, const uv_buf_t *buf) {

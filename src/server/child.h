@@ -19,7 +19,7 @@ struct oc_server_child_params {
     size_t max_output;  /* over 0: standard output is captured up to so many bytes */
     void *arg;
     /* The process is gone: exit status, or the signal that ended it (else 0). Called once, from the loop; the child
-     * is not to be used after. output: what was captured. */
+     * is not to be used after. output: what was captured; where that is nothing, the last line of standard error. */
     void (*on_exit)(void *arg, int status, int signal, struct oc_str output);
 };
 

@@ -80,7 +80,7 @@ enum oc_err oc_server_images_look(struct oc_server_images *p, struct oc_server_l
 
 /* ---- One process -------------------------------------------------------------------------------------------- */
 
-/* Ends the process; on_exit starts the next. */
+/* Ends the process; on_process_end starts the next. */
 static void fail_eye(struct oc_server_eye *e) {
     if (e->failed || !e->child) return;
     e->failed = true;
@@ -203,7 +203,7 @@ static void log_exit(const struct oc_server_eye *e, int status, int sig) {
            OC_LOG_I("timed_out", e->timed_out));
 }
 
-static void on_exit(void *arg, int status, int sig, struct oc_str output) {
+static void on_process_end(void *arg, int status, int sig, struct oc_str output) {
     struct oc_server_eye *e = arg;
     struct oc_server_images *p = e->pool;
     (void)output;
@@ -232,10 +232,12 @@ static void on_exit(void *arg, int status, int sig, struct oc_str output) {
 static enum oc_err spawn(struct oc_server_eye *e, struct oc_errinfo *ei) {
     char name[32];
     int socket = -1;
-    char *argv[] = {(char *)"ocellus", (char *)"image-worker", NULL};
+    char parent[16];
+    char *argv[] = {(char *)"ocellus", (char *)"image-worker", (char *)"--parent", parent, NULL};
+    snprintf(parent, sizeof parent, "%d", (int)getpid());
     snprintf(name, sizeof name, "image-worker %d", e->index);
     struct oc_server_child_params p = {
-        .name = name, .argv = argv, .socket = &socket, .board_fd = -1, .arg = e, .on_exit = on_exit};
+        .name = name, .argv = argv, .socket = &socket, .board_fd = -1, .arg = e, .on_exit = on_process_end};
     OC_TRY(oc_server_child_spawn(e->pool->s, &p, &e->child, ei));
     struct oc_server_link_events ev = {.arg = e, .on_frame = on_frame, .on_end = on_link_end};
     return oc_server_link_open(e->pool->s, socket, &ev, &e->link, ei);

@@ -41,12 +41,12 @@ static void run(struct oc_server_work *w) {
     struct oc_hub_model *all;
     struct oc_errinfo ei;
     size_t n;
-    if (oc_hub_cache_list(&j->arena, &j->s->setup->hub, &all, &n, &ei)) return;
+    if (oc_hub_cache_list(&j->arena, &j->s->config->hub_env, &all, &n, &ei)) return;
     j->found = oc_arena_array(&j->arena, n, sizeof *j->found);
     for (size_t i = 0; j->found && i < n; i++) {
         struct oc_server_facts f;
         if (!oc_server_facts_allowed(&j->s->config->allow_models, all[i].name)) continue;
-        if (oc_server_facts_read(&j->arena, &j->s->setup->hub, all[i].dir, &f, &ei)) continue;
+        if (oc_server_facts_read(&j->arena, &j->s->config->hub_env, all[i].dir, &f, &ei)) continue;
         struct oc_str id = oc_str_from(all[i].name);
         j->found[j->n_found++] = (struct oc_api_model){.id = id,
                                                        .owned_by = owner_of(id),

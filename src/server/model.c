@@ -197,6 +197,7 @@ static void fail_load(struct oc_server_model *m, enum oc_api_problem problem, co
     struct oc_api_error e = {0};
     oc_api_fail(&e, problem, "model", "the model %.100s cannot be loaded: %.300s", m->id, why);
     if (problem == OC_API_MODEL_LOADING || problem == OC_API_NO_MEMORY) e.retry_after_s = 10;
+    oc_metrics_add(m->s->metrics, OC_M_MODEL_LOADS, m->id, "failed", 1);
     oc_log(m->s->log, OC_LOG_ERROR, "a model cannot be loaded", OC_LOG_S("model", m->id), OC_LOG_S("why", why));
     oc_server_model_fail_wants(m, &e);
 }
@@ -233,7 +234,7 @@ static void prepare(struct oc_server_model *m) {
         return;
     }
     p->m = m;
-    p->hub = m->s->setup->hub;
+    p->hub = m->s->config->hub_env;
     p->work = (struct oc_server_work){.run = run_prepare, .done = prepared};
     oc_arena_init(&p->arena, OC_LIMIT_JSON_BYTES);
     m->state = OC_MODEL_PREPARING;
@@ -272,13 +273,13 @@ static void measured(void *arg, int status, int sig, struct oc_str output) {
     struct oc_server_model *m = arg;
     struct oc_errinfo ei;
     m->state = OC_MODEL_UNLOADED;
-    enum oc_err err = OC_OK;
-    struct oc_str reason = output;
+    enum oc_err err;
+    if (oc_str_starts(output, OC_STR("ocellus: "))) output = (struct oc_str){output.p + 9, output.n - 9};
     if (sig || (status && !output.n))
         err = oc_fail(&ei, OC_ERR_IO, "the process that measures it ended with %s %d (see the log)",
                       sig ? "signal" : "code", sig ? sig : status);
     else if (status)
-        err = oc_fail(&ei, OC_ERR_FORMAT, "%.*s", (int)(reason.n < 400 ? reason.n : 400), reason.p);
+        err = oc_fail(&ei, OC_ERR_FORMAT, "%.*s", (int)(output.n < 400 ? output.n : 400), output.p);
     else
         err = oc_server_budget_parse_measure(output.p, output.n, &m->need_bytes, &ei);
     if (err) {
@@ -325,6 +326,8 @@ static void on_ready(void *arg, struct oc_server_worker *w, const struct oc_ipc_
     m->vision = r->rules.kind != 0;
     m->state = OC_MODEL_READY;
     m->n_loads++;
+    oc_metrics_add(m->s->metrics, OC_M_MODEL_LOADS, m->id, "ok", 1);
+    oc_metrics_observe(m->s->metrics, OC_M_MODEL_LOAD_TIME, m->id, NULL, oc_server_worker_load_s(w));
     m->load_s = oc_server_worker_load_s(w);
     m->last_used_ms = oc_server_now_ms();
     if (r->n_sessions > 0) oc_admission_set_slots(m->admission, r->n_sessions, m->last_used_ms);
@@ -357,8 +360,13 @@ static void finish_unloads(struct oc_server_model *m) {
 static void on_dead(void *arg, struct oc_server_worker *w, const char *how) {
     struct oc_server_model *m = arg;
     bool was_loading = m->state == OC_MODEL_LOADING;
-    (void)w;
-    m->n_deaths += was_loading || m->state == OC_MODEL_READY;
+    bool died = was_loading || m->state == OC_MODEL_READY;
+    struct oc_metrics *mt = m->s->metrics;
+    m->n_deaths += died;
+    if (died)
+        oc_metrics_add(mt, OC_M_WORKER_RESTARTS, m->id, oc_server_worker_has_stalled(w) ? "stalled" : "died", 1);
+    if (m->state == OC_MODEL_READY || m->stop_when_idle)
+        oc_metrics_add(mt, OC_M_MODEL_UNLOADS, m->id, died ? "died" : m->stop_reason, 1);
     m->worker = NULL;
     m->state = OC_MODEL_UNLOADED;
     m->stop_when_idle = false;
@@ -421,12 +429,13 @@ void oc_server_model_advance(struct oc_server_model *m) {
     }
 }
 
-void oc_server_model_unload(struct oc_server_model *m, struct oc_server_unload *u) {
+void oc_server_model_unload(struct oc_server_model *m, const char *reason, struct oc_server_unload *u) {
     if (u) {
         u->next = m->unloads;
         m->unloads = u;
     }
     m->stop_when_idle = true;
+    m->stop_reason = reason;
     oc_server_model_advance(m);
 }
 
@@ -441,7 +450,7 @@ void oc_server_model_tick(struct oc_server_model *m, uint64_t now_ms) {
     if (oc_server_model_is_idle(m) && !m->stop_when_idle && c->idle_unload_s > 0 &&
         idle_ms >= (uint64_t)c->idle_unload_s * 1000) {
         oc_log(m->s->log, OC_LOG_INFO, "an idle model is unloaded", OC_LOG_S("model", m->id));
-        oc_server_model_unload(m, NULL);
+        oc_server_model_unload(m, "idle", NULL);
     }
     if (m->state == OC_MODEL_UNLOADED && idle_ms > CHAT_IDLE_MS) oc_server_model_close_chat(m);
 }

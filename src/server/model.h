@@ -63,6 +63,7 @@ struct oc_server_model {
     int n_wants_waiting, n_held;
     uint64_t last_used_ms, waiting_since_ms;
     bool stop_when_idle; /* new wants wait until it has gone */
+    const char *stop_reason; /* label of metrics: asked, idle, room */
     struct oc_server_unload *unloads;
     struct oc_admission *admission;
     int n_refs; /* work on a crew */
@@ -85,8 +86,8 @@ void oc_server_model_release(struct oc_server_want *w);
 
 bool oc_server_model_is_resident(const struct oc_server_model *m); /* has a worker, starting and stopping included */
 bool oc_server_model_is_idle(const struct oc_server_model *m);
-/* Unloads it once nobody holds it; u may be NULL. Only while it is resident. */
-void oc_server_model_unload(struct oc_server_model *m, struct oc_server_unload *u);
+/* Unloads it once nobody holds it; u may be NULL. Only while it is resident. reason: asked, idle, room. */
+void oc_server_model_unload(struct oc_server_model *m, const char *reason, struct oc_server_unload *u);
 /* Goes on with a load as far as it can: called when room was made. */
 void oc_server_model_advance(struct oc_server_model *m);
 /* Once a second: time limits, idle unload. */

@@ -30,7 +30,7 @@ static enum oc_err register_model(struct oc_server_models *ms, const char *id, c
     if (oc_server_models_get(ms, oc_str_from(id)))
         return oc_fail(ei, OC_ERR_USAGE, "two models would both be called %.100s: name each once", id);
     oc_arena_init(&a, OC_LIMIT_JSON_BYTES);
-    enum oc_err err = oc_server_facts_read(&a, &ms->s->setup->hub, name, &facts, ei);
+    enum oc_err err = oc_server_facts_read(&a, &ms->s->config->hub_env, name, &facts, ei);
     if (!err) err = oc_server_model_make(ms->s, id, name, &facts, true, &m, ei);
     if (!err) append(ms, m);
     oc_arena_free(&a);
@@ -85,7 +85,6 @@ enum oc_err oc_server_models_open(struct oc_server *s, struct oc_server_models *
     if (!ms) return oc_fail(ei, OC_ERR_NOMEM, "no memory for the models");
     ms->s = s;
     ms->budget_bytes = s->config->memory_budget_bytes;
-    if (ms->budget_bytes <= 0) ms->budget_bytes = oc_server_budget_default(oc_server_budget_physical());
     OC_TRY(register_all(ms, ei));
     return choose_default(ms, ei);
 }
@@ -103,7 +102,7 @@ void oc_server_models_close(struct oc_server_models *ms) {
 
 static void run_lookup(struct oc_server_work *w) {
     struct oc_server_lookup *l = (struct oc_server_lookup *)w;
-    l->err = oc_server_facts_read(&l->arena, &l->s->setup->hub, l->id, &l->facts, &l->ei);
+    l->err = oc_server_facts_read(&l->arena, &l->s->config->hub_env, l->id, &l->facts, &l->ei);
 }
 
 static void not_found(struct oc_server_lookup *l, struct oc_api_error *err) {
@@ -195,7 +194,7 @@ enum oc_server_verdict oc_server_models_room(struct oc_server_models *ms, struct
         struct oc_server_model *o = owner[victims[i]];
         oc_log(ms->s->log, OC_LOG_INFO, "a model is unloaded to make room", OC_LOG_S("model", o->id),
                OC_LOG_S("for", m->id), OC_LOG_D("frees_gib", gib(o->need_bytes)));
-        oc_server_model_unload(o, NULL);
+        oc_server_model_unload(o, "room", NULL);
     }
     return v;
 }

@@ -250,12 +250,14 @@ void oc_server_request_on_queue_timeout(void *arg, struct oc_ticket *t) {
         oc_api_fail(&e, OC_API_QUEUE_TIMEOUT, NULL, "the request waited %.0f ms for a free slot, which is the limit of its "
                                                     "priority", r->queue_ms);
     e.retry_after_s = r->s->draining ? 5 : 30;
+    oc_metrics_add(r->s->metrics, OC_M_QUEUE_TIMEOUTS, r->model->id, oc_admission_priority_name(r->priority), 1);
     oc_server_request_fail(r, &e);
 }
 
 static void turn_away(struct oc_server_request *r, enum oc_admit how) {
     struct oc_api_error e = {0};
     r->s->totals.n_queue_rejects++;
+    oc_metrics_add(r->s->metrics, OC_M_QUEUE_REJECTS, r->model->id, how == OC_ADMIT_FULL ? "full" : "draining", 1);
     if (how == OC_ADMIT_FULL)
         oc_api_fail(&e, OC_API_OVERLOADED, NULL, "the queue of the model %.100s is full (%d waiting): try again shortly",
                     r->model->id, r->s->config->queue_depth);

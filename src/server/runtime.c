@@ -200,21 +200,14 @@ static enum oc_err open_in(struct oc_server_runtime *r, const char *dir, int *n_
     return take_lock(r, dir, ei);
 }
 
-enum oc_err oc_server_runtime_open(const char *dir, const char *xdg_dir, struct oc_server_runtime **out, int *n_ended,
+enum oc_err oc_server_runtime_open(const char *dir, struct oc_server_runtime **out, int *n_ended,
                                    struct oc_errinfo *ei) {
-    char path[OC_LIMIT_PATH_BYTES];
     struct oc_server_runtime *r = calloc(1, sizeof *r);
     *out = NULL;
     *n_ended = 0;
     if (!r) return oc_fail(ei, OC_ERR_NOMEM, "no memory for the list of children");
     r->fd = -1;
-    if (dir)
-        snprintf(path, sizeof path, "%s", dir);
-    else if (xdg_dir && *xdg_dir)
-        snprintf(path, sizeof path, "%s/ocellus", xdg_dir);
-    else
-        snprintf(path, sizeof path, "/tmp/ocellus-%ld", (long)geteuid());
-    enum oc_err err = open_in(r, path, n_ended, ei);
+    enum oc_err err = open_in(r, dir, n_ended, ei);
     if (err) {
         if (r->fd >= 0) close(r->fd);
         free(r);

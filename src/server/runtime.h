@@ -16,11 +16,10 @@
 
 struct oc_server_runtime;
 
-/* Makes the directory (0700) when it is not there, ends leftovers (*n_ended of them) and takes the lock. dir NULL:
- * `ocellus` in xdg_dir, or /tmp/ocellus-<uid>. Errors: OC_ERR_IO (also: the directory belongs to someone else or is
- * open to others), OC_ERR_NOMEM. */
-OC_MUST_CHECK enum oc_err oc_server_runtime_open(const char *dir, const char *xdg_dir, struct oc_server_runtime **out,
-                                                 int *n_ended, struct oc_errinfo *ei);
+/* Makes the directory (0700) when it is not there, ends leftovers (*n_ended of them) and takes the lock. Errors:
+ * OC_ERR_IO (also: the directory belongs to someone else or is open to others), OC_ERR_NOMEM. */
+OC_MUST_CHECK enum oc_err oc_server_runtime_open(const char *dir, struct oc_server_runtime **out, int *n_ended,
+                                                 struct oc_errinfo *ei);
 /* Removes this instance's file. NULL is allowed. */
 void oc_server_runtime_close(struct oc_server_runtime *r);
 

@@ -11,7 +11,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "hub/cache.h"
 #include "server/config.h"
 #include "server/crew.h"
 #include "server/gate.h"
@@ -28,10 +27,7 @@ struct oc_http_server;
 /* What the command line gives besides the configuration: values that only cli/ may read. */
 struct oc_server_setup {
     const struct oc_server_config *config;
-    struct oc_hub_env hub;
     const char *embedded_name, *embedded_dir; /* dir NULL: the embedded model is not there */
-    const char *xdg_runtime_dir;              /* XDG_RUNTIME_DIR, or NULL */
-    const char *notify_socket;                /* NOTIFY_SOCKET, or NULL */
     const char *version;
 };
 

@@ -287,7 +287,7 @@ static void write_head(struct oc_server_writer *w, const struct oc_server *s) {
     oc_server_writer_close(w, '}');
     oc_server_writer_open(w, "config", '{');
     oc_server_writer_str(w, "machine_type", s->config->machine_type);
-    oc_server_writer_int(w, "total_ram_gb", (int64_t)(gib(oc_server_budget_physical()) + 0.5));
+    oc_server_writer_int(w, "total_ram_gb", (int64_t)(gib(s->config->memory_bytes) + 0.5));
     oc_server_writer_int(w, "idle_timeout_seconds", s->config->idle_unload_s);
     oc_server_writer_close(w, '}');
     oc_server_writer_int(w, "idle_timeout_seconds", s->config->idle_unload_s);

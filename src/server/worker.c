@@ -26,6 +26,7 @@ struct oc_server_worker {
     uv_timer_t timer; /* load limit, then the limit of a stop */
     uint64_t start_ns;
     double load_s;
+    bool stalled;
     bool asked, killed, refused; /* to stop by its owner; by us; the model could not be loaded */
     char how[160]; /* why it was killed */
     struct oc_server_job *buckets[N_BUCKETS];
@@ -235,7 +236,7 @@ static void log_end(struct oc_server_worker *w, bool expected, const char *how) 
            OC_LOG_I("jobs", w->n_jobs));
 }
 
-static void on_exit(void *arg, int status, int sig, struct oc_str output) {
+static void on_process_end(void *arg, int status, int sig, struct oc_str output) {
     struct oc_server_worker *w = arg;
     char how[200];
     (void)output;
@@ -282,12 +283,16 @@ static void add(struct oc_server_worker_argv *a, const char *s) {
     a->v[a->n] = NULL;
 }
 
-/* Adds "--name N" unless N is 0, which means the worker's own default. */
-static void add_number(struct oc_server_worker_argv *a, const char *name, int64_t n) {
-    if (n == 0 || a->n > OC_SERVER_WORKER_ARGS - 3) return;
+static void add_int(struct oc_server_worker_argv *a, const char *name, int64_t n) {
+    if (a->n > OC_SERVER_WORKER_ARGS - 3) return;
     add(a, name);
     snprintf(a->text[a->n], sizeof a->text[a->n], "%" PRId64, n);
     add(a, a->text[a->n]);
+}
+
+/* Unless it is 0, which means the worker's own default. */
+static void add_number(struct oc_server_worker_argv *a, const char *name, int64_t n) {
+    if (n) add_int(a, name, n);
 }
 
 void oc_server_worker_make_argv(const struct oc_server_config *c, const char *model_dir, bool measure,
@@ -303,7 +308,8 @@ void oc_server_worker_make_argv(const struct oc_server_config *c, const char *mo
     add_number(out, "--parallel", c->parallel);
     add_number(out, "--kv-tokens", c->kv_tokens);
     add_number(out, "--image-max-tokens", c->image_max_tokens);
-    add_number(out, "--embed-cache-bytes", c->embed_cache_bytes);
+    add_int(out, "--embed-cache-bytes", c->embed_cache_bytes); /* 0: none */
+    if (!measure) add_int(out, "--parent", getpid());
     if (!c->prefix_cache) add(out, "--no-prefix-cache");
     if (c->isa && *c->isa) {
         add(out, "--isa");
@@ -327,7 +333,7 @@ static enum oc_err spawn(struct oc_server_worker *w, struct oc_errinfo *ei) {
                                        .socket = &socket,
                                        .board_fd = board_fd,
                                        .arg = w,
-                                       .on_exit = on_exit};
+                                       .on_exit = on_process_end};
     enum oc_err err = oc_server_child_spawn(w->s, &p, &w->child, ei);
     close(board_fd);
     if (err) return err;
@@ -351,7 +357,7 @@ enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, c
     uv_timer_init(&s->loop, &w->timer);
     w->timer.data = w;
     enum oc_err err = spawn(w, ei);
-    if (err && w->child) { /* started, but it cannot be talked to: on_exit cleans up */
+    if (err && w->child) { /* started, but it cannot be talked to: on_process_end cleans up */
         oc_server_worker_kill(w, "no channel to it could be opened");
     } else if (err) {
         uv_close((uv_handle_t *)&w->timer, on_timer_closed);
@@ -387,6 +393,7 @@ void oc_server_worker_watch(struct oc_server_worker *w) {
            OC_LOG_I("steps", (int64_t)atomic_load_explicit(&b->n_steps, memory_order_relaxed)),
            OC_LOG_I("running", (int64_t)atomic_load_explicit(&b->n_running, memory_order_relaxed)),
            OC_LOG_I("waiting", (int64_t)atomic_load_explicit(&b->n_waiting, memory_order_relaxed)));
+    w->stalled = true;
     oc_server_worker_kill(w, "its heartbeat stopped");
 }
 
@@ -404,6 +411,10 @@ int oc_server_worker_id(const struct oc_server_worker *w) {
 
 int oc_server_worker_pid(const struct oc_server_worker *w) {
     return w->pid;
+}
+
+bool oc_server_worker_has_stalled(const struct oc_server_worker *w) {
+    return w->stalled;
 }
 
 int oc_server_worker_n_jobs(const struct oc_server_worker *w) {
