@@ -1,0 +1,106 @@
+/* Who may come into memory and who must go, and the line of --measure. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "server/budget.h"
+
+static int victims[16], n_victims;
+
+static enum oc_server_verdict decide(int64_t budget, int64_t need, const struct oc_server_resident *r, int n) {
+    return oc_server_budget_decide(budget, need, 16, r, n, victims, &n_victims);
+}
+
+static void an_empty_machine(void **state) {
+    (void)state;
+    assert_int_equal(decide(100, 100, NULL, 0), OC_BUDGET_FITS);
+    assert_int_equal(decide(100, 101, NULL, 0), OC_BUDGET_NEVER);
+}
+
+static void what_fits_beside_others_comes_in(void **state) {
+    struct oc_server_resident r[] = {{.bytes = 40, .idle = true}, {.bytes = 30, .idle = false}};
+    (void)state;
+    assert_int_equal(decide(100, 30, r, 2), OC_BUDGET_FITS);
+    assert_int_equal(n_victims, 0);
+}
+
+static void the_least_recently_used_idle_one_goes(void **state) {
+    struct oc_server_resident r[] = {{.bytes = 30, .idle = true, .last_used_ms = 30},
+                                     {.bytes = 30, .idle = true, .last_used_ms = 10},
+                                     {.bytes = 30, .idle = false, .last_used_ms = 1}};
+    (void)state;
+    assert_int_equal(decide(100, 40, r, 3), OC_BUDGET_EVICT);
+    assert_int_equal(n_victims, 1);
+    assert_int_equal(victims[0], 1);
+    assert_int_equal(decide(100, 70, r, 3), OC_BUDGET_EVICT);
+    assert_int_equal(n_victims, 2);
+    assert_int_equal(victims[0], 1);
+    assert_int_equal(victims[1], 0);
+}
+
+static void busy_ones_are_waited_for(void **state) {
+    struct oc_server_resident r[] = {{.bytes = 60, .idle = false}};
+    (void)state;
+    assert_int_equal(decide(100, 50, r, 1), OC_BUDGET_WAIT);
+    assert_int_equal(n_victims, 0);
+}
+
+/* Nobody is unloaded for a model that cannot come in yet anyway. */
+static void no_victim_in_vain(void **state) {
+    struct oc_server_resident r[] = {{.bytes = 60, .idle = false}, {.bytes = 30, .idle = true}};
+    (void)state;
+    assert_int_equal(decide(100, 50, r, 2), OC_BUDGET_WAIT);
+    assert_int_equal(n_victims, 0);
+    assert_int_equal(decide(100, 101, r, 2), OC_BUDGET_NEVER);
+    assert_int_equal(n_victims, 0);
+}
+
+static void those_on_their_way_out_are_waited_for(void **state) {
+    struct oc_server_resident r[] = {{.bytes = 60, .going = true}, {.bytes = 30, .idle = true}};
+    (void)state;
+    assert_int_equal(decide(100, 50, r, 2), OC_BUDGET_WAIT);
+    assert_int_equal(decide(100, 80, r, 2), OC_BUDGET_EVICT);
+    assert_int_equal(n_victims, 1);
+    assert_int_equal(victims[0], 1);
+}
+
+static void the_number_of_models_is_bounded(void **state) {
+    struct oc_server_resident r[16];
+    (void)state;
+    for (int i = 0; i < 16; i++) r[i] = (struct oc_server_resident){.bytes = 1, .idle = true, .last_used_ms = (uint64_t)(50 - i)};
+    assert_int_equal(decide(100, 1, r, 15), OC_BUDGET_FITS);
+    assert_int_equal(decide(100, 1, r, 16), OC_BUDGET_EVICT);
+    assert_int_equal(n_victims, 1);
+    assert_int_equal(victims[0], 15);
+}
+
+static void measurements(void **state) {
+    struct oc_errinfo ei;
+    int64_t need;
+    const char *good = "{\"weight_bytes\":5,\"kv_bytes\":7,\"workspace_bytes\":11,\"embed_cache_bytes\":13,\"other\":1}\n";
+    const char *bad[] = {"", "{}", "{\"weight_bytes\":-1}", "{\"weight_bytes\":\"5\"}", "[5]",
+                         "{\"weight_bytes\":9223372036854775807}", "{\"weight_bytes\":1,\"kv_bytes\":-5}"};
+    (void)state;
+    assert_int_equal(oc_server_budget_parse_measure(good, strlen(good), &need, &ei), OC_OK);
+    assert_int_equal(need, 36);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(oc_server_budget_parse_measure(bad[i], strlen(bad[i]), &need, &ei), OC_ERR_FORMAT);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_empty_machine),
+        cmocka_unit_test(what_fits_beside_others_comes_in),
+        cmocka_unit_test(the_least_recently_used_idle_one_goes),
+        cmocka_unit_test(busy_ones_are_waited_for),
+        cmocka_unit_test(no_victim_in_vain),
+        cmocka_unit_test(those_on_their_way_out_are_waited_for),
+        cmocka_unit_test(the_number_of_models_is_bounded),
+        cmocka_unit_test(measurements),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
