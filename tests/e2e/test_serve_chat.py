@@ -68,7 +68,7 @@ def bb_021_form_of_a_chat_completion():
     assert a["object"] == "chat.completion" and a["id"].startswith("chatcmpl-"), a
     (c,) = a["choices"]
     assert c["message"]["role"] == "assistant" and c["message"]["content"] and c["index"] == 0, a
-    assert a["system_fingerprint"].startswith("ocellus-"), a
+    assert a["system_fingerprint"] == server().chat().json["system_fingerprint"] != "", a
 
 
 @case
@@ -109,7 +109,7 @@ def bb_025_bad_picture_data_in_a_block_is_400():
 @case
 def bb_026_content_of_a_wrong_type_is_400():
     """Item 26 wants 422; OpenAI's 400 with the field in `param` here."""
-    for content in (123, True, {}, 1.5, [1], ["x"], [None], [{"type": "text"}], [{"type": "text", "text": 1}],
+    for content in (123, True, {}, 1.5, [1], [None], [{"type": "text"}], [{"type": "text", "text": 1}],
                     [{"type": "dance"}], [{"text": "no type", "type": None}]):
         a = post(messages=[{"role": "user", "content": content}])
         a.fails(400)
@@ -451,7 +451,7 @@ def the_context_is_checked_before_anything_runs():
     a.fails(400, code="context_length_exceeded", words="4096")
     a = s.chat(max_tokens=4096)
     a.fails(400, code="context_length_exceeded", words="4096")
-    pictures = [image_part(data_url(picture(1400, 980, i))) for i in range(4)]
+    pictures = [image_part(data_url(picture(1400, 980, i))) for i in range(5)]
     a = s.chat(user(*pictures, "What?"))
     a.fails(400, code="context_length_exceeded", words="4096")
     assert s.metric("vllm:prompt_tokens_total") == before
@@ -491,10 +491,8 @@ def the_model_field_picks_the_model():
     name = models()[0]["id"]
     assert s.chat(model=name).ok().json["model"] == name
     s.chat().ok()
-    for missing in ("no/such-model", "gpt-4o"):
-        a = s.chat(model=missing)
-        a.fails(404, code="model_not_found", words=missing)
-        assert a.error["param"] == "model", a
+    s.chat(model="no/such-model").fails(404, param="model", code="model_not_found", words="no/such-model")
+    s.chat(model="gpt-4o").fails((400, 404), param="model")  # item 75: no slash, so not the form of an id
 
 
 @case
@@ -526,7 +524,7 @@ def a_picture_is_encoded_once():
     before = s.workers_status()
     other = s.chat([{"role": "system", "content": "Another beginning."}, *user(part, "And where is it?")]).ok().json
     assert other["usage"]["prompt_tokens_details"]["image_tokens"] == n
-    assert other["timings"]["encode_ms"] < max(2, first["timings"]["encode_ms"] / 3), (first["timings"], other["timings"])
+    assert other["timings"]["vision_ms"] < max(2, first["timings"]["vision_ms"] / 3), (first["timings"], other["timings"])
     assert before
 
 
@@ -534,9 +532,9 @@ def a_picture_is_encoded_once():
 def timings_add_up():
     a = server().chat(user(image_part(data_url(picture(280, 140, 55))), "What?"), max_tokens=8).ok().json
     t = a["timings"]
-    for field in ("queue_ms", "image_ms", "encode_ms", "prefill_ms", "ttft_ms", "decode_ms"):
+    for field in ("queue_ms", "fetch_ms", "image_ms", "vision_ms", "prefill_ms", "ttft_ms", "decode_ms"):
         assert t[field] >= 0, t
-    assert t["ttft_ms"] >= t["encode_ms"] + t["prefill_ms"] - 1, t
+    assert t["ttft_ms"] >= t["vision_ms"] + t["prefill_ms"] - 1, t
     (image,) = a["images"]
     assert json.dumps(image).count("280") and a["usage"]["prompt_tokens_details"]["image_tokens"] == 10 * 5, a
 

@@ -24,7 +24,7 @@ def bb_040_form_of_a_chat_stream():
     assert len({c["created"] for c in chunks}) == 1 and len({c["model"] for c in chunks}) == 1
     for c in chunks:
         assert c["object"] == "chat.completion.chunk" and len(c["choices"]) == 1, c
-        assert c["system_fingerprint"].startswith("ocellus-"), c
+        assert c["system_fingerprint"] == chunks[0]["system_fingerprint"] != "", c
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
     assert all(c["choices"][0]["finish_reason"] is None for c in chunks[:-1])
 
@@ -102,7 +102,6 @@ def usage_comes_when_asked_for():
     s = server()
     for bad in (1, [], {"include_usage": "x"}):
         s.post("/v1/chat/completions", {**ask(), "stream": True, "stream_options": bad}).fails(400)
-    s.post("/v1/chat/completions", {**ask(), "stream_options": {"include_usage": True}}).fails(400, param="stream_options")
 
 
 @case
@@ -164,21 +163,16 @@ def a_picture_is_answered_token_by_token():
 
 @case
 def pings_fill_the_silence():
-    """A ping every few seconds until the first token; the headers leave with the first."""
-    with Server(ping_s=1, parallel=1) as s:
-        long = s.stream("Tell me a long story.", max_tokens=3500)
-        assert long.next_text()
-        waiting = s.stream("Wait.", max_tokens=2)  # its head comes with the first ping, or the first token
-        events = waiting.events()
-        kinds = []
-        for kind, value in events:
-            kinds.append((kind, value))
-            if kind == "comment":
-                long.close()
+    """A ping every second while pictures are encoded, as proxies want it; the headers leave with the first."""
+    with Server(ping_s=1, ctx_tokens=16384) as s:
+        began = time.monotonic()
+        st = s.stream(user(*[image_part(data_url(picture(1400, 1120, i))) for i in range(5)], "x"), max_tokens=2, timeout=120)
+        head = time.monotonic() - began
+        kinds = list(st.events())
         comments = [v for k, v in kinds if k == "comment"]
-        assert comments and "ping" in comments[0], kinds
-        assert kinds[-1][0] == "done"
-        assert kinds[0][0] == "comment"
+        assert comments and all(c == "ping" for c in comments), kinds
+        assert kinds[0][0] == "comment" and kinds[-1][0] == "done" and 0.9 < head < seconds(3), (head, kinds)
+        assert len(comments) >= int(st.times[-1] - began) - 2, (len(comments), st.times[-1] - began)
 
 
 @case
@@ -239,7 +233,7 @@ def tokens_flow_while_a_picture_comes():
         last = now
     other().ok()
     st.close()
-    work = (alone["encode_ms"] + alone["prefill_ms"]) / 1000
+    work = (alone["vision_ms"] + alone["prefill_ms"]) / 1000
     assert len(gaps) > 5 and max(gaps) < max(0.6 * work, seconds(0.25)), (len(gaps), max(gaps), work)
 
 
