@@ -120,6 +120,7 @@
 #define OC_LIMIT_SERVER_QUEUE 1000
 #define OC_LIMIT_SERVER_API_KEYS 1024
 #define OC_LIMIT_SERVER_RATE_BUCKETS 4096
+#define OC_LIMIT_URL_BYTES (8 * OC_KIB) /* of a picture, unless it is a data: URL */
 #define OC_LIMIT_SERVER_POISON 256 /* pictures remembered because a process died over them */
 #define OC_LIMIT_SERVER_HELD_BYTES (2 * OC_MIB) /* of one stream whose client reads slowly */
 #define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)

@@ -80,7 +80,7 @@ static enum oc_err start(struct oc_scheduler *s, struct oc_sched_task *t, const 
 static bool try_task(struct oc_scheduler *s, struct oc_sched_task *t) {
     struct oc_errinfo ei;
     if (s->n_running == s->e->n_sessions) return false;
-    if (!t->keys && oc_sched_task_make_keys(t, &ei) != OC_OK) {
+    if (s->p.prefix_cache && !t->keys && oc_sched_task_make_keys(t, &ei) != OC_OK) {
         s->running[s->n_running++] = t;
         oc_sched_task_end(s, t, OC_SCHED_ERROR, &ei);
         return true;

@@ -1,9 +1,10 @@
 /* engine/scheduler.h - many requests on one engine: continuous batching, pictures in slices, prefix reuse.
  *
  * Driven by one thread (worker/'s main loop, bench): add jobs, call step until it says there is nothing to do.
- * A step is one bounded slice of work: a ragged batch of all decoding rows and as many prefill rows as the
- * time budget allows, or a slice of a vision encoder pass. While sequences decode, slices are sized from
- * measured costs so that the time between two tokens stays under OC_SCHED_ITL_FACTOR times its quiet value.
+ * A step is one bounded slice of work: a token for every decoding sequence, or a slice of a prefill pass (rows of
+ * one or more prompts) or of a vision encoder pass. While sequences decode, the two kinds alternate and slices are
+ * sized from measured costs so that the time between two tokens stays under OC_SCHED_ITL_FACTOR times its quiet
+ * value. docs/SCHEDULER.md says how.
  *
  * What a job answers depends on itself alone: not on its neighbours, the sizes of slices or what was cached
  * (only pages written by prefill are reused, and prefill is chunk-invariant). */
@@ -22,7 +23,7 @@ struct oc_scheduler;
 struct oc_sched_picture {
     struct oc_picture_plan plan;
     uint8_t digest[OC_SCHED_DIGEST_BYTES]; /* of pixels and preprocessing; all zero: not cached */
-    const float *patches; /* [plan.n_patches, plan.patch_dim], borrowed until on_picture says it is done with */
+    const float *patches; /* [plan.n_patches, plan.patch_dim], borrowed until on_picture says so, or on_done */
 };
 
 struct oc_sched_job {
@@ -73,12 +74,14 @@ OC_MUST_CHECK enum oc_err oc_scheduler_open(struct oc_engine *e, const struct oc
 void oc_scheduler_close(struct oc_scheduler *s);
 
 /* Queues a job. Errors (on_done is not called then): OC_ERR_LIMIT (prompt and answer exceed the context, too
- * many jobs: says the figures), OC_ERR_FORMAT (placeholders, token ids), OC_ERR_USAGE (sampling), OC_ERR_NOMEM. */
+ * many jobs: says the figures), OC_ERR_FORMAT (placeholders, token ids, a plan that is not this model's, pictures for
+ * a text model), OC_ERR_USAGE (sampling, max_tokens, an id that is live), OC_ERR_NOMEM. */
 OC_MUST_CHECK enum oc_err oc_scheduler_add(struct oc_scheduler *s, const struct oc_sched_job *job,
                                            struct oc_errinfo *ei);
 
 /* Ends a job before the next slice; on_done (CANCELLED) is called at once, or at the end of the running slice
- * when called from a callback. Unknown ids are ignored. */
+ * when called from a callback. Unknown ids are ignored. What the job held comes back with it; but pages and session
+ * of one whose rows are in a prefill pass with another's only when that pass is done. */
 void oc_scheduler_cancel(struct oc_scheduler *s, uint64_t id);
 
 /* Does one slice; false when no job is left. */
@@ -86,9 +89,9 @@ bool oc_scheduler_step(struct oc_scheduler *s);
 
 struct oc_sched_figures {
     int n_running, n_waiting;
-    int kv_pages, kv_pages_used, kv_pages_cached;
-    uint64_t n_steps, n_prompt_tokens, n_output_tokens, n_image_tokens;
-    uint64_t n_prefix_queries, n_prefix_hits;      /* tokens */
+    int kv_pages, kv_pages_used, kv_pages_cached;  /* in a session's hands; kept for reuse and in nobody's */
+    uint64_t n_steps, n_prompt_tokens, n_output_tokens, n_image_tokens; /* run, not cached; encoded, not cached */
+    uint64_t n_prefix_queries, n_prefix_hits;      /* tokens of prompts, of jobs that are done */
     uint64_t n_embed_queries, n_embed_hits;        /* pictures */
     uint64_t embed_bytes, embed_evictions, kv_evictions;
     double decode_tok_s; /* moving average, all jobs together */

@@ -217,7 +217,9 @@ static void head(const struct oc_lm_pass *p, struct span r) {
                                                .ldy = lm->n_vocab});
 }
 
-static void (*const stages[OC_LM_N_STAGES])(const struct oc_lm_pass *p, struct span r) = {
+typedef void stage_fn(const struct oc_lm_pass *p, struct span r);
+
+static stage_fn *const stages[OC_LM_N_STAGES] = {
     [OC_LM_EMBED] = embed, [OC_LM_QKV] = project_qkv, [OC_LM_MIX] = mix, [OC_LM_HEAD] = head};
 
 static int stage_rows(const struct oc_lm_pass *p) {

@@ -44,20 +44,56 @@ enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t nee
     return OC_BUDGET_EVICT;
 }
 
-enum oc_err oc_server_budget_parse_measure(const char *text, uint64_t n_bytes, int64_t *need_bytes,
+#define KV_SHARE 4 /* a quarter of the budget */
+#define PAGE_TOKENS 16
+
+static enum oc_err read_figure(const struct oc_json *j, const char *name, int64_t least, int64_t *out,
+                               struct oc_errinfo *ei) {
+    const struct oc_json *v = oc_json_get(j, name);
+    *out = v && v->type == OC_JSON_INT ? v->i : -1;
+    if (*out >= least && *out <= INT64_MAX / 64) return OC_OK;
+    return oc_fail(ei, OC_ERR_FORMAT, "the measurement of the model has no valid %s", name);
+}
+
+static enum oc_err read_measure(const struct oc_json *j, struct oc_server_measure *out, struct oc_errinfo *ei) {
+    OC_TRY(read_figure(j, "weight_bytes", 0, &out->weight_bytes, ei));
+    OC_TRY(read_figure(j, "kv_bytes", 0, &out->kv_bytes, ei));
+    OC_TRY(read_figure(j, "workspace_bytes", 0, &out->workspace_bytes, ei));
+    OC_TRY(read_figure(j, "embed_cache_bytes", 0, &out->embed_cache_bytes, ei));
+    OC_TRY(read_figure(j, "ctx_tokens", 1, &out->ctx_tokens, ei));
+    OC_TRY(read_figure(j, "kv_tokens", 1, &out->kv_tokens, ei));
+    OC_TRY(read_figure(j, "n_sessions", 1, &out->n_sessions, ei));
+    if (out->ctx_tokens > OC_LIMIT_CTX_TOKENS || out->kv_tokens > (int64_t)OC_LIMIT_KV_TOKENS ||
+        out->n_sessions > OC_LIMIT_SCHED_JOBS)
+        return oc_fail(ei, OC_ERR_FORMAT, "the measurement of the model is over the limits");
+    return OC_OK;
+}
+
+enum oc_err oc_server_budget_parse_measure(const char *text, size_t n_bytes, struct oc_server_measure *out,
                                            struct oc_errinfo *ei) {
-    static const char *const parts[] = {"weight_bytes", "kv_bytes", "workspace_bytes", "embed_cache_bytes"};
     struct oc_arena a;
     struct oc_json j;
     oc_arena_init(&a, OC_MIB);
-    *need_bytes = 0;
+    *out = (struct oc_server_measure){0};
     enum oc_err err = oc_json_parse(&a, (struct oc_str){text, n_bytes}, "the measurement", &j, ei);
-    for (size_t i = 0; !err && i < sizeof parts / sizeof *parts; i++) {
-        int64_t v = oc_json_int_or(oc_json_get(&j, parts[i]), i == 0 ? -1 : 0);
-        if (v < 0 || v > INT64_MAX / 8)
-            err = oc_fail(ei, OC_ERR_FORMAT, "the measurement of the model has no valid %s", parts[i]);
-        *need_bytes += v;
-    }
+    if (!err) err = read_measure(&j, out, ei);
     oc_arena_free(&a);
     return err;
+}
+
+/* KV bytes of n tokens, rounded up. */
+static int64_t kv_bytes_of(const struct oc_server_measure *m, int64_t n) {
+    return (int64_t)((double)m->kv_bytes * ((double)n / (double)m->kv_tokens)) + 1;
+}
+
+int64_t oc_server_budget_kv_tokens(const struct oc_server_measure *m, int64_t budget_bytes) {
+    int64_t most = m->ctx_tokens * m->n_sessions;
+    if (most > (int64_t)OC_LIMIT_KV_TOKENS) most = (int64_t)OC_LIMIT_KV_TOKENS;
+    double per_token = (double)m->kv_bytes / (double)m->kv_tokens, share = (double)budget_bytes / KV_SHARE;
+    int64_t fits = per_token * (double)most <= share ? most : (int64_t)(share / per_token) / PAGE_TOKENS * PAGE_TOKENS;
+    return fits < m->ctx_tokens ? m->ctx_tokens : fits;
+}
+
+int64_t oc_server_budget_need(const struct oc_server_measure *m, int64_t kv_tokens) {
+    return m->weight_bytes + kv_bytes_of(m, kv_tokens) + m->workspace_bytes + m->embed_cache_bytes;
 }

@@ -3,6 +3,7 @@
 #define OC_SERVER_BUDGET_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -26,8 +27,19 @@ enum oc_server_verdict {
 enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t need_bytes, int max_models,
                                                const struct oc_server_resident *r, int n, int *victims, int *n_victims);
 
-/* Reads the one line of `ocellus worker --measure`: the sum of its *_bytes parts. Errors: OC_ERR_FORMAT. */
-OC_MUST_CHECK enum oc_err oc_server_budget_parse_measure(const char *text, uint64_t n_bytes, int64_t *need_bytes,
+/* What a model takes, as `ocellus worker --measure` says it. */
+struct oc_server_measure {
+    int64_t weight_bytes, kv_bytes, workspace_bytes, embed_cache_bytes;
+    int64_t ctx_tokens, kv_tokens, n_sessions;
+};
+
+/* Reads that line of JSON. Errors: OC_ERR_FORMAT. */
+OC_MUST_CHECK enum oc_err oc_server_budget_parse_measure(const char *text, size_t n_bytes, struct oc_server_measure *out,
                                                          struct oc_errinfo *ei);
+
+/* The KV pool for a model whose size nobody chose, in tokens: a whole context for each sequence, or as much of that as a
+ * quarter of the budget holds, but always one context. Then what the model needs with it. */
+int64_t oc_server_budget_kv_tokens(const struct oc_server_measure *m, int64_t budget_bytes);
+int64_t oc_server_budget_need(const struct oc_server_measure *m, int64_t kv_tokens);
 
 #endif

@@ -269,6 +269,15 @@ void oc_server_model_close_chat(struct oc_server_model *m) {
 
 /* ---- Measuring ---------------------------------------------------------------------------------------------- */
 
+static enum oc_err take_measure(struct oc_server_model *m, struct oc_str output, struct oc_errinfo *ei) {
+    struct oc_server_measure me;
+    const struct oc_server_config *c = m->s->config;
+    OC_TRY(oc_server_budget_parse_measure(output.p, output.n, &me, ei));
+    m->kv_tokens = c->kv_tokens > 0 ? c->kv_tokens : oc_server_budget_kv_tokens(&me, m->s->models->budget_bytes);
+    m->need_bytes = oc_server_budget_need(&me, m->kv_tokens);
+    return OC_OK;
+}
+
 static void measured(void *arg, int status, int sig, struct oc_str output) {
     struct oc_server_model *m = arg;
     struct oc_errinfo ei;
@@ -281,7 +290,7 @@ static void measured(void *arg, int status, int sig, struct oc_str output) {
     else if (status)
         err = oc_fail(&ei, OC_ERR_FORMAT, "%.*s", (int)(output.n < 400 ? output.n : 400), output.p);
     else
-        err = oc_server_budget_parse_measure(output.p, output.n, &m->need_bytes, &ei);
+        err = take_measure(m, output, &ei);
     if (err) {
         m->need_bytes = 0;
         oc_server_model_close_chat(m);
@@ -295,7 +304,7 @@ static void measure(struct oc_server_model *m) {
     struct oc_server_worker_argv argv;
     struct oc_server_child *child;
     struct oc_errinfo ei;
-    oc_server_worker_make_argv(m->s->config, m->dir, true, &argv);
+    oc_server_worker_make_argv(m->s->config, m->dir, m->s->config->kv_tokens, true, &argv);
     struct oc_server_child_params p = {.name = "measure",
                                        .argv = argv.v,
                                        .board_fd = -1,
@@ -380,7 +389,7 @@ static void on_dead(void *arg, struct oc_server_worker *w, const char *how) {
 static void start_worker(struct oc_server_model *m) {
     struct oc_errinfo ei;
     struct oc_server_worker_events ev = {.arg = m, .on_ready = on_ready, .on_refused = on_refused, .on_dead = on_dead};
-    if (oc_server_worker_start(m->s, m->dir, &ev, &m->worker, &ei)) {
+    if (oc_server_worker_start(m->s, m->dir, m->kv_tokens, &ev, &m->worker, &ei)) {
         m->state = OC_MODEL_UNLOADED;
         fail_load(m, OC_API_INTERNAL, ei.msg);
         return;

@@ -59,6 +59,7 @@ struct oc_server_model {
     struct oc_ipc_ready ready; /* of the worker while READY; strings below */
     char family[32], isa[32];
     int64_t need_bytes; /* measured; 0: not yet */
+    int64_t kv_tokens;  /* of the KV pool, chosen from that */
     struct oc_server_want *first, *last;
     int n_wants_waiting, n_held;
     uint64_t last_used_ms, waiting_since_ms;

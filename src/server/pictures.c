@@ -99,6 +99,7 @@ static void run_fetch(struct oc_server_work *w) {
     struct oc_server_picture *p = (struct oc_server_picture *)((char *)w - offsetof(struct oc_server_picture, work));
     const struct oc_server_config *c = p->r->s->config;
     struct oc_fetch_options o = {.remote = c->remote_images,
+                                 .allow_private = c->allow_private_images,
                                  .media_dir = c->media_dir,
                                  .max_bytes = (uint64_t)c->max_image_bytes,
                                  .timeout_ms = c->fetch_timeout_s * 1000,

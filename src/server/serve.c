@@ -11,6 +11,7 @@
 #include "base/digest.h"
 #include "server/alerts.h"
 #include "server/endpoints.h"
+#include "server/fetch.h"
 #include "server/images.h"
 #include "server/models.h"
 #include "server/notify.h"
@@ -29,7 +30,7 @@ struct serve {
     struct oc_server s;
     enum phase phase;
     struct oc_server_door doors[2];
-    struct oc_notify *notify;
+    bool fetch_open;
     uv_timer_t tick;
     uv_prepare_t turn;
     uv_signal_t signals[3];
@@ -59,7 +60,7 @@ static void begin_drain(struct serve *v) {
     s->draining = true;
     oc_log(s->log, OC_LOG_INFO, "shutting down: running requests may finish", OC_LOG_I("requests", s->n_requests),
            OC_LOG_I("limit_s", s->config->drain_timeout_s));
-    oc_notify_stopping(v->notify);
+    oc_notify_send(s->config->notify_socket, "STOPPING=1");
     for (struct oc_server_model *m = s->models ? s->models->first : NULL; m; m = m->next)
         oc_admission_drain(m->admission, true);
 }
@@ -161,7 +162,7 @@ static void on_tick(uv_timer_t *t) {
     if (++v->n_ticks % (1000 / TICK_MS)) return;
     if (!s->stopping) oc_server_models_tick(s->models, now);
     oc_server_alerts_tick(s);
-    oc_notify_watchdog(v->notify);
+    oc_notify_send(s->config->notify_socket, "WATCHDOG=1");
 }
 
 static void on_signal(uv_signal_t *h, int number) {
@@ -253,6 +254,8 @@ static enum oc_err open_parts(struct serve *v, struct oc_errinfo *ei) {
     struct oc_server *s = &v->s;
     const struct oc_server_config *c = s->config;
     int n_ended;
+    OC_TRY(oc_fetch_init(ei));
+    v->fetch_open = true;
     OC_TRY(oc_metrics_open(&s->metrics, ei));
     OC_TRY(open_gate(s, ei));
     OC_TRY(oc_server_poison_open(&s->poison, ei));
@@ -266,8 +269,7 @@ static enum oc_err open_parts(struct serve *v, struct oc_errinfo *ei) {
     OC_TRY(oc_server_crew_open(&s->loop, N_SLOW, &s->slow, ei));
     OC_TRY(listen_on(v, false, c->host, c->port, &s->http, ei));
     OC_TRY(listen_on(v, true, c->admin_host, c->admin_port, &s->admin, ei));
-    OC_TRY(oc_server_images_open(s, &s->images, ei));
-    return oc_notify_open(c->notify_socket, &v->notify, ei);
+    return oc_server_images_open(s, &s->images, ei);
 }
 
 static void say_listening(struct serve *v) {
@@ -284,14 +286,15 @@ static void say_listening(struct serve *v) {
         oc_log(s->log, OC_LOG_WARN, "no model is registered: requests must name one of the Hugging Face cache",
                OC_LOG_S("option", "--model"));
     oc_metrics_set(s->metrics, OC_M_BUILD_INFO, s->setup->version, s->config->isa ? s->config->isa : "auto", 1);
-    oc_notify_ready(v->notify, line);
+    oc_notify_status(s->config->notify_socket, line);
+    oc_notify_send(s->config->notify_socket, "READY=1");
 }
 
 /* ---- The whole ---------------------------------------------------------------------------------------------- */
 
 static void close_parts(struct serve *v) {
     struct oc_server *s = &v->s;
-    oc_notify_close(v->notify);
+    if (v->fetch_open) oc_fetch_exit();
     oc_server_models_close(s->models);
     oc_server_runtime_close(s->runtime);
     oc_server_poison_close(s->poison);

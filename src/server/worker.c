@@ -20,6 +20,7 @@ struct oc_server_worker {
     enum oc_server_worker_state state;
     int id, pid;
     char *dir;
+    int64_t kv_tokens;
     struct oc_server_child *child;
     struct oc_server_link *link;
     struct oc_ipc_board *board;
@@ -295,8 +296,8 @@ static void add_number(struct oc_server_worker_argv *a, const char *name, int64_
     if (n) add_int(a, name, n);
 }
 
-void oc_server_worker_make_argv(const struct oc_server_config *c, const char *model_dir, bool measure,
-                                struct oc_server_worker_argv *out) {
+void oc_server_worker_make_argv(const struct oc_server_config *c, const char *model_dir, int64_t kv_tokens,
+                                bool measure, struct oc_server_worker_argv *out) {
     *out = (struct oc_server_worker_argv){0};
     add(out, "ocellus");
     add(out, "worker");
@@ -306,7 +307,7 @@ void oc_server_worker_make_argv(const struct oc_server_config *c, const char *mo
     add_number(out, "--threads", c->n_threads);
     add_number(out, "--ctx", c->ctx_tokens);
     add_number(out, "--parallel", c->parallel);
-    add_number(out, "--kv-tokens", c->kv_tokens);
+    add_number(out, "--kv-tokens", kv_tokens);
     add_number(out, "--image-max-tokens", c->image_max_tokens);
     add_int(out, "--embed-cache-bytes", c->embed_cache_bytes); /* 0: none */
     if (!measure) add_int(out, "--parent", getpid());
@@ -326,7 +327,7 @@ static enum oc_err spawn(struct oc_server_worker *w, struct oc_errinfo *ei) {
     char name[32];
     struct oc_server_worker_argv argv;
     snprintf(name, sizeof name, "worker %d", w->id);
-    oc_server_worker_make_argv(w->s->config, w->dir, false, &argv);
+    oc_server_worker_make_argv(w->s->config, w->dir, w->kv_tokens, false, &argv);
     OC_TRY(oc_ipc_board_create(&w->board, &board_fd, ei));
     struct oc_server_child_params p = {.name = name,
                                        .argv = argv.v,
@@ -342,7 +343,8 @@ static enum oc_err spawn(struct oc_server_worker *w, struct oc_errinfo *ei) {
     return oc_server_link_open(w->s, socket, &ev, &w->link, ei);
 }
 
-enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, const struct oc_server_worker_events *ev,
+enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, int64_t kv_tokens,
+                                   const struct oc_server_worker_events *ev,
                                    struct oc_server_worker **out, struct oc_errinfo *ei) {
     struct oc_server_worker *w = calloc(1, sizeof *w);
     *out = NULL;
@@ -352,6 +354,7 @@ enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, c
     }
     w->s = s;
     w->ev = *ev;
+    w->kv_tokens = kv_tokens;
     w->id = next_id(s);
     w->start_ns = oc_clock_ns();
     uv_timer_init(&s->loop, &w->timer);

@@ -43,8 +43,8 @@ struct oc_server_worker_events {
     void (*on_dead)(void *arg, struct oc_server_worker *w, const char *how);
 };
 
-/* Starts a worker for a model directory. Errors: OC_ERR_IO, OC_ERR_NOMEM. */
-OC_MUST_CHECK enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir,
+/* Starts a worker for a model directory with a KV pool of so many tokens. Errors: OC_ERR_IO, OC_ERR_NOMEM. */
+OC_MUST_CHECK enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, int64_t kv_tokens,
                                                  const struct oc_server_worker_events *ev,
                                                  struct oc_server_worker **out, struct oc_errinfo *ei);
 /* Asks it to exit; it is killed when it has not within a few seconds. */
@@ -82,7 +82,7 @@ struct oc_server_worker_argv {
     char text[OC_SERVER_WORKER_ARGS][24];
     int n;
 };
-void oc_server_worker_make_argv(const struct oc_server_config *c, const char *model_dir, bool measure,
-                                struct oc_server_worker_argv *out);
+void oc_server_worker_make_argv(const struct oc_server_config *c, const char *model_dir, int64_t kv_tokens,
+                                bool measure, struct oc_server_worker_argv *out);
 
 #endif

@@ -184,7 +184,9 @@ static void merge_tokens(const struct oc_vision_pass *p, struct span r) {
                (size_t)v->out_dim * sizeof(float));
 }
 
-static void (*const stages[OC_VISION_N_STAGES])(const struct oc_vision_pass *p, struct span r) = {
+typedef void stage_fn(const struct oc_vision_pass *p, struct span r);
+
+static stage_fn *const stages[OC_VISION_N_STAGES] = {
     [OC_VISION_ANGLES] = fill_angles, [OC_VISION_EMBED] = embed,      [OC_VISION_QKV] = project_qkv,
     [OC_VISION_ATTEND] = attend,      [OC_VISION_MLP] = feed_forward, [OC_VISION_MERGE] = merge_tokens,
 };

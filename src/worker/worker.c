@@ -96,15 +96,15 @@ static void put_figures(struct worker *w) {
 
 /* ---- Sending ---------------------------------------------------------------------------------------------- */
 
-/* Sends w->out. A failure here is the end of the worker: nobody is there to hear more. */
+/* Sends w->out. A failure here is the end of the worker: nobody is there to hear more, or nobody who listens. */
 static void send_out(struct worker *w, uint16_t type, uint64_t id, bool written) {
     struct oc_errinfo ei;
     if (w->state != RUNNING) return;
     enum oc_err err = written ? oc_ipc_channel_send(w->channel, type, id, w->out.data, w->out.n_bytes, NULL, 0, &ei)
                               : oc_fail(&ei, OC_ERR_LIMIT, "a message %s is too long", oc_ipc_type_name(type));
     if (err == OC_OK) return;
-    complain("the channel to the orchestrator", ei.msg);
-    w->state = BROKEN;
+    w->state = err == OC_ERR_IO ? ENDED : BROKEN;
+    if (w->state == BROKEN) complain("the channel to the orchestrator", ei.msg);
 }
 
 static void send_stage(struct worker *w, uint64_t id, const struct oc_ipc_stage_entered *m) {
@@ -239,8 +239,10 @@ static void take_shutdown(struct worker *w, const struct oc_ipc_frame *f) {
     w->state = ENDED;
 }
 
+typedef void taker(struct worker *w, const struct oc_ipc_frame *f);
+
 static void take_frame(struct worker *w, const struct oc_ipc_frame *f) {
-    static void (*const takers[OC_IPC_N_TYPES])(struct worker *, const struct oc_ipc_frame *) = {
+    static taker *const takers[OC_IPC_N_TYPES] = {
         [OC_IPC_JOB] = take_job, [OC_IPC_CANCEL] = take_cancel, [OC_IPC_SHUTDOWN] = take_shutdown};
     if (takers[f->type]) {
         takers[f->type](w, f);

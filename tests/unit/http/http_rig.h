@@ -69,8 +69,10 @@ static void rig_on_request(void *arg, struct oc_http_exchange *x, const struct o
         assert_true(r->n_waiting < RIG_KEPT);
         r->waiting[r->n_waiting++] = x;
     } else if (oc_str_is(q->path, "/echo")) {
-        oc_http_header(x, "X-Peer", "is below");
+        oc_http_header(x, "X-Mark", "echo");
         oc_http_respond(x, 200, "text/plain", q->body);
+    } else if (oc_str_is(q->path, "/peer")) {
+        oc_http_respond(x, 200, "text/plain", q->peer);
     } else if (oc_str_is(q->path, "/nothing")) {
         oc_http_respond(x, 204, NULL, OC_STR(""));
     } else if (oc_str_is(q->path, "/pieces")) {

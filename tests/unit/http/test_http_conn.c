@@ -17,7 +17,7 @@ static void test_keep_alive(void **state) {
     client_must_have(&k, " GMT\r\nServer: test/1\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok");
     client_forget(&k);
     client_send(&k, &r, "POST /echo HTTP/1.1\r\nContent-Length: 5\r\n" HOST "hello");
-    rig_until(&r, client_has(&k, "X-Peer: is below\r\n\r\nhello"));
+    rig_until(&r, client_has(&k, "X-Mark: echo\r\n\r\nhello"));
     client_send(&k, &r,
                 "\r\nPOST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" HOST
                 "1\r\nx\r\n2\r\nyz\r\n0\r\n\r\n");
@@ -314,21 +314,32 @@ static void test_ill_formed(void **state) {
     rig_close(&r);
 }
 
-static void test_ipv6(void **state) {
-    (void)state;
+static void check_peer(const char *host, int family, const char *peer) {
     struct rig r;
-    rig_open(&r, "::1", NULL);
-    struct sockaddr_in6 a = {.sin6_family = AF_INET6,
-                             .sin6_port = htons((uint16_t)oc_http_server_port(r.server)),
-                             .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    struct client k = {.fd = socket(AF_INET6, SOCK_STREAM, 0)};
+    rig_open(&r, host, NULL);
+    in_port_t port = htons((uint16_t)oc_http_server_port(r.server));
+    struct sockaddr_in6 six = {
+        .sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    struct sockaddr_in four = {
+        .sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct client k = {.fd = socket(family, SOCK_STREAM, 0)};
     oc_buf_init(&k.in, OC_MIB);
-    assert_int_equal(connect(k.fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    int rc = family == AF_INET6 ? connect(k.fd, (struct sockaddr *)&six, sizeof(six))
+                                : connect(k.fd, (struct sockaddr *)&four, sizeof(four));
+    assert_int_equal(rc, 0);
     fcntl(k.fd, F_SETFL, O_NONBLOCK);
-    client_send(&k, &r, "GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n");
-    rig_until(&r, client_has(&k, "ok"));
+    client_send(&k, &r, "GET /peer HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n");
+    rig_until(&r, client_ended(&k));
+    assert_string_equal(strstr(oc_buf_str(&k.in), "\r\n\r\n") + 4, peer);
     client_close(&k);
     rig_close(&r);
+}
+
+static void test_peers(void **state) {
+    (void)state;
+    check_peer("127.0.0.1", AF_INET, "127.0.0.1");
+    check_peer("localhost", AF_INET, "127.0.0.1");
+    check_peer("::1", AF_INET6, "::1");
 }
 
 static void test_addresses(void **state) {
@@ -352,7 +363,7 @@ static void test_addresses(void **state) {
 static void test_stop_accepting(void **state) {
     (void)state;
     struct rig r;
-    struct client idle, running, late;
+    struct client idle, running, late, streaming;
     rig_open(&r, "127.0.0.1", NULL);
     client_open(&idle, &r);
     client_open(&running, &r);
@@ -361,6 +372,11 @@ static void test_stop_accepting(void **state) {
     client_send(&late, &r, "GET / HTTP/1.1\r\nHost:");
     client_send(&running, &r, "GET /later HTTP/1.1\r\n" HOST "GET /never HTTP/1.1\r\n" HOST);
     rig_until(&r, r.n_waiting == 1 && client_has(&idle, "ok"));
+    client_open(&streaming, &r);
+    client_send(&streaming, &r, "GET /later HTTP/1.1\r\n" HOST);
+    rig_until(&r, r.n_waiting == 2);
+    struct oc_http_exchange *stream = r.waiting[1];
+    oc_http_stream_begin(stream, 200, "text/plain"); /* without "Connection: close" */
     oc_http_server_stop_accepting(r.server);
     oc_http_server_stop_accepting(r.server); /* twice is once */
     rig_until(&r, client_ended(&idle));
@@ -373,6 +389,11 @@ static void test_stop_accepting(void **state) {
     rig_until(&r, client_ended(&running));
     client_must_have(&running, "Connection: close\r\n\r\nlast");
     assert_int_equal(client_count(&running, "HTTP/1.1"), 1);
+    oc_http_stream_write(stream, OC_STR("to the end"));
+    oc_http_stream_end(stream);
+    rig_until(&r, client_ended(&streaming));
+    client_must_have(&streaming, "to the end\r\n0\r\n\r\n");
+    client_close(&streaming);
     struct sockaddr_in a = {.sin_family = AF_INET,
                             .sin_port = htons((uint16_t)oc_http_server_port(r.server))};
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -446,7 +467,7 @@ int main(void) {
         cmocka_unit_test(test_expect),         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_refused_body),   cmocka_unit_test(test_all_bodies),
         cmocka_unit_test(test_sigpipe),        cmocka_unit_test(test_ill_formed),
-        cmocka_unit_test(test_ipv6),           cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_peers),          cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_stop_accepting), cmocka_unit_test(test_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

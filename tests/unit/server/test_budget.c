@@ -78,17 +78,34 @@ static void the_number_of_models_is_bounded(void **state) {
     assert_int_equal(victims[0], 15);
 }
 
-static void measurements(void **state) {
+#define REST "\"ctx_tokens\":100,\"kv_tokens\":100,\"n_sessions\":8}"
+
+static enum oc_err parse(const char *text, struct oc_server_measure *m) {
     struct oc_errinfo ei;
-    int64_t need;
-    const char *good = "{\"weight_bytes\":5,\"kv_bytes\":7,\"workspace_bytes\":11,\"embed_cache_bytes\":13,\"other\":1}\n";
-    const char *bad[] = {"", "{}", "{\"weight_bytes\":-1}", "{\"weight_bytes\":\"5\"}", "[5]",
-                         "{\"weight_bytes\":9223372036854775807}", "{\"weight_bytes\":1,\"kv_bytes\":-5}"};
+    return oc_server_budget_parse_measure(text, strlen(text), m, &ei);
+}
+
+static void measurements(void **state) {
+    struct oc_server_measure m;
+    const char *good = "{\"weight_bytes\":5,\"kv_bytes\":700,\"workspace_bytes\":11,\"embed_cache_bytes\":13,\"other\":1," REST;
+    const char *bad[] = {"", "{}", "[5]", "{\"weight_bytes\":-1,\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
+                         "{\"weight_bytes\":\"5\",\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
+                         "{\"weight_bytes\":9223372036854775807,\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
+                         "{\"weight_bytes\":1,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST};
     (void)state;
-    assert_int_equal(oc_server_budget_parse_measure(good, strlen(good), &need, &ei), OC_OK);
-    assert_int_equal(need, 36);
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_int_equal(oc_server_budget_parse_measure(bad[i], strlen(bad[i]), &need, &ei), OC_ERR_FORMAT);
+    assert_int_equal(parse(good, &m), OC_OK);
+    assert_int_equal(oc_server_budget_need(&m, 100), 730);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_int_equal(parse(bad[i], &m), OC_ERR_FORMAT);
+}
+
+static void the_kv_pool_is_sized_by_contexts_and_the_budget(void **state) {
+    struct oc_server_measure m = {.kv_bytes = 1000, .ctx_tokens = 1000, .kv_tokens = 1000, .n_sessions = 8};
+    (void)state;
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 1000000), 8000);
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 32000), 8000);
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 16000), 4000);
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 15990), 3984);
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 100), 1000);
 }
 
 int main(void) {
@@ -101,6 +118,7 @@ int main(void) {
         cmocka_unit_test(those_on_their_way_out_are_waited_for),
         cmocka_unit_test(the_number_of_models_is_bounded),
         cmocka_unit_test(measurements),
+        cmocka_unit_test(the_kv_pool_is_sized_by_contexts_and_the_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,10 +41,9 @@ static void ids_that_are_paths_in_disguise(void **state) {
     assert_false(ok("org/na\0me", 9));
     char longest[400];
     memset(longest, 'a', sizeof longest);
-    longest[3] = '/';
+    longest[90] = '/';
+    assert_true(ok(longest, 180));
     assert_false(ok(longest, sizeof longest));
-    assert_true(ok(longest, 200));
-    assert_false(ok(longest, 201));
 }
 
 static void patterns(void **state) {

@@ -1,0 +1,154 @@
+/* bench_scheduler MODEL_DIR [THREADS]: time between tokens while nothing, a picture or a long prompt comes in.
+ *
+ * Two sequences decode. The gaps between their tokens are measured quiet, while a picture is encoded, and while a long
+ * prompt is read; the ratio to the quiet median is what OC_SCHED_ITL_FACTOR bounds. Then the work alone, for what the
+ * slices cost. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/sched.h"
+
+#define N_DECODING 2
+#define MAX_GAPS 20000
+#define N_LONG 2000
+
+struct gaps {
+    double ms[MAX_GAPS];
+    int n;
+};
+
+struct bench {
+    struct oc_engine *e;
+    struct oc_scheduler *s;
+    struct gaps *gaps; /* where the gaps of sequence 1 go now, or NULL */
+    uint64_t last_ns;
+    int n_done;
+    struct oc_sched_done done; /* of the last job */
+    struct oc_picture_plan plan;
+    float *patches;
+    int32_t tokens[N_LONG];
+    uint64_t next_id;
+};
+
+static void stop(const char *what) {
+    fprintf(stderr, "bench_scheduler: %s\n", what);
+    exit(1);
+}
+
+static void on_token(void *arg, uint64_t id, const struct oc_lm_sample_pick *pick) {
+    struct bench *b = arg;
+    (void)pick;
+    if (id != 1) return;
+    uint64_t now_ns = oc_clock_ns();
+    if (b->gaps && b->last_ns && b->gaps->n < MAX_GAPS) b->gaps->ms[b->gaps->n++] = (double)(now_ns - b->last_ns) / 1e6;
+    b->last_ns = now_ns;
+}
+
+static void on_done(void *arg, uint64_t id, const struct oc_sched_done *done) {
+    struct bench *b = arg;
+    (void)id;
+    b->n_done++;
+    b->done = *done;
+    if (done->finish == OC_SCHED_ERROR) stop(done->error.msg);
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double quantile(struct gaps *g, double q) {
+    if (g->n == 0) return 0;
+    qsort(g->ms, (size_t)g->n, sizeof *g->ms, compare);
+    return g->ms[(int)(q * (g->n - 1))];
+}
+
+static void add(struct bench *b, int n_tokens, bool picture, int max_tokens) {
+    struct oc_errinfo ei;
+    int32_t tokens[N_LONG + 1];
+    struct oc_sched_picture p = {.plan = b->plan, .patches = b->patches};
+    struct oc_sched_job job = {.id = ++b->next_id, .tokens = tokens, .pictures = &p, .max_tokens = max_tokens};
+    memcpy(tokens, b->tokens, (size_t)n_tokens * sizeof *tokens);
+    tokens[0] = (int32_t)b->next_id; /* no two begin alike */
+    job.n_tokens = n_tokens;
+    if (picture) tokens[job.n_tokens++] = b->e->info.image_token, job.n_pictures = 1;
+    job.sample = oc_lm_sample_defaults();
+    if (oc_scheduler_add(b->s, &job, &ei) != OC_OK) stop(ei.msg);
+}
+
+/* Runs until n more jobs are done, with gaps going to g. */
+static void run(struct bench *b, int n, struct gaps *g) {
+    int goal = b->n_done + n;
+    b->gaps = g;
+    b->last_ns = 0;
+    while (b->n_done < goal && oc_scheduler_step(b->s)) {}
+    b->gaps = NULL;
+}
+
+static void report(const char *what, struct gaps *g, double quiet_ms) {
+    double p50 = quantile(g, 0.5), p95 = quantile(g, 0.95), p99 = quantile(g, 0.99);
+    printf("%-28s %5d gaps  p50 %8.2f ms (%.2fx)  p95 %8.2f ms (%.2fx)  p99 %8.2f ms (%.2fx)\n", what, g->n, p50, p50 / quiet_ms, p95,
+           p95 / quiet_ms, p99, p99 / quiet_ms);
+}
+
+static void measure(struct bench *b) {
+    static struct gaps quiet, picture, prompt;
+    int max = b->e->info.ctx_tokens - 64;
+    for (int i = 0; i < N_DECODING; i++) add(b, 32, false, max);
+    while (b->s->n_decoding < N_DECODING) oc_scheduler_step(b->s);
+    b->gaps = &quiet;
+    for (int i = 0; i < 200; i++) oc_scheduler_step(b->s);
+    double quiet_ms = quantile(&quiet, 0.5);
+    report("quiet", &quiet, quiet_ms);
+    for (int i = 0; i < 3; i++) {
+        add(b, 8, true, 1);
+        run(b, 1, &picture);
+    }
+    report("while a picture comes in", &picture, quiet_ms);
+    printf("%28s encode %.0f ms, prefill %.0f ms\n", "its own", b->done.encode_ms, b->done.prefill_ms);
+    for (int i = 0; i < 3; i++) {
+        add(b, N_LONG, false, 1);
+        run(b, 1, &prompt);
+    }
+    report("while a prompt comes in", &prompt, quiet_ms);
+    printf("%28s prefill %.0f ms for %d tokens\n", "its own", b->done.prefill_ms, N_LONG);
+    for (uint64_t id = 1; id <= N_DECODING; id++) oc_scheduler_cancel(b->s, id);
+    add(b, 8, true, 1);
+    run(b, 1, NULL);
+    printf("alone: picture of %d tokens: encode %.0f ms, prefill %.0f ms\n", b->plan.n_tokens, b->done.encode_ms, b->done.prefill_ms);
+    add(b, N_LONG, false, 1);
+    run(b, 1, NULL);
+    printf("alone: prompt of %d tokens: prefill %.0f ms\n", N_LONG, b->done.prefill_ms);
+}
+
+/* Tokens a second of n sequences together. */
+static void throughput(struct bench *b, int n) {
+    enum { N_TOKENS = 64 };
+    uint64_t start_ns = oc_clock_ns();
+    for (int i = 0; i < n; i++) add(b, 32, false, N_TOKENS);
+    run(b, n, NULL);
+    printf("%2d sequences: %.1f tokens/s\n", n, n * N_TOKENS * 1e3 / oc_clock_ms_since(start_ns));
+}
+
+int main(int argc, char **argv) {
+    static struct bench b;
+    struct oc_errinfo ei;
+    if (argc < 2) stop("usage: bench_scheduler MODEL_DIR [THREADS]");
+    struct oc_engine_params p = {.model_dir = argv[1], .ctx_tokens = 4096, .kv_tokens = 32768, .n_sessions = 32,
+                                 .n_threads = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 0};
+    struct oc_sched_events ev = {.arg = &b, .on_token = on_token, .on_done = on_done};
+    if (oc_engine_open(&p, &b.e, &ei) != OC_OK) stop(ei.msg);
+    if (oc_scheduler_open(b.e, &(struct oc_sched_params){.prefix_cache = true}, &ev, &b.s, &ei) != OC_OK) stop(ei.msg);
+    if (oc_engine_plan_picture(b.e, 1355, 710, NULL, &b.plan, &ei) != OC_OK) stop(ei.msg);
+    b.patches = calloc((size_t)b.plan.n_patches * (size_t)b.plan.patch_dim, sizeof *b.patches);
+    if (!b.patches) stop("no memory for a picture");
+    for (int i = 0; i < N_LONG; i++) b.tokens[i] = 1000 + i % 7919;
+    measure(&b);
+    for (int n = 1; n <= 32; n *= 4) throughput(&b, n);
+    oc_scheduler_close(b.s);
+    oc_engine_close(b.e);
+    free(b.patches);
+    return 0;
+}
