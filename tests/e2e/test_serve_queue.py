@@ -8,9 +8,9 @@ LONG_ANSWER = 3500
 server = Shared(parallel=1, queue_depth=6)
 
 
-def occupy(s, **kw):
+def occupy(s, max_tokens=LONG_ANSWER):
     """A stream that holds the only slot."""
-    st = s.stream("Tell me a long story.", max_tokens=LONG_ANSWER, timeout=300, **kw)
+    st = s.stream("Tell me a long story.", max_tokens=max_tokens, timeout=60)
     assert st.next_text()
     return st
 
@@ -158,7 +158,7 @@ def a_stream_holds_its_slot_to_the_last_byte():
 def slots_run_side_by_side():
     """--parallel 4: four streams at once, the fifth waits."""
     with Server(parallel=4) as s:
-        streams = [occupy(s) for _ in range(4)]
+        streams = [occupy(s, 900) for _ in range(4)]
         assert queue(s)["active_slots"] == 4 and queue(s)["max_slots"] == 4
         fifth = in_background(lambda: s.chat(max_tokens=1, timeout=120))
         wait_waiting(s, 1)
