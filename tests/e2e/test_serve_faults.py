@@ -40,7 +40,8 @@ class Leaks:
 
     def __init__(self, s):
         settle(s)
-        self.s, self.before = s, self.look()
+        self.s = s
+        self.before = self.look()
 
     def look(self):
         return self.s.n_descriptors()[self.s.pid], self.s.memfds()[self.s.pid]
