@@ -6,7 +6,7 @@ import time
 import harness
 from harness import TMP, Skip
 from server_harness import (LONG, Server, Shared, cache_model, case, data_url, image_part, in_background,
-                            in_parallel, is_alive, main, model_bytes, picture, private_bytes, rss_bytes, seconds, user,
+                            in_parallel, is_alive, main, picture, private_bytes, rss_bytes, seconds, user,
                             wait_until)
 
 A, B, PLAIN = "test/tiny-a", "other-org/Tiny.b_2", "test/plain"
@@ -217,65 +217,53 @@ def a_broken_model_is_one_clear_error():
     wait_until(lambda: len(s.workers()) == len(s.workers_status()), 5, "no worker but those of the status")
 
 
+def needs(*which, **options):
+    """What each model is counted with against the budget, in bytes, with all of them loaded."""
+    with Server(models=which, ctx_tokens=512, memory_budget="64GiB", **options) as s:
+        for name in which:
+            load(s, name).ok()
+        return [int(next(w for w in s.workers_status() if w["model"] == name)["measured_gb"] * 2**30) for name in which]
+
+
 @case
 def what_cannot_fit_is_refused_with_the_figures():
     """Before anything is unloaded."""
     names()
-    big = cache_model("test/big", 31, layers=24)
-    small = model_bytes(cache_model(A, 11))
-    # Room for one small model with its caches, not for the big one.
-    with Server(models=[A, "test/big"], ctx_tokens=512) as s:
+    cache_model("test/big", 31, layers=24)
+    small, big = needs(A, "test/big")
+    assert big > small
+    with Server(models=[A, "test/big"], ctx_tokens=512, memory_budget=(small + big) // 2) as s:
         load(s, A).ok()
-        need = next(w for w in s.workers_status() if w["model"] == A)["memory_gb"]
-        load(s, "test/big").ok()
-        need_big = next(w for w in s.workers_status() if w["model"] == "test/big")["memory_gb"]
-    assert need_big > need
-    budget = int((need + need_big) / 2 * 2**30)
-    with Server(models=[A, "test/big"], ctx_tokens=512, memory_budget=budget) as s:
-        a = load(s, A)
-        if a.status != 200:
-            raise Skip(f"the plan of the small model is over what it takes: {a.error['message']}")
         pid = pid_of(s, A)
         for b in (load(s, "test/big"), s.chat(model="test/big")):
             b.fails(503, code="memory_budget")
             assert len(re.findall(r"\d+(?:\.\d+)? ?[MG]i?B", b.error["message"])) >= 2, f"no figures: {b}"
         assert pid_of(s, A) == pid, "the resident model had to stay"
-    assert small and big
 
 
 @case
 def the_least_recently_used_model_makes_room():
     names()
-    with Server(models=[A], ctx_tokens=512) as s:
+    a, b, plain = needs(A, B, PLAIN)
+    with Server(models=[A, B, PLAIN], ctx_tokens=512, memory_budget=a + b + plain // 3) as s:
         load(s, A).ok()
-        need = s.workers_status()[0]["memory_gb"]
-    # The plan may be over what is resident now, so room for two is looked for from below.
-    for factor in (2.5, 3.5, 5):
-        with Server(models=[A, B, PLAIN], ctx_tokens=512, memory_budget=int(factor * need * 2**30)) as s:
-            if load(s, A).status != 200 or load(s, B).status != 200 or not pid_of(s, A):
-                continue
-            s.chat(model=A).ok()
-            if load(s, PLAIN).status != 200:
-                continue
-            loaded = {w["model"] for w in s.workers_status()}
-            if len(loaded) == 3:
-                raise Skip("three models fit where two should have")
-            assert loaded == {A, PLAIN}, f"B was used longest ago: {loaded}"
-            wait_until(lambda: len(s.workers()) == 2, 5, "two workers")
-            return
-    raise AssertionError("no budget was found that has room for two")
+        load(s, B).ok()
+        assert {w["model"] for w in s.workers_status()} == {A, B}, "both fit"
+        time.sleep(0.05)
+        s.chat(model=A).ok()
+        load(s, PLAIN).ok()
+        loaded = {w["model"] for w in s.workers_status()}
+        assert loaded == {A, PLAIN}, f"{B} was used longest ago: {loaded}"
+        wait_until(lambda: len(s.workers()) == 2, 5, "two workers")
 
 
 @case
 def a_busy_model_is_not_unloaded():
     """With room for one: a request for the second waits or is refused, the running one is finished."""
     names()
-    with Server(models=[A], ctx_tokens=512) as s:
+    (a,) = needs(A)
+    with Server(models=[A, B], ctx_tokens=512, memory_budget=int(1.6 * a)) as s:
         load(s, A).ok()
-        need = s.workers_status()[0]["memory_gb"]
-    with Server(models=[A, B], ctx_tokens=512, memory_budget=int(1.6 * need * 2**30)) as s:
-        if load(s, A).status != 200:
-            raise Skip("the plan of a model is over 1.6 of what it takes")
         st = s.stream(model=A, max_tokens=300)
         assert st.next_text()
         other = in_background(lambda: s.chat(model=B, max_tokens=2, timeout=120))
