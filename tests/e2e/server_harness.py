@@ -251,6 +251,7 @@ class Stream:
             line = self.response.readline()
             if not line:
                 assert not lines, f"the stream ended inside an event: {lines}"
+                self.close()
                 return
             line = line.rstrip(b"\r\n").decode("utf-8")
             if line:
