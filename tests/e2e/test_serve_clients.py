@@ -89,9 +89,13 @@ for chunk in client.chat.completions.create(**ask, stream=True, stream_options={
 assert text == whole.choices[0].message.content and finish == "length" and n > 5, (text, whole)
 assert usage.completion_tokens == 30 and usage.prompt_tokens == whole.usage.prompt_tokens, usage
 with client.chat.completions.stream(model=MODEL, messages=ask["messages"], max_tokens=10, extra_body=MORE) as stream:
-    for event in stream:
-        pass
-    assert stream.get_final_completion().choices[0].message.content
+    try:
+        for event in stream:
+            pass
+        stream.get_final_completion()
+        raise SystemExit("finish_reason length must reach the helper")
+    except openai.LengthFinishReasonError as e:
+        assert e.completion.choices[0].message.content and e.completion.choices[0].finish_reason == "length"
 """)
 
 
