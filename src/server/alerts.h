@@ -18,6 +18,9 @@ struct oc_server_alert_state {
 
 struct oc_server_alerts {
     struct oc_server_alert_state v[OC_ALERT_N];
+    uint64_t slow_ms; /* when decoding was slow last; 0: never */
+    double slow_tok_s;
+    char slow_model[64];
 };
 
 const char *oc_server_alert_name(enum oc_server_alert a);     /* "memory_warning" */

@@ -293,15 +293,30 @@ static void end_stream(struct oc_server_request *r) {
     oc_buf_free(&out);
 }
 
+/* The text of a choice, behind the prompt where that is echoed. */
+static bool whole_text(struct oc_server_request *r, const struct oc_server_choice *c, struct oc_str *out) {
+    *out = (struct oc_str){oc_buf_str(&c->text), c->text.n_bytes};
+    if (!r->echo.n_bytes) return true;
+    size_t n = r->echo.n_bytes + c->text.n_bytes;
+    char *both = oc_arena_alloc(&r->arena, n);
+    if (!both) return false;
+    memcpy(both, oc_buf_str(&r->echo), r->echo.n_bytes);
+    memcpy(both + r->echo.n_bytes, out->p, out->n);
+    *out = (struct oc_str){both, n};
+    return true;
+}
+
 static bool fill_choices(struct oc_server_request *r, struct oc_api_choice *choices) {
     for (int i = 0; i < r->n_choices; i++) {
         struct oc_server_choice *c = &r->choices[i];
+        struct oc_str text;
         size_t n = n_certain(c, true);
         struct oc_api_token_logprobs *lps = oc_arena_array(&r->arena, n, sizeof *lps);
         if (!lps) return false;
         for (size_t k = 0; k < n; k++) lps[k] = c->logprobs[k].lp;
+        if (!whole_text(r, c, &text)) return false;
         choices[i] = (struct oc_api_choice){.index = i,
-                                            .text = {oc_buf_str(&c->text), c->text.n_bytes},
+                                            .text = text,
                                             .logprobs = r->api.logprobs ? lps : NULL,
                                             .n_logprobs = r->api.logprobs ? n : 0,
                                             .text_offset = r->echo.n_bytes,

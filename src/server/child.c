@@ -21,7 +21,7 @@ struct oc_server_child {
     char name[32];
     struct oc_buf line, output;
     bool captures, exited, out_ended, err_ended;
-    char last_line[256];
+    char last_line[OC_ERRINFO_MAX];
     int status, signal;
     uint64_t window_ms; /* of the line count */
     int n_lines;

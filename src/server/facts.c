@@ -82,3 +82,22 @@ struct oc_str oc_server_facts_base_name(const char *path) {
         if (s.p[i - 1] == '/' && i < s.n) return (struct oc_str){s.p + i, s.n - i};
     return s;
 }
+
+static bool ends_path(char c) {
+    return c == 0 || c == ' ' || c == ':' || c == ',' || c == ';' || c == '\'' || c == '"' || c == ')' || c == '\n';
+}
+
+void oc_server_facts_hide_paths(char *text) {
+    char *to = text;
+    for (const char *from = text; *from;) {
+        bool begins = *from == '/' && (from == text || ends_path(from[-1]) || from[-1] == '(');
+        size_t n = 0, last = 0;
+        while (begins && !ends_path(from[n])) {
+            if (from[n] == '/') last = n + 1;
+            n++;
+        }
+        from += n > 1 ? last : 0;
+        for (n = n > 1 ? n - last : 1; n; n--) *to++ = *from++;
+    }
+    *to = 0;
+}

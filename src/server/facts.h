@@ -35,4 +35,7 @@ bool oc_server_facts_allowed(const struct oc_server_list *patterns, const char *
 /* What the part of a path after its last '/' is, with slashes at the end left out: the id of a directory. */
 struct oc_str oc_server_facts_base_name(const char *path);
 
+/* Takes the folders out of the paths in a sentence for a client: "/a/b/c.json: broken" becomes "c.json: broken". */
+void oc_server_facts_hide_paths(char *text);
+
 #endif

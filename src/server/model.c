@@ -195,7 +195,10 @@ static void run_prepare(struct oc_server_work *work) {
 
 static void fail_load(struct oc_server_model *m, enum oc_api_problem problem, const char *why) {
     struct oc_api_error e = {0};
-    oc_api_fail(&e, problem, "model", "the model %.100s cannot be loaded: %.300s", m->id, why);
+    char told[OC_ERRINFO_MAX];
+    snprintf(told, sizeof told, "%s", why);
+    oc_server_facts_hide_paths(told); /* the log has them */
+    oc_api_fail(&e, problem, "model", "the model %.100s cannot be loaded: %.300s", m->id, told);
     if (problem == OC_API_MODEL_LOADING || problem == OC_API_NO_MEMORY) e.retry_after_s = 10;
     oc_metrics_add(m->s->metrics, OC_M_MODEL_LOADS, m->id, "failed", 1);
     oc_log(m->s->log, OC_LOG_ERROR, "a model cannot be loaded", OC_LOG_S("model", m->id), OC_LOG_S("why", why));

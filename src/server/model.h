@@ -69,7 +69,7 @@ struct oc_server_model {
     struct oc_admission *admission;
     int n_refs; /* work on a crew */
     /* figures */
-    uint64_t n_loads, n_deaths;
+    uint64_t n_loads, n_deaths, seen_output_tokens;
     double load_s, ttft_ms; /* of the last load, of the last answer */
 };
 

@@ -108,8 +108,10 @@ static void run_lookup(struct oc_server_work *w) {
 static void not_found(struct oc_server_lookup *l, struct oc_api_error *err) {
     if (l->err == OC_ERR_NOT_FOUND)
         oc_api_fail(err, OC_API_MODEL_NOT_FOUND, "model", "there is no model %.200s here: GET /v1/models lists them", l->id);
-    else
-        oc_api_fail(err, OC_API_INTERNAL, "model", "the model %.100s cannot be read: %.300s", l->id, l->ei.msg);
+    if (l->err == OC_ERR_NOT_FOUND) return;
+    oc_log(l->s->log, OC_LOG_ERROR, "a model cannot be read", OC_LOG_S("model", l->id), OC_LOG_S("why", l->ei.msg));
+    oc_server_facts_hide_paths(l->ei.msg);
+    oc_api_fail(err, OC_API_INTERNAL, "model", "the model %.100s cannot be read: %.300s", l->id, l->ei.msg);
 }
 
 static void looked_up(struct oc_server_work *w) {

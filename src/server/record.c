@@ -47,6 +47,10 @@ static void record_done(struct oc_server_request *r) {
         n_output += c->has_done ? c->done.n_output : c->n_tokens;
         if (!c->has_done) continue;
         n_cached += c->done.n_cached;
+        oc_metrics_add(m, OC_M_CACHE_QUERIES, id, "prefix", c->done.n_prompt);
+        oc_metrics_add(m, OC_M_CACHE_HITS, id, "prefix", c->done.n_cached);
+        if (c->done.n_image) oc_metrics_add(m, OC_M_CACHE_QUERIES, id, "embedding", c->done.n_image);
+        if (c->done.n_image) oc_metrics_add(m, OC_M_CACHE_HITS, id, "embedding", c->done.n_image_cached);
         if (r->n_pictures) oc_metrics_observe(m, OC_M_ENCODE_TIME, id, NULL, c->done.encode_ms / 1e3);
         oc_metrics_observe(m, OC_M_PREFILL_TIME, id, NULL, c->done.prefill_ms / 1e3);
         oc_metrics_observe(m, OC_M_DECODE_TIME, id, NULL, c->done.decode_ms / 1e3);
@@ -150,10 +154,6 @@ static void record_board(struct oc_metrics *m, const char *id, const struct oc_i
     oc_metrics_set(m, OC_M_KV_PAGES, id, "cached", cached);
     oc_metrics_set(m, OC_M_KV_PAGES, id, "free", pages - used - cached);
     oc_metrics_set(m, OC_M_KV_USED, id, NULL, pages > 0 ? used / pages : 0);
-    oc_metrics_set(m, OC_M_CACHE_QUERIES, id, "prefix", BOARD(n_prefix_queries));
-    oc_metrics_set(m, OC_M_CACHE_HITS, id, "prefix", BOARD(n_prefix_hits));
-    oc_metrics_set(m, OC_M_CACHE_QUERIES, id, "embedding", BOARD(n_embed_queries));
-    oc_metrics_set(m, OC_M_CACHE_HITS, id, "embedding", BOARD(n_embed_hits));
     oc_metrics_set(m, OC_M_CACHE_EVICTIONS, id, "prefix", BOARD(kv_evictions));
     oc_metrics_set(m, OC_M_CACHE_EVICTIONS, id, "embedding", BOARD(embed_evictions));
     oc_metrics_set(m, OC_M_CACHE_BYTES, id, "embedding", BOARD(embed_bytes));

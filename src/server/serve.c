@@ -286,8 +286,9 @@ static void say_listening(struct serve *v) {
         oc_log(s->log, OC_LOG_WARN, "no model is registered: requests must name one of the Hugging Face cache",
                OC_LOG_S("option", "--model"));
     oc_metrics_set(s->metrics, OC_M_BUILD_INFO, s->setup->version, s->config->isa ? s->config->isa : "auto", 1);
-    oc_notify_status(s->config->notify_socket, line);
-    oc_notify_send(s->config->notify_socket, "READY=1");
+    char ready[sizeof line + 32];
+    snprintf(ready, sizeof ready, "READY=1\nSTATUS=%s", line);
+    oc_notify_send(s->config->notify_socket, ready);
 }
 
 /* ---- The whole ---------------------------------------------------------------------------------------------- */
@@ -328,7 +329,7 @@ enum oc_err oc_server_main(const struct oc_server_setup *setup, struct oc_errinf
     uv_run(&s->loop, UV_RUN_DEFAULT);
     OC_ASSERT(uv_loop_close(&s->loop) == 0);
     close_parts(v);
-    oc_log(s->log, OC_LOG_INFO, err ? "not started" : "stopped", OC_LOG_I("requests", (int64_t)s->totals.n_requests));
+    if (!err) oc_log(s->log, OC_LOG_INFO, "stopped", OC_LOG_I("requests", (int64_t)s->totals.n_requests));
     oc_log_close(s->log);
     free(v);
     return err;

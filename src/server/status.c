@@ -433,11 +433,15 @@ void oc_server_status_capabilities(struct oc_server_ask *a) {
     finish(a, &w, 200);
 }
 
+/* ?names=own: without the names that others chose, as `promtool check metrics` likes it. */
 void oc_server_status_metrics(struct oc_server_ask *a) {
     struct oc_buf b;
+    oc_buf_init(&b, 64);
+    bool own = oc_http_request_param(a->h, "names", &b) && oc_str_is((struct oc_str){oc_buf_str(&b), b.n_bytes}, "own");
+    oc_buf_free(&b);
     oc_buf_init(&b, OC_SERVER_REPLY_BYTES);
     oc_server_record_gauges(a->s);
-    oc_metrics_write(a->s->metrics, &b);
+    oc_metrics_write_names(a->s->metrics, own ? OC_METRICS_OWN : OC_METRICS_ALL, &b);
     oc_server_call_reply(a->s, a->x, a->endpoint, 200, OC_METRICS_CONTENT_TYPE, &b, a->h->received_ns);
     oc_buf_free(&b);
 }

@@ -66,6 +66,25 @@ static void base_names(void **state) {
     assert_true(oc_str_is(oc_server_facts_base_name("./tiny/"), "tiny"));
 }
 
+static void hides(const char *text, const char *want) {
+    char buf[200];
+    snprintf(buf, sizeof buf, "%s", text);
+    oc_server_facts_hide_paths(buf);
+    assert_string_equal(buf, want);
+}
+
+static void paths_are_not_for_clients(void **state) {
+    (void)state;
+    hides("/tmp/models/x/config.json: broken", "config.json: broken");
+    hides("the file '/a/b' (and /c/d/e.f) is bad", "the file 'b' (and e.f) is bad");
+    hides("org/name is not there", "org/name is not there");
+    hides("a / b", "a / b");
+    hides("3 tokens/s, /x", "3 tokens/s, x");
+    hides("/ends/", "");
+    hides("", "");
+    hides("/", "/");
+}
+
 static void write_config(const char *dir, const char *text) {
     char path[256];
     snprintf(path, sizeof path, "%s/config.json", dir);
@@ -116,6 +135,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_that_are_taken), cmocka_unit_test(ids_that_are_paths_in_disguise),
         cmocka_unit_test(patterns),           cmocka_unit_test(base_names),
+        cmocka_unit_test(paths_are_not_for_clients),
         cmocka_unit_test(facts_of_a_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
