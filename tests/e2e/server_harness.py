@@ -434,7 +434,11 @@ class Server:
         self.log_checked = 0
         SERVERS.append(self)
         if wait:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except Exception:
+                self.kill()
+                raise
 
     def mark(self):
         return f"{TMP}-{Server.n_made}"
@@ -667,7 +671,10 @@ def case(fn):
     """Marks a test function; the servers must live on after it, without a word from a sanitizer."""
     @functools.wraps(fn)
     def checked():
+        began = time.monotonic()
         fn()
+        if time.monotonic() - began > 3:
+            print(f"{time.monotonic() - began:.1f} s")
         for s in SERVERS:
             if s.expected_alive:
                 if not s.alive():

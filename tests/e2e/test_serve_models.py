@@ -217,9 +217,9 @@ def a_broken_model_is_one_clear_error():
     wait_until(lambda: len(s.workers()) == len(s.workers_status()), 5, "no worker but those of the status")
 
 
-def needs(*which, **options):
+def needs(*which):
     """What each model is counted with against the budget, in bytes, with all of them loaded."""
-    with Server(models=which, ctx_tokens=512, memory_budget="64GiB", **options) as s:
+    with Server(models=which, ctx_tokens=512) as s:
         for name in which:
             load(s, name).ok()
         return [int(next(w for w in s.workers_status() if w["model"] == name)["measured_gb"] * 2**30) for name in which]
