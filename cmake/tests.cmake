@@ -60,6 +60,10 @@ if(Python3_FOUND AND TARGET ocellus AND NOT OC_FUZZ)
   # Where the trained model is not in the tree, a random one of the same architecture stands in: these tests are about the
   # command, not about what the model has learned.
   set(e2e_env "")
+  set(e2e_slow "")
+  if(OC_SANITIZE)
+    set(e2e_slow "OCELLUS_SLOW=6") # on all time limits of the server's tests
+  endif()
   set(e2e_fixture "")
   if(NOT EXISTS ${CMAKE_SOURCE_DIR}/models/ocellus-tiny-4bit/model.safetensors)
     set(e2e_env "OCELLUS_TEST_MODEL=${CMAKE_BINARY_DIR}/e2e-model")
@@ -73,8 +77,13 @@ if(Python3_FOUND AND TARGET ocellus AND NOT OC_FUZZ)
     get_filename_component(name ${t} NAME_WE)
     string(REPLACE "test_" "" name ${name})
     add_test(NAME e2e.${name} COMMAND ${Python3_EXECUTABLE} ${t})
-    set_tests_properties(e2e.${name} PROPERTIES ENVIRONMENT "OCELLUS_BIN=$<TARGET_FILE:ocellus>;${e2e_env}"
+    set_tests_properties(e2e.${name} PROPERTIES ENVIRONMENT "OCELLUS_BIN=$<TARGET_FILE:ocellus>;${e2e_env};${e2e_slow}"
                                                 FIXTURES_REQUIRED "${e2e_fixture}")
+    # The server's tests look at times and at memory: one after the other, and the long versions of `make test-all` take
+    # their hour. Each wait in them has a limit of its own.
+    if(name MATCHES "^serve_")
+      set_tests_properties(e2e.${name} PROPERTIES LABELS server RESOURCE_LOCK server TIMEOUT 7200)
+    endif()
   endforeach()
 endif()
 

@@ -8,8 +8,8 @@ set -eu
 build="build-essential cmake ninja-build pkg-config libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev
 libutf8proc-dev libpcre2-dev libxxhash-dev zlib1g-dev libuv1-dev libcurl4-openssl-dev libssl-dev libyaml-dev
 libseccomp-dev"
-test="$build libcmocka-dev python3 python3-numpy python3-pil python3-jinja2 clang"
-all="$test libclang-rt-14-dev valgrind"
+test="$build libcmocka-dev python3 python3-numpy python3-pil python3-jinja2 python3-venv clang curl openssl"
+all="$test libclang-rt-14-dev valgrind nginx haproxy prometheus"
 
 case "${1:-}" in
 build) wanted=$build ;;

@@ -24,7 +24,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # `make test-all` runs them under ASan too.
 ASAN_SKIPS = r"^(golden|kernels|parity|eval|house)\."
 # Under ThreadSanitizer only what starts threads.
-TSAN_TESTS = r"^(unit\.(base\.test_pool|engine|kernels)|kernels|e2e\.threads)"
+TSAN_TESTS = r"^(unit\.(base\.test_pool|engine|kernels)|kernels|e2e\.(threads|model|serve_(chat|stream|images|queue)))"
+
+# The server's tests have a short version for `make test` and a long one: faults 20 times each, five minutes of load,
+# a thousand requests (tests/e2e/server_harness.py).
+LONG_ENV = {"OCELLUS_LONG": "1", "OCELLUS_FAULT_N": "20", "OCELLUS_LOAD_S": "300"}
 
 CASE = re.compile(r"^\[ +(OK|PASSED|FAILED|SKIPPED) +\] (\S+)$", re.M)
 
@@ -46,7 +50,7 @@ def say(text):
     print(text, flush=True)
 
 
-def run(command, env=None, timeout_s=3600):
+def run(command, env=None, timeout_s=4 * 3600):
     """Returns (exit code, output with stderr)."""
     full_env = dict(os.environ, **(env or {}))
     try:
@@ -140,7 +144,7 @@ SANITIZER_ENV = {
 
 def step_release(tally, args):
     if build(tally, "release", args.jobs):
-        ctest(tally, "release", args.jobs)
+        ctest(tally, "release", args.jobs, env=LONG_ENV if args.all else None)
 
 
 def step_asan(tally, args):
