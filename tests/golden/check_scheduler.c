@@ -534,8 +534,6 @@ static void damaged_weights_spoil_no_cache(void **state) {
     world_close(&w);
 }
 
-/* ---- Soak ------------------------------------------------------------------------------------------------- */
-
 /* Many jobs that come, are cancelled, wait and share: nothing leaks, every one is done once. */
 static void a_long_day_leaks_nothing(void **state) {
     (void)state;
