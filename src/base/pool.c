@@ -17,6 +17,7 @@ struct worker {
     struct oc_pool *pool;
     pthread_t thread;
     int index;
+    _Alignas(64) atomic_uint taken; /* the last job whose part `index` somebody took */
 };
 
 struct oc_pool {
@@ -52,6 +53,16 @@ static void wait_for_job(struct oc_pool *p, unsigned seen) {
     pthread_mutex_unlock(&p->lock);
 }
 
+/* Runs part w->index of job `job` if nobody has taken it yet. A job stays open until whoever took a part has done it, so fn
+ * and arg are those of this job. */
+static void run_part(struct oc_pool *p, struct worker *w, unsigned job) {
+    unsigned before = atomic_load_explicit(&w->taken, memory_order_relaxed);
+    if ((int)(job - before) <= 0) return; /* this job or, to a thread that comes late, a later one */
+    if (!atomic_compare_exchange_strong_explicit(&w->taken, &before, job, memory_order_acq_rel, memory_order_relaxed)) return;
+    p->fn(p->arg, w->index, p->n_threads);
+    atomic_fetch_sub_explicit(&p->n_busy, 1, memory_order_release);
+}
+
 static void *worker_main(void *arg) {
     struct worker *w = arg;
     struct oc_pool *p = w->pool;
@@ -60,8 +71,7 @@ static void *worker_main(void *arg) {
         wait_for_job(p, seen);
         seen = atomic_load_explicit(&p->generation, memory_order_acquire);
         if (atomic_load(&p->stop)) return NULL;
-        p->fn(p->arg, w->index, p->n_threads);
-        atomic_fetch_sub_explicit(&p->n_busy, 1, memory_order_release);
+        run_part(p, w, seen);
     }
 }
 
@@ -108,11 +118,13 @@ enum oc_err oc_pool_open(int n_threads, struct oc_pool **out, struct oc_errinfo 
     if (!p) return oc_fail(ei, OC_ERR_NOMEM, "out of memory for the thread pool");
     memset(p, 0, sizeof *p);
     p->n_threads = n_threads;
-    p->workers = calloc((size_t)n_threads, sizeof *p->workers);
+    p->workers = aligned_alloc(64, (size_t)n_threads * sizeof *p->workers);
+    if (p->workers) memset(p->workers, 0, (size_t)n_threads * sizeof *p->workers);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     for (int i = 1; p->workers && i < n_threads; i++) {
-        p->workers[i] = (struct worker){.pool = p, .index = i};
+        p->workers[i].pool = p;
+        p->workers[i].index = i;
         if (pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]) != 0) {
             oc_pool_close(p);
             return oc_fail(ei, OC_ERR_IO, "cannot start thread %d of %d: try --threads with less", i + 1, n_threads);
@@ -154,7 +166,10 @@ void oc_pool_run(struct oc_pool *p, oc_pool_fn *fn, void *arg) {
     p->arg = arg;
     atomic_store_explicit(&p->n_busy, p->n_threads - 1, memory_order_relaxed);
     start_job(p);
+    unsigned job = atomic_load_explicit(&p->generation, memory_order_relaxed);
     fn(arg, 0, p->n_threads);
+    /* The parts of threads that the system has not let run yet: nobody waits for those. */
+    for (int i = 1; i < p->n_threads; i++) run_part(p, &p->workers[i], job);
     for (int i = 0; atomic_load_explicit(&p->n_busy, memory_order_acquire) > 0; i++) {
         if (i < SPINS_BEFORE_SLEEP) spin_pause();
         else sched_yield();

@@ -1,7 +1,9 @@
 /* base/pool.h - the compute threads of one engine.
  *
  * A pool runs one job at a time: the calling thread takes part as index 0, the others wait spinning for a
- * short while, then asleep. One barrier at the end of each job. Only one thread may call oc_pool_run. */
+ * short while, then asleep. One barrier at the end of each job: the caller does the parts of threads that have
+ * not begun when its own is done, so a thread that the system keeps from running holds nobody up unless it was
+ * stopped amid its part. Only one thread may call oc_pool_run. */
 #ifndef OC_BASE_POOL_H
 #define OC_BASE_POOL_H
 
@@ -9,7 +11,7 @@
 
 struct oc_pool;
 
-/* Called once per thread with 0 <= thread < n_threads. Must not call oc_pool_run. */
+/* Called once for each 0 <= thread < n_threads, the number of a part; one thread may do several. Must not call oc_pool_run. */
 typedef void oc_pool_fn(void *arg, int thread, int n_threads);
 
 /* n_threads of 0: as many as this process may use (affinity mask and cgroup quota). Errors: OC_ERR_USAGE (over
