@@ -36,6 +36,7 @@ def json_has_the_same_facts():
     assert plan["tokens"] * edge * edge == plan["resized"][0] * plan["resized"][1]
     assert plan["grid"][1] * f["pictures"]["patch"] == plan["resized"][1]
     assert plan["tokens"] <= f["pictures"]["max_tokens"] <= f["ctx_tokens"] // 4
+    assert f["kv_tokens"] == f["ctx_tokens"] and f["n_sessions"] == 1
 
 
 @case
