@@ -54,6 +54,7 @@ static void unlink_live(struct oc_server_request *r) {
 }
 
 static void free_request(struct oc_server_request *r) {
+    if (r->want.model) oc_server_model_release(&r->want); /* a crew was using its tokenizer to the last */
     oc_server_answer_close(r);
     oc_server_pictures_close(r);
     oc_chat_ids_free(&r->ids);
@@ -104,7 +105,7 @@ void oc_server_request_end(struct oc_server_request *r, int status, const char *
     oc_server_call_detach(&r->user);
     for (int i = 0; i < r->n_choices; i++) oc_server_worker_cancel(&r->choices[i].job);
     oc_server_pictures_cancel(r);
-    if (r->want.model) oc_server_model_release(&r->want);
+    if (r->want.model && !(r->want.state == OC_WANT_HELD && r->n_pins)) oc_server_model_release(&r->want);
     if (r->model) oc_admission_leave(r->model->admission, &r->ticket, oc_server_now_ms());
     unlink_live(r);
     oc_server_progress(r->s);
@@ -312,6 +313,55 @@ static void load(struct oc_server_request *r) {
     if (oc_server_model_want(r->model, &r->want)) prepare(r);
 }
 
+/* ---- Slimming ------------------------------------------------------------------------------------------------ */
+
+static bool copy_str(struct oc_arena *a, struct oc_str *s) {
+    char *copy = oc_arena_strndup(a, s->p ? s->p : "", s->n);
+    if (copy) s->p = copy;
+    return copy != NULL;
+}
+
+/* What the rest of the request's life needs of its fields, into another arena. */
+static bool copy_fields(struct oc_arena *a, struct oc_api_request *q) {
+    struct oc_api_picture *pictures = oc_arena_array(a, q->n_pictures, sizeof *pictures);
+    struct oc_api_bias *biases = oc_arena_array(a, q->n_biases, sizeof *biases);
+    if (!pictures || !biases || !copy_str(a, &q->model)) return false;
+    for (size_t i = 0; i < q->n_pictures; i++) {
+        pictures[i] = q->pictures[i];
+        pictures[i].url = OC_STR("");
+        pictures[i].param = oc_arena_strndup(a, q->pictures[i].param, strlen(q->pictures[i].param));
+        if (!pictures[i].param) return false;
+    }
+    for (size_t i = 0; i < q->n_biases; i++) biases[i] = q->biases[i];
+    for (size_t i = 0; i < q->n_stop; i++)
+        if (!copy_str(a, &q->stop[i])) return false;
+    q->pictures = pictures;
+    q->biases = biases;
+    q->messages = (struct oc_json){.type = OC_JSON_NULL};
+    q->chat_template_kwargs = NULL;
+    q->prompt = q->user = OC_STR("");
+    q->prompt_tokens = NULL;
+    q->n_prompt_tokens = 0;
+    return true;
+}
+
+/* Pictures in base64 and long texts have done their part once the prompt is made: the body goes before the model runs,
+ * which may take minutes. */
+static void slim(struct oc_server_request *r) {
+    struct oc_api_request q = r->api;
+    struct oc_arena a;
+    if (r->body.n_bytes < INLINE_PARSE_BYTES) return;
+    oc_arena_init(&a, ARENA_BYTES);
+    if (!copy_fields(&a, &q)) {
+        oc_arena_free(&a);
+        return;
+    }
+    oc_arena_free(&r->arena);
+    oc_buf_free(&r->body);
+    r->arena = a;
+    r->api = q;
+}
+
 /* ---- RUN ---------------------------------------------------------------------------------------------------- */
 
 static void run(struct oc_server_request *r) {
@@ -338,6 +388,7 @@ void oc_server_request_part_done(struct oc_server_request *r) {
         oc_api_fail(&e, oc_api_problem_of(ei.code), "stop", "%s", ei.msg);
         oc_server_request_fail(r, &e);
     } else {
+        slim(r);
         run(r);
     }
 }

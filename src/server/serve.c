@@ -21,6 +21,7 @@
 
 #define TICK_MS 100
 #define LINGER_MS 2000 /* for the last bytes of answers */
+#define STOP_MS 20000  /* a thread that hangs in the system must not keep the process */
 #define N_QUICK 4
 #define N_SLOW 8
 
@@ -139,6 +140,10 @@ static void step(struct serve *v) {
         begin_stop(v);
     if (v->phase == STOPPING) close_chats(s);
     if (v->phase == STOPPING && is_quiet(v)) begin_close(v);
+    if (v->phase == STOPPING && ms_in_phase(v) >= STOP_MS) {
+        oc_log(s->log, OC_LOG_ERROR, "something does not end: the process leaves without it", OC_LOG_I("requests", s->n_requests));
+        _exit(1);
+    }
 }
 
 /* ---- Turns, ticks, signals ---------------------------------------------------------------------------------- */
