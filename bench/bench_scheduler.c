@@ -1,4 +1,4 @@
-/* bench_scheduler MODEL_DIR [THREADS]: time between tokens while nothing, a picture or a long prompt comes in.
+/* bench_scheduler MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT]]]: time between tokens while nothing, a picture or a long prompt comes in.
  *
  * Two sequences decode. The gaps between their tokens are measured quiet, while a picture is encoded, and while a long
  * prompt is read; the ratio to the quiet median is what OC_SCHED_ITL_FACTOR bounds. Then the work alone, for what the
@@ -12,7 +12,7 @@
 
 #define N_DECODING 2
 #define MAX_GAPS 20000
-#define N_LONG 2000
+#define MAX_PROMPT 4000
 
 struct gaps {
     double ms[MAX_GAPS];
@@ -28,7 +28,8 @@ struct bench {
     struct oc_sched_done done; /* of the last job */
     struct oc_picture_plan plan;
     float *patches;
-    int32_t tokens[N_LONG];
+    int32_t tokens[MAX_PROMPT];
+    int n_long;
     uint64_t next_id;
 };
 
@@ -67,7 +68,7 @@ static double quantile(struct gaps *g, double q) {
 
 static void add(struct bench *b, int n_tokens, bool picture, int max_tokens) {
     struct oc_errinfo ei;
-    int32_t tokens[N_LONG + 1];
+    int32_t tokens[MAX_PROMPT + 1];
     struct oc_sched_picture p = {.plan = b->plan, .patches = b->patches};
     struct oc_sched_job job = {.id = ++b->next_id, .tokens = tokens, .pictures = &p, .max_tokens = max_tokens};
     memcpy(tokens, b->tokens, (size_t)n_tokens * sizeof *tokens);
@@ -87,40 +88,54 @@ static void run(struct bench *b, int n, struct gaps *g) {
     b->gaps = NULL;
 }
 
-static void report(const char *what, struct gaps *g, double quiet_ms) {
-    double p50 = quantile(g, 0.5), p95 = quantile(g, 0.95), p99 = quantile(g, 0.99);
-    printf("%-28s %5d gaps  p50 %8.2f ms (%.2fx)  p95 %8.2f ms (%.2fx)  p99 %8.2f ms (%.2fx)\n", what, g->n, p50, p50 / quiet_ms, p95,
-           p95 / quiet_ms, p99, p99 / quiet_ms);
+static void report(const char *what, struct gaps *g) {
+    printf("%-26s %5d gaps, in quiet ones: p50 %.2f  p95 %.2f  p99 %.2f\n", what, g->n, quantile(g, 0.5), quantile(g, 0.95), quantile(g, 0.99));
+}
+
+/* The median gap while nothing else is asked. */
+static double quiet_ms(struct bench *b, struct gaps *all) {
+    static struct gaps now;
+    now.n = 0;
+    b->gaps = &now;
+    b->last_ns = 0;
+    for (int i = 0; i < 40; i++) oc_scheduler_step(b->s);
+    b->gaps = NULL;
+    double median = quantile(&now, 0.5);
+    for (int i = 0; i < now.n && all->n < MAX_GAPS; i++) all->ms[all->n++] = now.ms[i] / median;
+    return median;
+}
+
+/* Gaps while one more job runs, each divided by what was quiet just before: other programs slow both. */
+static void disturb(struct bench *b, bool picture, struct gaps *quiet, struct gaps *all) {
+    static struct gaps now;
+    double median = quiet_ms(b, quiet);
+    now.n = 0;
+    add(b, picture ? 8 : b->n_long, picture, 1);
+    run(b, 1, &now);
+    for (int i = 0; i < now.n && all->n < MAX_GAPS; i++) all->ms[all->n++] = now.ms[i] / median;
+    printf("quiet gap %.1f ms; %s beside it: encode %.0f ms, prefill %.0f ms\n", median, picture ? "picture" : "prompt",
+           b->done.encode_ms, b->done.prefill_ms);
 }
 
 static void measure(struct bench *b) {
     static struct gaps quiet, picture, prompt;
-    int max = b->e->info.ctx_tokens - 64;
+    int max = b->e->info.ctx_tokens - 64; /* they outlast the measurement */
     for (int i = 0; i < N_DECODING; i++) add(b, 32, false, max);
     while (b->s->n_decoding < N_DECODING) oc_scheduler_step(b->s);
-    b->gaps = &quiet;
-    for (int i = 0; i < 200; i++) oc_scheduler_step(b->s);
-    double quiet_ms = quantile(&quiet, 0.5);
-    report("quiet", &quiet, quiet_ms);
-    for (int i = 0; i < 3; i++) {
-        add(b, 8, true, 1);
-        run(b, 1, &picture);
+    for (int i = 0; i < 5; i++) {
+        disturb(b, true, &quiet, &picture);
+        disturb(b, false, &quiet, &prompt);
     }
-    report("while a picture comes in", &picture, quiet_ms);
-    printf("%28s encode %.0f ms, prefill %.0f ms\n", "its own", b->done.encode_ms, b->done.prefill_ms);
-    for (int i = 0; i < 3; i++) {
-        add(b, N_LONG, false, 1);
-        run(b, 1, &prompt);
-    }
-    report("while a prompt comes in", &prompt, quiet_ms);
-    printf("%28s prefill %.0f ms for %d tokens\n", "its own", b->done.prefill_ms, N_LONG);
+    report("quiet", &quiet);
+    report("while a picture comes in", &picture);
+    report("while a prompt comes in", &prompt);
     for (uint64_t id = 1; id <= N_DECODING; id++) oc_scheduler_cancel(b->s, id);
     add(b, 8, true, 1);
     run(b, 1, NULL);
     printf("alone: picture of %d tokens: encode %.0f ms, prefill %.0f ms\n", b->plan.n_tokens, b->done.encode_ms, b->done.prefill_ms);
-    add(b, N_LONG, false, 1);
+    add(b, b->n_long, false, 1);
     run(b, 1, NULL);
-    printf("alone: prompt of %d tokens: prefill %.0f ms\n", N_LONG, b->done.prefill_ms);
+    printf("alone: prompt of %d tokens: prefill %.0f ms\n", b->n_long, b->done.prefill_ms);
 }
 
 /* Tokens a second of n sequences together. */
@@ -132,19 +147,25 @@ static void throughput(struct bench *b, int n) {
     printf("%2d sequences: %.1f tokens/s\n", n, n * N_TOKENS * 1e3 / oc_clock_ms_since(start_ns));
 }
 
+static int number(int argc, char **argv, int at, int otherwise) {
+    return argc > at ? (int)strtol(argv[at], NULL, 10) : otherwise;
+}
+
 int main(int argc, char **argv) {
     static struct bench b;
     struct oc_errinfo ei;
-    if (argc < 2) stop("usage: bench_scheduler MODEL_DIR [THREADS]");
+    if (argc < 2) stop("usage: bench_scheduler MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT]]]");
+    b.n_long = number(argc, argv, 3, 2000);
+    if (b.n_long < 8 || b.n_long > MAX_PROMPT) stop("PROMPT_TOKENS: 8 to 4000");
     struct oc_engine_params p = {.model_dir = argv[1], .ctx_tokens = 4096, .kv_tokens = 32768, .n_sessions = 32,
-                                 .n_threads = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 0};
+                                 .n_threads = number(argc, argv, 2, 0)};
     struct oc_sched_events ev = {.arg = &b, .on_token = on_token, .on_done = on_done};
     if (oc_engine_open(&p, &b.e, &ei) != OC_OK) stop(ei.msg);
     if (oc_scheduler_open(b.e, &(struct oc_sched_params){.prefix_cache = true}, &ev, &b.s, &ei) != OC_OK) stop(ei.msg);
-    if (oc_engine_plan_picture(b.e, 1355, 710, NULL, &b.plan, &ei) != OC_OK) stop(ei.msg);
+    if (oc_engine_plan_picture(b.e, number(argc, argv, 4, 1355), number(argc, argv, 5, 710), NULL, &b.plan, &ei) != OC_OK) stop(ei.msg);
     b.patches = calloc((size_t)b.plan.n_patches * (size_t)b.plan.patch_dim, sizeof *b.patches);
     if (!b.patches) stop("no memory for a picture");
-    for (int i = 0; i < N_LONG; i++) b.tokens[i] = 1000 + i % 7919;
+    for (int i = 0; i < MAX_PROMPT; i++) b.tokens[i] = 1000 + i % 7919;
     measure(&b);
     for (int n = 1; n <= 32; n *= 4) throughput(&b, n);
     oc_scheduler_close(b.s);

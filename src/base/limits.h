@@ -107,7 +107,7 @@
 #define OC_LIMIT_IPC_FRAME_BYTES (16 * OC_MIB)
 #define OC_LIMIT_IPC_QUEUE_BYTES (64 * OC_MIB)
 #define OC_LIMIT_IPC_STRING_BYTES (4 * OC_KIB)   /* one string of a message */
-#define OC_LIMIT_IPC_BACKLOG_BYTES (1 * OC_MIB)  /* unsent: a worker stops working until it drains */
+#define OC_LIMIT_IPC_BACKLOG_BYTES (256 * OC_KIB) /* unsent: a worker stops working until it drains */
 #define OC_LIMIT_IPC_PATCH_BYTES (1 * OC_GIB)    /* patches of one picture */
 
 /* Scheduler */

@@ -25,7 +25,7 @@
 #define OC_SCHED_FILL_ROWS 64     /* a chunk of fewer takes rows of the next prompts too */
 #define OC_SCHED_MIN_ROWS 32      /* of a piece of a pass: with fewer, turning weights to panels is most of the work */
 #define OC_SCHED_ALONE_MS 100.0   /* a slice while nothing decodes: how long a cancel may have to wait */
-#define OC_SCHED_MARGIN 0.9       /* of the time that is left goes into the plan */
+#define OC_SCHED_MARGIN 0.8       /* of the time left is planned with: a slice also leaves caches cold behind it */
 
 struct oc_sched_view { /* a picture of a task */
     struct oc_sched_picture p;

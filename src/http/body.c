@@ -66,8 +66,7 @@ void oc_http_body_free(struct oc_http_body *b) {
     oc_buf_free(&b->bytes);
 }
 
-/* ---- Steps over the bytes between the data
- * -------------------------------------------------------------------- */
+/* ---- Steps over the bytes between the data ------------------------------------------------------------- */
 
 static bool is_blank(uint8_t c) {
     return c == ' ' || c == '\t';
@@ -215,8 +214,7 @@ static void step(struct oc_http_body *b, uint8_t c) {
         b->state = refuse(b, 431, "The trailer fields are too long.");
 }
 
-/* ---- Data
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- Data ---------------------------------------------------------------------------------------------- */
 
 static size_t take_data(struct oc_http_body *b, const char *p, size_t n) {
     size_t take = b->left < n ? (size_t)b->left : n;

@@ -15,8 +15,7 @@ static void on_timer(uv_timer_t *t);
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf);
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
 
-/* ---- The end
- * ------------------------------------------------------------------------------------------------- */
+/* ---- The end ------------------------------------------------------------------------------------------- */
 
 static void end_exchange(struct oc_http_conn *c, bool finished) {
     struct oc_http_exchange *x = c->x;
@@ -70,8 +69,7 @@ static void linger(struct oc_http_conn *c) {
     uv_timer_start(&c->timer, on_timer, OC_LIMIT_HTTP_LINGER_MS, 0);
 }
 
-/* ---- What comes next
- * ----------------------------------------------------------------------------------------- */
+/* ---- What comes next ----------------------------------------------------------------------------------- */
 
 void oc_http_conn_settle(struct oc_http_conn *c) {
     struct oc_http_exchange *x = c->x;
@@ -119,8 +117,7 @@ void oc_http_conn_defer(struct oc_http_conn *c) {
     oc_http_server_wake(c->server);
 }
 
-/* ---- Reading
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf) {
     (void)suggested;
@@ -153,8 +150,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     }
 }
 
-/* ---- Deadlines
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Deadlines ----------------------------------------------------------------------------------------- */
 
 static bool is_idle(const struct oc_http_conn *c) {
     return !c->x || (c->x->in == OC_HTTP_IN_HEAD && !oc_http_head_begun(&c->x->head));
@@ -199,8 +195,7 @@ void oc_http_conn_rearm(struct oc_http_conn *c) {
     }
 }
 
-/* ---- The beginning
- * ------------------------------------------------------------------------------------------- */
+/* ---- The beginning ------------------------------------------------------------------------------------- */
 
 static void set_options(struct oc_http_conn *c, int fd) {
     int unsent = UNSENT_BYTES;

@@ -80,13 +80,13 @@ struct oc_http_exchange {
     bool close;         /* the connection closes after the answer */
     bool close_refused; /* it does so when the request is refused before its body is read */
     bool aborted;       /* the answer ends without being whole */
+    bool begun;         /* the answer is a stream */
     bool chunked;       /* the answer is */
     bool no_body;       /* the answer has none: HEAD, 204, 304 */
     bool high;          /* on_drain is due */
 };
 
-/* ---- conn.c: a connection's life
- * ----------------------------------------------------------------------------- */
+/* ---- conn.c: a connection's life ----------------------------------------------------------------------- */
 
 /* Takes over an accepted socket; closes it when that fails. overflow: to be refused. */
 void oc_http_conn_open(struct oc_http_server *s, int fd, const char *peer, bool overflow);
@@ -112,8 +112,7 @@ void oc_http_conn_drain(struct oc_http_conn *c, size_t n);
 /* Sets the timer to what the connection now waits for. */
 void oc_http_conn_rearm(struct oc_http_conn *c);
 
-/* ---- input.c: bytes to requests
- * ------------------------------------------------------------------------------ */
+/* ---- input.c: bytes to requests ------------------------------------------------------------------------ */
 
 /* Works on bytes that came. */
 void oc_http_input(struct oc_http_conn *c, const char *p, size_t n);
@@ -123,8 +122,7 @@ void oc_http_input_refuse(struct oc_http_conn *c, int status, const char *messag
 
 void oc_http_exchange_free(struct oc_http_exchange *x);
 
-/* ---- output.c: bytes to the socket
- * --------------------------------------------------------------------------- */
+/* ---- output.c: bytes to the socket --------------------------------------------------------------------- */
 
 /* Sends what the socket takes and copies the rest, which may make up to max_bytes with what already waits;
  * past that, or when the client is gone, the connection is marked broken. */
@@ -139,8 +137,7 @@ enum { OC_HTTP_OUTPUT_TICKS = 4 };
 void oc_http_output_tick_start(struct oc_http_conn *c);
 bool oc_http_output_tick(struct oc_http_conn *c);
 
-/* ---- respond.c
- * ----------------------------------------------------------------------------------------------- */
+/* ---- respond.c ----------------------------------------------------------------------------------------- */
 
 /* The answer to a status of the room's own, with the body of the user's hook. */
 void oc_http_respond_error(struct oc_http_exchange *x, int status, const char *message);
@@ -150,8 +147,7 @@ enum oc_http_length { OC_HTTP_LENGTH_KNOWN, OC_HTTP_LENGTH_CHUNKED, OC_HTTP_LENG
 void oc_http_respond_head(struct oc_http_exchange *x, int status, const char *content_type,
                           enum oc_http_length length, size_t n_body, struct oc_buf *out);
 
-/* ---- server.c
- * ------------------------------------------------------------------------------------------------ */
+/* ---- server.c ------------------------------------------------------------------------------------------ */
 
 /* The Date field's value for now. */
 const char *oc_http_server_date(struct oc_http_server *s);
@@ -165,8 +161,7 @@ void oc_http_listen_close(struct oc_http_server *s);
 /* One handle or connection less; frees the server after the last. */
 void oc_http_server_release(struct oc_http_server *s);
 
-/* ---- Lists
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Lists --------------------------------------------------------------------------------------------- */
 
 static inline void oc_http_link_init(struct oc_http_link *l) {
     l->prev = l->next = l;

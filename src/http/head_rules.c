@@ -11,8 +11,7 @@ static bool bad(struct oc_http_head *h, int status, const char *message) {
     return false;
 }
 
-/* ---- Lines into spans
- * ---------------------------------------------------------------------------------------- */
+/* ---- Lines into spans ---------------------------------------------------------------------------------- */
 
 static enum oc_http_method method_of(struct oc_str name) {
     static const char *const names[] = {"GET", "HEAD",   "POST",
@@ -54,8 +53,7 @@ static size_t count_fields(struct oc_http_head *h, const char *name, struct oc_h
     return n;
 }
 
-/* ---- Host and target
- * ----------------------------------------------------------------------------------------- */
+/* ---- Host and target ----------------------------------------------------------------------------------- */
 
 /* Every byte in the class, every '%' followed by two hex digits. */
 static bool all_in(struct oc_str s, int classes, const char *also) {
@@ -153,8 +151,7 @@ static bool check_target(struct oc_http_head *h) {
     return true;
 }
 
-/* ---- Framing
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Framing ------------------------------------------------------------------------------------------- */
 
 static bool check_length(struct oc_http_head *h, struct oc_str digits) {
     if (digits.n == 0) return bad(h, 400, "Content-Length must be digits.");
@@ -202,8 +199,7 @@ static bool check_framing(struct oc_http_head *h) {
     return n_coding == 0 || check_coding(h, coding->value);
 }
 
-/* ---- Expect and Connection
- * ----------------------------------------------------------------------------------- */
+/* ---- Expect and Connection ----------------------------------------------------------------------------- */
 
 /* An expectation of HTTP/1.0 is to be ignored (RFC 9110 section 10.1.1). */
 static bool check_expect(struct oc_http_head *h) {

@@ -5,18 +5,20 @@
  * leniencies: CRLF only, one Host, one Content-Length of digits or `chunked` alone, no obs-fold, no control
  * bytes; what breaks a rule is answered with 400 and the connection is closed.
  *
- * Reading goes on while a request is being answered, so a client that leaves is noticed at once (FIN or RST:
- * `on_end`, not finished), also before the first byte of the answer. A client that closes only its sending side looks
- * the same and is treated the same: whoever wants the answer keeps both sides open. Pipelined requests wait in a
- * small buffer; a connection whose buffer is full while a request runs is closed.
+ * Reading goes on while a request is being answered, so a client that leaves is noticed at once (FIN or
+ * RST: `on_end`, not finished), also before the first byte of the answer. A client that closes only its
+ * sending side looks the same and is treated the same: whoever wants the answer keeps both sides open.
+ * Pipelined requests wait in a small buffer; a connection whose buffer is full while a request runs is
+ * closed.
  *
- * Connections over the maximum are accepted, told 503 and closed (at most OC_LIMIT_HTTP_OVERFLOW_CONNECTIONS at a
- * time, the rest without a word). Without descriptors accepting rests for a moment; the others are served. After the
- * last answer of a connection its sending side is closed first, and input is thrown away for up to
- * OC_LIMIT_HTTP_LINGER_MS or OC_LIMIT_HTTP_DRAIN_BYTES, so that the client can read the answer.
+ * Connections over the maximum are accepted, told 503 and closed (at most
+ * OC_LIMIT_HTTP_OVERFLOW_CONNECTIONS at a time, the rest without a word). Without descriptors accepting
+ * rests for a moment; the others are served. After the last answer of a connection its sending side is
+ * closed first, and input is thrown away for up to OC_LIMIT_HTTP_LINGER_MS or OC_LIMIT_HTTP_DRAIN_BYTES,
+ * so that the client can read the answer.
  *
- * No callback is called from inside a function of this header: what a call sets off happens once the callback that
- * made it has returned, or in the loop's next turn. */
+ * No callback is called from inside a function of this header: what a call sets off happens once the
+ * callback that made it has returned, or in the loop's next turn. */
 #ifndef OC_HTTP_HTTP_H
 #define OC_HTTP_HTTP_H
 
@@ -65,9 +67,10 @@ struct oc_http_events {
     /* The request is whole. Answer now or later, from this thread, with the functions below. */
     void (*on_request)(void *arg, struct oc_http_exchange *x, const struct oc_http_request *r);
     /* The client left, or a limit closed the connection, before the answer was finished; or the answer was
-     * finished: all of it is with the kernel. The exchange must not be used after this, and may be used until then,
-     * even when the client is gone. Always called exactly once for an exchange that on_request saw; `finished` says
-     * which (an aborted stream is not finished). An exchange that only on_head saw ends without a word. */
+     * finished: all of it is with the kernel. The exchange must not be used after this, and may be used until
+     * then, even when the client is gone. Always called exactly once for an exchange that on_request saw;
+     * `finished` says which (an aborted stream is not finished). An exchange that only on_head saw ends
+     * without a word. */
     void (*on_end)(void *arg, struct oc_http_exchange *x, bool finished);
     /* Output that had been over the high-water mark has drained. May be NULL. */
     void (*on_drain)(void *arg, struct oc_http_exchange *x);
@@ -86,8 +89,9 @@ struct oc_http_options { /* 0 means the default of base/limits.h */
     const char *server_name; /* of the Server header; NULL: none */
 };
 
-/* Listens on host:port (an IP literal or "localhost", which is 127.0.0.1; port 0: any free one; "::" takes IPv4 too).
- * Several servers may share a loop. Errors: OC_ERR_USAGE (not an address; SIGPIPE is not ignored), OC_ERR_IO (says address, port and why), OC_ERR_NOMEM. */
+/* Listens on host:port (an IP literal or "localhost", which is 127.0.0.1; port 0: any free one; "::" takes
+ * IPv4 too). Several servers may share a loop. Errors: OC_ERR_USAGE (not an address; SIGPIPE is not ignored),
+ * OC_ERR_IO (says address, port and why), OC_ERR_NOMEM. */
 OC_MUST_CHECK enum oc_err oc_http_listen(uv_loop_t *loop, const char *host, int port,
                                          const struct oc_http_options *o, const struct oc_http_events *ev,
                                          struct oc_http_server **out, struct oc_errinfo *ei);
@@ -126,6 +130,7 @@ size_t oc_http_stream_write(struct oc_http_exchange *x, struct oc_str bytes);
 void oc_http_stream_end(struct oc_http_exchange *x);
 /* Ends a stream that cannot be finished rightly: the connection closes without the last chunk. */
 void oc_http_stream_abort(struct oc_http_exchange *x);
+/* True from stream_begin on, also after the end: the status is out and cannot be changed any more. */
 bool oc_http_stream_begun(const struct oc_http_exchange *x);
 
 /* "Not Found" for 404. */

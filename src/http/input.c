@@ -40,8 +40,7 @@ static void refuse_fault(struct oc_http_conn *c, struct oc_http_fault fault) {
     oc_http_input_refuse(c, fault.status, fault.message);
 }
 
-/* ---- The head is whole
- * --------------------------------------------------------------------------------------- */
+/* ---- The head is whole --------------------------------------------------------------------------------- */
 
 static void fill_request(struct oc_http_exchange *x) {
     const struct oc_http_head *h = &x->head;
@@ -119,8 +118,7 @@ static void head_done(struct oc_http_conn *c) {
     }
 }
 
-/* ---- Bytes
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Bytes --------------------------------------------------------------------------------------------- */
 
 static size_t take_head(struct oc_http_conn *c, const char *p, size_t n) {
     struct oc_http_exchange *x = c->x;

@@ -15,6 +15,7 @@ void oc_http_stream_begin(struct oc_http_exchange *x, int status, const char *co
     oc_http_respond_head(x, status, content_type,
                          x->chunked ? OC_HTTP_LENGTH_CHUNKED : OC_HTTP_LENGTH_UNTIL_CLOSE, 0, &head);
     x->out = OC_HTTP_OUT_STREAM;
+    x->begun = true;
     if (head.failed) x->c->broken = true;
     uv_buf_t buf = {head.data, head.n_bytes};
     output(x, &buf, 1);
@@ -56,5 +57,5 @@ void oc_http_stream_abort(struct oc_http_exchange *x) {
 }
 
 bool oc_http_stream_begun(const struct oc_http_exchange *x) {
-    return x->out == OC_HTTP_OUT_STREAM;
+    return x->begun;
 }

@@ -53,7 +53,7 @@ void oc_server_answer_reset(struct oc_server_request *r) {
         oc_chat_stop_close(c->stop);
         c->stop = NULL;
         if (r->api.n_stop && oc_chat_stop_open(r->api.stop, r->api.n_stop, &c->stop, &ei)) c->stop = NULL;
-        c->n_fed = c->n_out = c->n_logprobs = 0;
+        c->n_fed = c->n_out = c->n_chars = c->n_logprobs = 0;
         c->stopped = c->finished = c->has_done = false;
         c->n_tokens = 0;
         c->last_ns = 0;
@@ -189,6 +189,12 @@ static size_t n_certain(const struct oc_server_choice *c, bool at_end) {
     return n;
 }
 
+static size_t n_characters(struct oc_str s) {
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++) n += ((unsigned char)s.p[i] & 0xC0) != 0x80;
+    return n;
+}
+
 /* ---- Stream chunks ------------------------------------------------------------------------------------------ */
 
 static void add_event(struct oc_buf *out, struct oc_buf *json) {
@@ -223,7 +229,7 @@ static void add_chunk(struct oc_server_choice *c, struct oc_str text, enum oc_ap
                                   .text = text,
                                   .logprobs = lps,
                                   .n_logprobs = lps ? n : 0,
-                                  .text_offset = c->r->echo.n_bytes + (c->n_out - text.n),
+                                  .text_offset = c->n_chars - n_characters(text),
                                   .finish = finish};
     oc_api_write_chunk(&json, &a, &chunk);
     add_event(out, &json);
@@ -319,7 +325,6 @@ static bool fill_choices(struct oc_server_request *r, struct oc_api_choice *choi
                                             .text = text,
                                             .logprobs = r->api.logprobs ? lps : NULL,
                                             .n_logprobs = r->api.logprobs ? n : 0,
-                                            .text_offset = r->echo.n_bytes,
                                             .finish = c->finish};
     }
     return true;
@@ -383,6 +388,7 @@ static void pass_on(struct oc_server_choice *c, const struct oc_buf *text, struc
     struct oc_str s = {oc_buf_str(text), text->n_bytes};
     if (!s.n) return;
     c->n_out += s.n;
+    c->n_chars += n_characters(s);
     if (!c->r->api.stream) {
         oc_buf_add(&c->text, s.p, s.n);
         return;

@@ -93,6 +93,9 @@ static bool is_image_type(struct oc_str type) {
 /* What stands between "data:" and the comma; its last parameter must be base64. */
 static enum oc_err check_data_head(struct oc_str head, struct oc_errinfo *ei) {
     size_t n = head.n;
+    for (size_t i = 0; i < n; i++)
+        if (head.p[i] <= ' ' || head.p[i] > '~')
+            return oc_fail(ei, OC_ERR_FORMAT, "the data: URL has a byte at %zu that no URL has", i + 5);
     if (n < 7 || strncasecmp(head.p + n - 7, ";base64", 7) != 0)
         return oc_fail(ei, OC_ERR_UNSUPPORTED, "a data: URL must be base64 (data:image/png;base64,...)");
     if (!is_image_type((struct oc_str){head.p, n - 7}))
@@ -134,7 +137,7 @@ static enum oc_err fetch_data(struct oc_str url, struct oc_fetch_sink *s, struct
     uint64_t size = decoded_size(text);
     if (size > s->max_bytes) return oc_fetch_too_big(size, s->max_bytes, ei);
     for (size_t i = 0; i < text.n; i++) /* the decoder passes over blanks, which a URL has none of */
-        if (strchr(" \t\r\n", text.p[i]))
+        if ((unsigned char)text.p[i] <= ' ')
             return oc_fail(ei, OC_ERR_FORMAT, "the data: URL is not base64 at byte %zu", i);
     if (!text.n) return oc_fail(ei, OC_ERR_FORMAT, "the data: URL is empty");
     enum oc_err err = decode(text, s, ei);

@@ -1,12 +1,15 @@
 #include "server/metrics.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "base/limits.h"
+#include "base/str.h"
 
+#define MAX_BOUNDS 24
+#define MAX_BOUND_BYTES 12
 #define BUCKETS(name, ...) static const double bounds_##name[] = {__VA_ARGS__};
 #include "server/metrics.def"
 
@@ -27,6 +30,10 @@ static const struct info infos[OC_M_N] = {
      sizeof bounds_##buckets / sizeof(double)},
 #include "server/metrics.def"
 };
+
+#define BUCKETS(name, ...)                                                                                   \
+    _Static_assert(sizeof bounds_##name <= MAX_BOUNDS * sizeof(double), "too many buckets");
+#include "server/metrics.def"
 
 static const struct alias {
     const char *name, *help, *labels[2];
@@ -52,8 +59,11 @@ struct family {
     int n;
 };
 
+typedef char bound_texts[MAX_BOUNDS + 1][MAX_BOUND_BYTES];
+
 struct oc_metrics {
     struct family families[OC_M_N];
+    bound_texts bounds[OC_M_N]; /* of histograms, "+Inf" last */
 };
 
 static void series_free(struct series *s) {
@@ -116,6 +126,11 @@ static struct series *series_of(struct oc_metrics *m, enum oc_metric id, const c
 enum oc_err oc_metrics_open(struct oc_metrics **out, struct oc_errinfo *ei) {
     struct oc_metrics *m = *out = calloc(1, sizeof *m);
     bool ok = m != NULL;
+    for (int i = 0; ok && i < OC_M_N; i++) {
+        for (int k = 0; k < infos[i].n_bounds; k++)
+            snprintf(m->bounds[i][k], MAX_BOUND_BYTES, "%.9g", infos[i].bounds[k]);
+        snprintf(m->bounds[i][infos[i].n_bounds], MAX_BOUND_BYTES, "+Inf");
+    }
     for (int i = 0; ok && i < OC_M_N; i++) /* a family without labels is there from the start */
         if (!infos[i].labels[0]) ok = append(&m->families[i], &infos[i], NULL, NULL) != NULL;
     if (ok) return OC_OK;
@@ -216,74 +231,97 @@ void oc_metrics_forget(struct oc_metrics *m, const char *label1_value) {
 }
 
 /* ---- Writing ----------------------------------------------------------------------------------------------
- */
+ *
+ * A scrape is some thousand lines on the loop's thread: nothing here is printed that can be copied. */
+
+static void write_whole(struct oc_buf *b, uint64_t v) {
+    char digits[24], *p = digits + sizeof digits;
+    do *--p = (char)('0' + v % 10);
+    while (v /= 10);
+    oc_buf_add(b, p, (size_t)(digits + sizeof digits - p));
+}
 
 static void write_number(struct oc_buf *b, double d) {
-    if (isnan(d))
+    if (isnan(d)) {
         oc_buf_add_str(b, "NaN");
-    else if (isinf(d))
+    } else if (isinf(d)) {
         oc_buf_add_str(b, d > 0 ? "+Inf" : "-Inf");
-    else if (d == floor(d) && fabs(d) < 1e15)
-        oc_buf_printf(b, "%.0f", d);
-    else
-        oc_json_write_double(b, d);
+    } else if (d == floor(d) && fabs(d) < 1e15) {
+        if (d < 0) oc_buf_add_char(b, '-');
+        write_whole(b, (uint64_t)fabs(d));
+    } else {
+        oc_buf_printf(b, "%.15g", d);
+    }
 }
 
 /* As the text format wants it: backslash, quotation mark and newline escaped, the rest as it is, in valid
  * UTF-8. */
-static void write_label(struct oc_buf *b, const char *name, const char *value, bool first) {
-    oc_buf_printf(b, "%c%s=\"", first ? '{' : ',', name);
+static void write_label(struct oc_buf *b, const char *name, const char *value) {
+    oc_buf_add_char(b, b->n_bytes ? ',' : '{');
+    oc_buf_add_str(b, name);
+    oc_buf_add(b, "=\"", 2);
     for (size_t i = 0, n = strlen(value); i < n;) {
         uint32_t cp;
         char out[4];
         i += oc_utf8_decode(value + i, n - i, &cp);
-        if (cp == '\\' || cp == '"' || cp == '\n')
-            oc_buf_printf(b, "\\%c", cp == '\n' ? 'n' : (char)cp);
-        else
+        if (cp == '\\' || cp == '"' || cp == '\n') {
+            oc_buf_add_char(b, '\\');
+            oc_buf_add_char(b, cp == '\n' ? 'n' : (char)cp);
+        } else {
             oc_buf_add(b, out, oc_utf8_encode(cp, out));
+        }
     }
     oc_buf_add_char(b, '"');
 }
 
-static void write_sample(struct oc_buf *b, const struct info *info, const struct series *s,
-                         const char *suffix, const char *le, double value) {
-    bool first = true;
-    oc_buf_add_str(b, info->name);
+/* What the lines of a family share. */
+struct writer {
+    struct oc_buf *out;
+    const struct info *info;
+    const bound_texts *bounds;
+    struct oc_buf labels; /* of the series: "{a=\"b\"", or empty */
+};
+
+static void write_sample(struct writer *w, const char *suffix, const char *le, double value) {
+    struct oc_buf *b = w->out;
+    oc_buf_add_str(b, w->info->name);
     oc_buf_add_str(b, suffix);
-    for (int i = 0; i < 2; i++) {
-        if (!info->labels[i]) continue;
-        write_label(b, info->labels[i], s->values[i], first);
-        first = false;
+    oc_buf_add(b, w->labels.data, w->labels.n_bytes);
+    if (le) {
+        oc_buf_add_str(b, w->labels.n_bytes ? ",le=\"" : "{le=\"");
+        oc_buf_add_str(b, le);
+        oc_buf_add_char(b, '"');
     }
-    if (le) write_label(b, "le", le, first);
-    oc_buf_add_str(b, first && !le ? " " : "} ");
+    oc_buf_add_str(b, w->labels.n_bytes || le ? "} " : " ");
     write_number(b, value);
     oc_buf_add_char(b, '\n');
 }
 
-static void write_histogram(struct oc_buf *b, const struct info *info, const struct series *s) {
+static void write_series(struct writer *w, const struct series *s) {
     uint64_t n = 0;
-    for (int i = 0; i <= info->n_bounds; i++) {
-        struct oc_buf le;
-        oc_buf_init(&le, 64);
-        write_number(&le, i < info->n_bounds ? info->bounds[i] : INFINITY);
-        n += s->counts[i];
-        write_sample(b, info, s, "_bucket", oc_buf_str(&le), (double)n);
-        oc_buf_free(&le);
+    oc_buf_clear(&w->labels);
+    for (int i = 0; i < 2; i++)
+        if (w->info->labels[i]) write_label(&w->labels, w->info->labels[i], s->values[i]);
+    if (w->info->kind != OC_METRIC_HISTOGRAM) {
+        write_sample(w, "", NULL, s->value);
+        return;
     }
-    write_sample(b, info, s, "_sum", NULL, s->value);
-    write_sample(b, info, s, "_count", NULL, (double)s->n_observed);
+    for (int i = 0; i <= w->info->n_bounds; i++) {
+        n += s->counts[i];
+        write_sample(w, "_bucket", (*w->bounds)[i], (double)n);
+    }
+    write_sample(w, "_sum", NULL, s->value);
+    write_sample(w, "_count", NULL, (double)s->n_observed);
 }
 
-static void write_family(struct oc_buf *b, const struct info *info, const struct family *f) {
+static void write_family(struct oc_buf *b, const struct info *info, const struct family *f,
+                         const bound_texts *bounds) {
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
+    struct writer w = {.out = b, .info = info, .bounds = bounds};
+    oc_buf_init(&w.labels, 8 * OC_LIMIT_METRIC_LABEL_BYTES);
     oc_buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", info->name, info->help, info->name, kinds[info->kind]);
-    for (int i = 0; i < f->n; i++) {
-        if (info->kind == OC_METRIC_HISTOGRAM)
-            write_histogram(b, info, &f->series[i]);
-        else
-            write_sample(b, info, &f->series[i], "", NULL, f->series[i].value);
-    }
+    for (int i = 0; i < f->n; i++) write_series(&w, &f->series[i]);
+    oc_buf_free(&w.labels);
 }
 
 static const char *projected(const struct series *s, int from) {
@@ -308,7 +346,7 @@ static void write_alias(const struct oc_metrics *m, struct oc_buf *b, const stru
         t->n_observed += s->n_observed;
         for (int k = 0; s->counts && k <= info.n_bounds; k++) t->counts[k] += s->counts[k];
     }
-    write_family(b, &info, &sums);
+    write_family(b, &info, &sums, &m->bounds[a->source]);
     family_free(&sums);
 }
 
@@ -319,7 +357,7 @@ static bool is_foreign(const char *name) {
 void oc_metrics_write_names(const struct oc_metrics *m, enum oc_metrics_names names, struct oc_buf *out) {
     for (int i = 0; i < OC_M_N; i++)
         if (names == OC_METRICS_ALL || !is_foreign(infos[i].name))
-            write_family(out, &infos[i], &m->families[i]);
+            write_family(out, &infos[i], &m->families[i], &m->bounds[i]);
     for (size_t i = 0; names == OC_METRICS_ALL && i < N_ALIASES; i++) write_alias(m, out, &aliases[i]);
 }
 

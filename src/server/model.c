@@ -1,5 +1,6 @@
 #include "server/model.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,11 @@ bool oc_server_model_is_resident(const struct oc_server_model *m) {
 
 bool oc_server_model_is_idle(const struct oc_server_model *m) {
     return m->state == OC_MODEL_READY && m->n_held == 0 && m->n_wants_waiting == 0;
+}
+
+static void set_state(struct oc_server_model *m, enum oc_server_model_state state) {
+    m->state = state;
+    m->state_since_ms = oc_server_now_ms();
 }
 
 /* ---- Wants -------------------------------------------------------------------------------------------------- */
@@ -214,7 +220,7 @@ static void prepared(struct oc_server_work *work) {
     struct prepare *p = (struct prepare *)work;
     struct oc_server_model *m = p->m;
     m->n_refs--;
-    m->state = OC_MODEL_UNLOADED;
+    set_state(m, OC_MODEL_UNLOADED);
     if (!p->err) {
         set_dir(m, &p->facts);
         m->chat = p->chat;
@@ -240,7 +246,7 @@ static void prepare(struct oc_server_model *m) {
     p->hub = m->s->config->hub_env;
     p->work = (struct oc_server_work){.run = run_prepare, .done = prepared};
     oc_arena_init(&p->arena, OC_LIMIT_JSON_BYTES);
-    m->state = OC_MODEL_PREPARING;
+    set_state(m, OC_MODEL_PREPARING);
     m->n_refs++;
     oc_server_crew_post(m->s->quick, &p->work);
 }
@@ -284,7 +290,8 @@ static enum oc_err take_measure(struct oc_server_model *m, struct oc_str output,
 static void measured(void *arg, int status, int sig, struct oc_str output) {
     struct oc_server_model *m = arg;
     struct oc_errinfo ei;
-    m->state = OC_MODEL_UNLOADED;
+    set_state(m, OC_MODEL_UNLOADED);
+    m->measure = NULL;
     enum oc_err err;
     if (oc_str_starts(output, OC_STR("ocellus: "))) output = (struct oc_str){output.p + 9, output.n - 9};
     if (sig || (status && !output.n))
@@ -305,7 +312,6 @@ static void measured(void *arg, int status, int sig, struct oc_str output) {
 
 static void measure(struct oc_server_model *m) {
     struct oc_server_worker_argv argv;
-    struct oc_server_child *child;
     struct oc_errinfo ei;
     oc_server_worker_make_argv(m->s->config, m->dir, m->s->config->kv_tokens, true, &argv);
     struct oc_server_child_params p = {.name = "measure",
@@ -314,10 +320,10 @@ static void measure(struct oc_server_model *m) {
                                        .max_output = MEASURE_BYTES,
                                        .arg = m,
                                        .on_exit = measured};
-    if (oc_server_child_spawn(m->s, &p, &child, &ei))
+    if (oc_server_child_spawn(m->s, &p, &m->measure, &ei))
         fail_load(m, OC_API_INTERNAL, ei.msg);
     else
-        m->state = OC_MODEL_MEASURING;
+        set_state(m, OC_MODEL_MEASURING);
 }
 
 /* ---- The worker --------------------------------------------------------------------------------------------- */
@@ -421,8 +427,7 @@ static void leave_unloaded(struct oc_server_model *m) {
     } else if (worker_wanted(m) && m->need_bytes == 0) {
         measure(m);
     } else if (worker_wanted(m)) {
-        m->state = OC_MODEL_WAITING;
-        m->waiting_since_ms = oc_server_now_ms();
+        set_state(m, OC_MODEL_WAITING);
         take_room(m);
     }
 }
@@ -451,13 +456,30 @@ void oc_server_model_unload(struct oc_server_model *m, const char *reason, struc
     oc_server_model_advance(m);
 }
 
+/* A state on the way to a load has lasted for the whole of --load-timeout; LOADING has its own limit in worker.c. */
+static void too_late(struct oc_server_model *m) {
+    if (m->state == OC_MODEL_WAITING) {
+        m->state = OC_MODEL_UNLOADED;
+        fail_load(m, OC_API_NO_MEMORY, "other models were busy all the time and kept the memory");
+    } else if (m->state == OC_MODEL_MEASURING) {
+        oc_server_child_signal(m->measure, SIGKILL); /* measured() tells those who wait */
+    } else if (m->state == OC_MODEL_PREPARING && m->first) {
+        fail_load(m, OC_API_MODEL_LOADING, "its files could not be read in time");
+    }
+}
+
+void oc_server_model_stop(struct oc_server_model *m) {
+    if (m->measure) oc_server_child_signal(m->measure, SIGKILL);
+    if (!m->worker) return;
+    m->stop_when_idle = true;
+    m->stop_reason = "asked";
+    oc_server_worker_stop(m->worker);
+}
+
 void oc_server_model_tick(struct oc_server_model *m, uint64_t now_ms) {
     const struct oc_server_config *c = m->s->config;
     if (m->worker) oc_server_worker_watch(m->worker);
-    if (m->state == OC_MODEL_WAITING && now_ms - m->waiting_since_ms > (uint64_t)c->load_timeout_s * 1000) {
-        m->state = OC_MODEL_UNLOADED;
-        fail_load(m, OC_API_NO_MEMORY, "other models were busy all the time and kept the memory");
-    }
+    if (now_ms - m->state_since_ms > (uint64_t)c->load_timeout_s * 1000) too_late(m);
     uint64_t idle_ms = now_ms > m->last_used_ms ? now_ms - m->last_used_ms : 0;
     if (oc_server_model_is_idle(m) && !m->stop_when_idle && c->idle_unload_s > 0 &&
         idle_ms >= (uint64_t)c->idle_unload_s * 1000) {

@@ -25,6 +25,7 @@ enum oc_server_model_state {
 };
 
 struct oc_server_model;
+struct oc_server_child;
 
 /* Embedded in a request or an admin call; zero it first. */
 struct oc_server_want {
@@ -56,13 +57,14 @@ struct oc_server_model {
     enum oc_server_model_state state;
     struct oc_chat_model *chat; /* NULL: not open */
     struct oc_server_worker *worker;
+    struct oc_server_child *measure; /* while MEASURING */
     struct oc_ipc_ready ready; /* of the worker while READY; strings below */
     char family[32], isa[32];
     int64_t need_bytes; /* measured; 0: not yet */
     int64_t kv_tokens;  /* of the KV pool, chosen from that */
     struct oc_server_want *first, *last;
     int n_wants_waiting, n_held;
-    uint64_t last_used_ms, waiting_since_ms;
+    uint64_t last_used_ms, state_since_ms;
     bool stop_when_idle; /* new wants wait until it has gone */
     const char *stop_reason; /* label of metrics: asked, idle, room */
     struct oc_server_unload *unloads;
@@ -89,6 +91,8 @@ bool oc_server_model_is_resident(const struct oc_server_model *m); /* has a work
 bool oc_server_model_is_idle(const struct oc_server_model *m);
 /* Unloads it once nobody holds it; u may be NULL. Only while it is resident. reason: asked, idle, room. */
 void oc_server_model_unload(struct oc_server_model *m, const char *reason, struct oc_server_unload *u);
+/* Ends its processes, for a shutdown: whatever they do. */
+void oc_server_model_stop(struct oc_server_model *m);
 /* Goes on with a load as far as it can: called when room was made. */
 void oc_server_model_advance(struct oc_server_model *m);
 /* Once a second: time limits, idle unload. */

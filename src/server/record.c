@@ -73,7 +73,8 @@ static void log_end(const struct oc_server_request *r, int status, const char *r
     for (int i = 0; i < r->n_choices; i++) n_output += r->choices[i].n_tokens;
     double ttft = r->first_ns ? (double)(r->first_ns - r->received_ns) / 1e6 : 0;
     oc_log(r->s->log, status >= 500 ? OC_LOG_WARN : OC_LOG_INFO, "request", OC_LOG_S("request", r->id),
-           OC_LOG_S("model", r->model ? r->model->id : ""), OC_LOG_I("status", status), OC_LOG_S("end", reason),
+           OC_LOG_S("model", r->model ? r->model->id : ""), OC_LOG_S("key", oc_gate_key_name(r->s->gate, r->key)),
+           OC_LOG_I("status", status), OC_LOG_S("end", reason),
            OC_LOG_S("stage", oc_server_request_stage_name(r->stage)), OC_LOG_I("pictures", (int64_t)r->n_pictures),
            OC_LOG_I("prompt_tokens", r->n_prompt), OC_LOG_I("output_tokens", n_output), OC_LOG_D("ttft_ms", ttft),
            OC_LOG_D("ms", ms), OC_LOG_D("queue_ms", r->queue_ms), OC_LOG_I("replays", r->n_replays));

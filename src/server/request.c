@@ -256,6 +256,7 @@ void oc_server_request_on_queue_timeout(void *arg, struct oc_ticket *t) {
 
 static void turn_away(struct oc_server_request *r, enum oc_admit how) {
     struct oc_api_error e = {0};
+    oc_gate_give(r->s->gate, r->key); /* it got nothing for its token */
     r->s->totals.n_queue_rejects++;
     oc_metrics_add(r->s->metrics, OC_M_QUEUE_REJECTS, r->model->id, how == OC_ADMIT_FULL ? "full" : "draining", 1);
     if (how == OC_ADMIT_FULL)
@@ -373,8 +374,11 @@ static void check_time(struct oc_server_request *r, uint64_t now_ms) {
         return;
     }
     if (c->ping_s > 0 && r->parsed_ok && r->api.stream && r->has_slot &&
-        now_ms - r->last_sent_ms >= (uint64_t)c->ping_s * 1000)
+        now_ms - r->last_sent_ms >= (uint64_t)c->ping_s * 1000) {
+        uint64_t due_ms = r->last_sent_ms + (uint64_t)c->ping_s * 1000;
         oc_server_answer_ping(r);
+        r->last_sent_ms = due_ms; /* so that ticks do not add up */
+    }
 }
 
 void oc_server_requests_tick(struct oc_server *s, uint64_t now_ms) {

@@ -59,6 +59,7 @@ struct oc_server_choice {
     struct oc_chat_stop *stop; /* NULL: no stop strings */
     struct oc_buf text;        /* of an answer that is not streamed */
     size_t n_fed, n_out;       /* bytes out of the detokenizer, out of the stop filter */
+    size_t n_chars;            /* characters out of the stop filter */
     struct oc_server_logprob *logprobs; /* not sent yet */
     size_t n_logprobs, cap_logprobs;
     bool role_sent, stopped, finished; /* stopped: by a stop string, the end of the job is awaited */

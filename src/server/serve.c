@@ -93,11 +93,7 @@ static void begin_stop(struct serve *v) {
     if (s->http) oc_http_server_close(s->http, server_closed, v);
     if (s->admin) oc_http_server_close(s->admin, server_closed, v);
     for (struct oc_server_model *m = s->models ? s->models->first : NULL; m; m = m->next) {
-        if (m->worker) {
-            m->stop_when_idle = true;
-            m->stop_reason = "asked";
-            oc_server_worker_stop(m->worker);
-        }
+        oc_server_model_stop(m);
         oc_server_model_close_chat(m);
     }
     oc_server_images_close(s->images);

@@ -115,7 +115,7 @@ static enum oc_err start(const struct oc_image_worker_options *o, struct oc_ipc_
     signal(SIGINT, SIG_IGN); /* a terminal sends these to parent and child alike: the parent decides */
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
-    oc_worker_lifetime_close_others(o->socket_fd);
+    oc_worker_lifetime_close_others(o->socket_fd, o->socket_fd);
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
     mallopt(M_ARENA_MAX, 1);
     OC_TRY(warm_up(ei));

@@ -2,6 +2,7 @@
 #include "worker/lifetime.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -31,7 +32,14 @@ bool oc_worker_lifetime_signal_came(int fd) {
     return read(fd, &info, sizeof info) == (ssize_t)sizeof info;
 }
 
-void oc_worker_lifetime_close_others(int fd) {
-    if (fd > 3) close_range(3, (unsigned)fd - 1, 0);
-    close_range(fd < 3 ? 3 : (unsigned)fd + 1, ~0u, 0);
+static void close_from_to(int first, int last) {
+    if (first < 3) first = 3;
+    if (first <= last) close_range((unsigned)first, (unsigned)last, 0);
+}
+
+void oc_worker_lifetime_close_others(int fd, int other_fd) {
+    const int low = fd < other_fd ? fd : other_fd, high = fd < other_fd ? other_fd : fd;
+    close_from_to(3, low - 1);
+    close_from_to(low + 1, high - 1);
+    close_from_to(high + 1, INT_MAX);
 }

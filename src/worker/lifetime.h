@@ -19,7 +19,8 @@ OC_MUST_CHECK enum oc_err oc_worker_lifetime_watch_signals(int *fd, struct oc_er
 /* True when SIGTERM came to such a descriptor; does not wait. */
 bool oc_worker_lifetime_signal_came(int fd);
 
-/* Closes every descriptor from 3 on but this one. */
-void oc_worker_lifetime_close_others(int fd);
+/* Closes every descriptor from 3 on but these two, which may be the same: whatever else was inherited by mistake must
+ * not stay open for as long as this process lives. */
+void oc_worker_lifetime_close_others(int fd, int other_fd);
 
 #endif

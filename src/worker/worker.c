@@ -20,7 +20,7 @@
 
 #define RSS_NS 250000000u      /* how often the size of this process is looked up */
 #define FRAMES_A_SLICE 64      /* read at most before the next slice of work */
-#define LAST_WORDS_MS 3000     /* for what is queued when the process ends */
+#define LAST_WORDS_MS 500      /* for what is queued when the process ends */
 #define FRAME_ARENA_BYTES (64 * OC_MIB)
 
 enum state { RUNNING, ENDED, BROKEN };
@@ -191,8 +191,10 @@ static void on_beat(void *arg, enum oc_sched_stage stage, uint64_t id) {
     static const enum oc_ipc_doing doing[] = {[OC_SCHED_ENCODE] = OC_IPC_DOING_ENCODE,
                                               [OC_SCHED_PREFILL] = OC_IPC_DOING_PREFILL,
                                               [OC_SCHED_DECODE] = OC_IPC_DOING_DECODE};
-    put_doing(arg, doing[stage], id);
-    beat(arg);
+    struct worker *w = arg;
+    const bool several = stage == OC_SCHED_DECODE && w->jobs.n > 1; /* a row of each: none is at hand alone */
+    put_doing(w, doing[stage], several ? 0 : id);
+    beat(w);
 }
 
 /* ---- Messages of the orchestrator ------------------------------------------------------------------------- */
@@ -341,6 +343,7 @@ static enum oc_err open_model(struct worker *w, struct oc_errinfo *ei) {
 }
 
 static enum oc_err open_ends(struct worker *w, struct oc_errinfo *ei) {
+    oc_worker_lifetime_close_others(w->o->socket_fd, w->o->board_fd);
     OC_TRY(oc_worker_lifetime_watch_signals(&w->signal_fd, ei));
     OC_TRY(oc_ipc_board_map(w->o->board_fd, &w->board, ei));
     close(w->o->board_fd);

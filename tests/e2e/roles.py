@@ -62,7 +62,8 @@ class Channel:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         data = head + payload
         n = self.sock.sendmsg([data], rights)
-        self.sock.sendall(data[n:])
+        if n < len(data):
+            self.sock.sendall(data[n:])
 
     def _exactly(self, n, fds):
         data = b""
@@ -198,15 +199,17 @@ os.execv(args[0], args)
 class Role:
     """A started role; .channel speaks with it. Stderr goes to a file."""
 
-    def __init__(self, *args, board=False, popen=subprocess.Popen):
+    def __init__(self, *args, board=False, send_bytes=None):
         ours, theirs = socket.socketpair()
+        if send_bytes:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
         fds = [theirs.fileno()]
         self.board = None
         if board:
             self.board = memfd(bytes(BOARD.size))
             fds.append(self.board)
         self.stderr = tempfile.TemporaryFile()
-        self.process = popen([sys.executable, "-c", LAUNCH, ",".join(map(str, fds)), BIN, *map(str, args)], stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([sys.executable, "-c", LAUNCH, ",".join(map(str, fds)), BIN, *map(str, args)], stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=self.stderr, env=environment(), pass_fds=fds)
         theirs.close()
         self.channel = Channel(ours)

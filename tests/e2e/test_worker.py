@@ -13,12 +13,12 @@ from roles import (CANCEL, CANCELLED, DECODE, DONE, ENCODE, ERROR, JOB, LAUNCH, 
                    read_tokens, Reader)
 
 CTX = 2048
-FLAGS = ("--model", MODEL, "--ctx", CTX, "--kv-tokens", 4 * CTX, "--parallel", 4, "--threads", 2, "--image-max-tokens", 64)
+FLAGS = ("--model", MODEL, "--ctx", CTX, "--kv-tokens", 4 * CTX, "--parallel", 4, "--threads", 1, "--image-max-tokens", 64)
 FORMAT, UNSUPPORTED, LIMIT, NOT_FOUND = 4, 5, 6, 3
 
 
-def start(*more):
-    role = Role("worker", *FLAGS, *more, board=True)
+def start(*more, **how):
+    role = Role("worker", *FLAGS, *more, board=True, **how)
     kind, ident, payload, fds = role.channel.receive()
     assert (kind, ident, fds) == (READY, 0, []), (kind, read_error(payload) if kind == REFUSED else "", role.said())
     role.ready = read_ready(payload)
@@ -96,7 +96,7 @@ def ids_of(prompt):
 
 def reference(prompt, *args, temperature=0.0, seed=0, max_tokens=16):
     """What `ocellus run` answers: [(token, logprob), ...]"""
-    r = run_json("--raw", "--temperature", temperature, "--seed", seed, "--max-tokens", max_tokens, "--logprobs", 0, "--ctx", CTX, "--threads", 2,
+    r = run_json("--raw", "--temperature", temperature, "--seed", seed, "--max-tokens", max_tokens, "--logprobs", 0, "--ctx", CTX, "--threads", 1,
                  "--image-max-tokens", 64, *SAMPLING, *args, prompt)
     return [(NAMES[bytes(c["bytes"])], c["logprob"]) for c in r["choices"][0]["logprobs"]["content"]]
 
@@ -162,18 +162,18 @@ def answers_are_those_of_run():
 @case
 def two_jobs_at_once():
     role = start()
-    wanted = [reference(PROMPTS[i], temperature=1.0, seed=i, max_tokens=64) for i in range(2)]
+    wanted = [reference(PROMPTS[i], temperature=1.0, seed=i, max_tokens=40) for i in range(2)]
     for i in range(2):
-        submit(role, i + 1, ids_of(PROMPTS[i]), temperature=1.0, seed=i, max_tokens=64, n_logprobs=0)
+        submit(role, i + 1, ids_of(PROMPTS[i]), temperature=1.0, seed=i, max_tokens=40, n_logprobs=0)
     answers, order = collect(role, 2)
     for i in range(2):
         same(answers[i + 1], wanted[i])
     first_end = max(k for k, i in enumerate(order) if i == 1)
     assert 2 in order[:first_end], "the second waited for the first"
     switches = sum(a != b for a, b in zip(order, order[1:]))
-    assert switches > 40, (switches, order)
+    assert switches > 20, (switches, order)
     figures = idle_figures(role)
-    assert figures["n_output_tokens"] == 128 and figures["n_steps"] > 60, figures
+    assert figures["n_output_tokens"] == 80 and figures["n_steps"] >= 40, figures
     assert figures["rss_bytes"] > 1 << 20 and figures["kv_pages"] * 16 >= 4 * CTX, figures
     role.end()
 
@@ -287,7 +287,7 @@ def bad_jobs_cost_only_themselves():
     pictures = [(seen["plan"], seen["digest"])]
     with_picture = ids_of("<|vision_start|><|image_pad|><|vision_end|>")
     good = put_job(ids)
-    submit(role, 1000, ids, max_tokens=400)  # goes on meanwhile
+    submit(role, 1000, ids, max_tokens=100)  # goes on meanwhile
     fails_while_running = [
         (1, FORMAT, "ends within", good[:-1], []),
         (2, FORMAT, "too many", good + b"x", []),
@@ -313,7 +313,7 @@ def bad_jobs_cost_only_themselves():
         done = got[ident].done
         assert (done["finish"], done["err"]) == (ERROR, err) and words in done["message"] and done["message"], (ident, words, done)
         assert got[ident].stages == [] and got[ident].picks == []
-    assert got[1000].done["finish"] == LENGTH and got[1000].done["n_output"] == 400
+    assert got[1000].done["finish"] == LENGTH and got[1000].done["n_output"] == 100
     lying = bytearray(put_job(with_picture, pictures))
     at = 4 + 4 * len(with_picture) + 4
     lying[at:at + 4] = (30000).to_bytes(4, "little")  # the plan's width
@@ -411,25 +411,24 @@ def the_heart_beats_when_nothing_happens():
 
 @case
 def a_reader_that_is_slow_stops_the_work_not_the_heart():
-    role = start()
-    n = 1900
-    for i in range(1, 5):
-        submit(role, i, ids_of(PROMPTS[0]), max_tokens=n, n_logprobs=20)
-    deadline = time.monotonic() + TIMEOUT_S
-    steps, since = -1, time.monotonic()
-    while time.monotonic() - since < 1.5:  # until nothing has moved for so long
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-        figures = role.figures()
-        if figures["n_steps"] != steps:
-            steps, since = figures["n_steps"], time.monotonic()
-    assert figures["n_running"] == 4 and 1000 < figures["n_output_tokens"] < 4 * n, figures
-    assert time.clock_gettime_ns(time.CLOCK_MONOTONIC) - figures["heartbeat_ns"] < 10 ** 9, figures
-    role.channel.send(CANCEL, 4)  # is heard even so
-    answers, _ = collect(role, 4)
-    assert all(answers[i].done["finish"] == LENGTH and len(answers[i].picks) == n for i in (1, 2, 3))
-    assert answers[4].done["finish"] == CANCELLED and len(answers[4].picks) < n
-    assert all(len(top) == 20 and top[0][1] >= top[-1][1] for _, _, top in answers[1].picks)
+    role = start(send_bytes=4096)
+    n = 3000
+    for ident in range(1, n + 1):  # each is answered with a sentence that nobody reads
+        role.channel.send(JOB, ident, b"1234")
+    for ident in (n + 1, n + 2):
+        submit(role, ident, ids_of(PROMPTS[0]), max_tokens=8, n_logprobs=20)
+    before = role.figures()
+    time.sleep(1.3)
+    after = role.figures()
+    assert after["n_output_tokens"] == 0 and after["n_steps"] == before["n_steps"], (before, after)
+    assert time.clock_gettime_ns(time.CLOCK_MONOTONIC) - after["heartbeat_ns"] < 10 ** 9, after
+    role.channel.send(CANCEL, n + 2)  # is heard even so
+    answers, _ = collect(role, n + 2)
+    assert all(answers[i].done["finish"] == ERROR for i in range(1, n + 1))
+    assert answers[n + 2].done["finish"] == CANCELLED and answers[n + 2].picks == []
+    answer = answers[n + 1]
+    assert answer.done["finish"] == LENGTH and len(answer.picks) == 8
+    assert all(len(top) == 20 and all(a[1] >= b[1] for a, b in zip(top, top[1:])) for _, _, top in answer.picks)
     role.end()
 
 

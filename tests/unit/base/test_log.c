@@ -243,18 +243,13 @@ static void test_full_pipe(void **state) {
     for (int i = 0; i < 100; i++) oc_log(log, OC_LOG_INFO, big, OC_LOG_S("twice", big), OC_LOG_I("i", i));
     uint64_t lost = oc_log_n_dropped(log);
     assert_true(lost > 50 && lost < 100);
-    size_t n = 0, n_lines = 0;
+    size_t n_lines = 0;
     ssize_t r;
     assert_int_equal(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
     for (int round = 0; round < 2; round++) {
-        while ((r = read(fds[0], got, sizeof got - 1)) > 0) {
-            n += (size_t)r;
+        while ((r = read(fds[0], got, sizeof got)) > 0)
             n_lines += count((struct oc_str){got, (size_t)r}, '\n');
-        }
-        if (round == 0)
-            oc_log(log, OC_LOG_INFO, "again");
-        else
-            got[0] = '\0';
+        if (round == 0) oc_log(log, OC_LOG_INFO, "again");
     }
     assert_int_equal(n_lines, 100 - lost + 2); /* the loss, and "again" */
     assert_int_equal(oc_log_n_dropped(log), lost);

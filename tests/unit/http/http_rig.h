@@ -65,6 +65,7 @@ static void rig_on_request(void *arg, struct oc_http_exchange *x, const struct o
     r->n_requests++;
     rig_note(r, q);
     oc_http_exchange_set_user(x, r);
+    assert_false(oc_http_stream_begun(x));
     if (oc_str_is(q->path, "/later")) {
         assert_true(r->n_waiting < RIG_KEPT);
         r->waiting[r->n_waiting++] = x;
@@ -82,7 +83,7 @@ static void rig_on_request(void *arg, struct oc_http_exchange *x, const struct o
         oc_http_stream_write(x, OC_STR(""));
         oc_http_stream_write(x, OC_STR("two"));
         oc_http_stream_end(x);
-        assert_false(oc_http_stream_begun(x));
+        assert_true(oc_http_stream_begun(x));
     } else {
         oc_http_respond(x, 200, "text/plain", OC_STR("ok"));
     }
@@ -173,8 +174,7 @@ static inline void rig_close(struct rig *r) {
     oc_buf_free(&r->log);
 }
 
-/* ---- Clients
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Clients ------------------------------------------------------------------------------------------- */
 
 struct client {
     int fd;

@@ -94,6 +94,18 @@ static void test_histogram(void **state) {
     assert_true(oc_metrics_sum(f->m, OC_M_QUEUE_WAIT, NULL, "low") == 0);
 }
 
+/* A value on a bound counts below it; bounds are written in full. */
+static void test_bounds(void **state) {
+    struct fixture *f = *state;
+    oc_metrics_observe(f->m, OC_M_IMAGE_PIXELS, NULL, NULL, 3e7);
+    const char *text = write_all(f);
+    assert_line(text, "ocellus_image_pixels_bucket{le=\"16777216\"} 0");
+    assert_line(text, "ocellus_image_pixels_bucket{le=\"33554432\"} 1");
+    assert_line(text, "ocellus_image_pixels_bucket{le=\"67108864\"} 1");
+    oc_metrics_observe(f->m, OC_M_IMAGE_DECODE_TIME, NULL, NULL, 0.0005);
+    assert_line(write_all(f), "ocellus_image_decode_seconds_bucket{le=\"0.0005\"} 1");
+}
+
 static void test_quantile(void **state) {
     struct fixture *f = *state;
     for (int i = 0; i < 10; i++)
@@ -268,6 +280,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_counter_and_gauge, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_histogram, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_bounds, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_quantile, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_aliases, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_labels_are_escaped, set_up, tear_down),
