@@ -42,6 +42,12 @@ def seconds(s):
     return s * SLOW
 
 
+def heavy():
+    """At the beginning of a case whose large pictures take minutes under a sanitizer, and which is about figures."""
+    if SLOW > 1 and not LONG:
+        raise Skip("too slow under a sanitizer; the release build runs it")
+
+
 def wait_until(check, limit_s, what, every_s=0.02):
     """The first true value of check(); fails when there is none in time."""
     end = time.monotonic() + seconds(limit_s)

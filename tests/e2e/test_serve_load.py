@@ -5,7 +5,7 @@ OCELLUS_LOAD_S says for how long (20 s; 300 s in make test-all).
 import threading
 import time
 
-from server_harness import (LOAD_S, LONG, SLOW, Server, Shared, case, data_url, image_part, in_parallel, joined, main, picture,
+from server_harness import (LOAD_S, LONG, SLOW, Server, Shared, case, data_url, heavy, image_part, in_parallel, joined, main, picture,
                             private_bytes, rss_bytes, seconds, user, wait_until)
 
 # All 64 run at once: each has its pages.
@@ -46,6 +46,7 @@ def outputs_at_1_8_and_64_are_identical():
 @case
 def sixty_four_streams_for_a_while():
     """Every answer is whole and the one that its question has alone; after a warm-up memory is flat."""
+    heavy()
     s = server()
     all_tasks = tasks()
     want = [answer(s, t) for t in all_tasks]

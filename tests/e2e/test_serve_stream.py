@@ -2,7 +2,7 @@
 import socket
 import time
 
-from server_harness import (Server, Shared, ask, case, chunk_text, data_url, finish_of, image_part, joined, main,
+from server_harness import (Server, Shared, ask, case, chunk_text, data_url, finish_of, heavy, image_part, joined, main,
                             picture, seconds, user, wait_until)
 
 server = Shared()
@@ -164,6 +164,7 @@ def a_picture_is_answered_token_by_token():
 @case
 def pings_fill_the_silence():
     """A ping every second while pictures are encoded, as proxies want it; the headers leave with the first."""
+    heavy()
     with Server(ping_s=1, ctx_tokens=16384) as s:
         began = time.monotonic()
         st = s.stream(user(*[image_part(data_url(picture(1400, 1120, i))) for i in range(3)], "x"), max_tokens=2, timeout=120)
@@ -219,6 +220,7 @@ def a_slow_reader_stops_nobody():
 def tokens_flow_while_a_picture_comes():
     """A picture of a megapixel arrives: the running stream's gaps stay bounded. The bar (3 times the quiet gap at p99) is
     measured by the bench; here no gap may be as long as the whole encoding."""
+    heavy()
     s = server()
     part = image_part(data_url(picture(1344, 784, 123)))
     alone = s.chat(user(part, "What?"), max_tokens=1).ok().json["timings"]
