@@ -449,12 +449,16 @@ def the_context_is_checked_before_anything_runs():
     before = s.metric("vllm:prompt_tokens_total")
     a = s.chat("word " * 5000)
     a.fails(400, code="context_length_exceeded", words="4096")
-    a = s.chat(max_tokens=4096)
-    a.fails(400, code="context_length_exceeded", words="4096")
     pictures = [image_part(data_url(picture(1400, 980, i))) for i in range(5)]
     a = s.chat(user(*pictures, "What?"))
     a.fails(400, code="context_length_exceeded", words="4096")
     assert s.metric("vllm:prompt_tokens_total") == before
+
+
+@case
+def max_tokens_count_against_the_context():
+    """docs/SERVER.md, "One request": prompt, pictures and max_tokens against the context, 400 before anything runs."""
+    server().chat(max_tokens=4096).fails(400, code="context_length_exceeded", words="4096")
 
 
 @case

@@ -685,6 +685,9 @@ def promtool_likes_the_metrics():
     # seed's has its unit cut short. Everything else must be without fault, and the text must parse (exit code 1: not).
     lint = [line for line in p.stdout.decode().splitlines() if line and not line.startswith(("vllm:", "mlx_model_memory_gb "))]
     assert not lint and p.returncode in (0, 3), p.stdout.decode()
+    own = subprocess.run([promtool, "check", "metrics"], input=server().admin("/metrics?names=own").ok().body,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert own.returncode == 0, own.stdout.decode()
 
 
 @case
