@@ -244,15 +244,11 @@ void oc_api_write_role_chunk(struct oc_buf *b, const struct oc_api_answer *a, in
     end_chunk(b, a);
 }
 
-/* Text, or "" where there is none yet, so that a delta always has content; only the end may be bare. */
+/* Text, or "" where there is none: some clients want content in every delta, also in the last. */
 static void put_delta(struct oc_buf *b, const struct oc_api_choice *c) {
     put_int(b, "{\"index\":", c->index);
-    if (c->text.n || c->finish == OC_API_FINISH_NONE) {
-        put_text(b, ",\"delta\":{\"content\":", c->text);
-        oc_buf_add_char(b, '}');
-    } else {
-        oc_buf_add_str(b, ",\"delta\":{}");
-    }
+    put_text(b, ",\"delta\":{\"content\":", c->text);
+    oc_buf_add_char(b, '}');
 }
 
 void oc_api_write_chunk(struct oc_buf *b, const struct oc_api_answer *a, const struct oc_api_choice *c) {

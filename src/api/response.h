@@ -58,7 +58,7 @@ struct oc_api_choice {
 
 /* Stream: the first chunk of a chat choice {"role":"assistant","content":""}; nothing for completions. */
 void oc_api_write_role_chunk(struct oc_buf *b, const struct oc_api_answer *a, int index);
-/* Stream: text (and its logprobs) and/or a finish_reason. A chat chunk without text has "delta":{}. */
+/* Stream: text (and its logprobs) and/or a finish_reason. A chat chunk always has content, "" without text. */
 void oc_api_write_chunk(struct oc_buf *b, const struct oc_api_answer *a, const struct oc_api_choice *c);
 /* Stream: the last chunk, "choices":[] with usage, timings and images. */
 void oc_api_write_usage_chunk(struct oc_buf *b, const struct oc_api_answer *a, const struct oc_api_usage *u,

@@ -99,7 +99,7 @@ static void test_chat_chunks(void **state) {
     oc_api_write_chunk(&fx->b, &chat, &c);
     expect(fx,
            CHAT_HEAD(
-               "chat.completion.chunk") "\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_"
+               "chat.completion.chunk") "\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"},\"logprobs\":null,\"finish_"
                                         "reason\":\"stop\"}]}");
     c = (struct oc_api_choice){.index = 0}; /* no text yet, as when half a character is held back */
     oc_api_write_chunk(&fx->b, &chat, &c);
