@@ -89,9 +89,14 @@ static void set_state(struct oc_server_model *m, enum oc_server_model_state stat
 
 /* ---- Wants -------------------------------------------------------------------------------------------------- */
 
-static bool is_usable(const struct oc_server_model *m, bool worker) {
+bool oc_server_model_is_usable(const struct oc_server_model *m) {
+    return m->state == OC_MODEL_READY && oc_server_worker_state(m->worker) == OC_WORKER_READY;
+}
+
+/* A newcomer may have it. */
+static bool is_open(const struct oc_server_model *m, bool worker) {
     if (!m->chat || m->stop_when_idle) return false;
-    return !worker || (m->state == OC_MODEL_READY && oc_server_worker_state(m->worker) == OC_WORKER_READY);
+    return !worker || oc_server_model_is_usable(m);
 }
 
 static void hold(struct oc_server_model *m, struct oc_server_want *w) {
@@ -110,7 +115,7 @@ static void unqueue(struct oc_server_model *m, struct oc_server_want *w) {
 
 bool oc_server_model_want(struct oc_server_model *m, struct oc_server_want *w) {
     w->model = m;
-    if (is_usable(m, w->worker)) {
+    if (is_open(m, w->worker)) {
         hold(m, w);
         return true;
     }
@@ -141,7 +146,7 @@ static void grant(struct oc_server_model *m) {
     for (bool again = true; again;) {
         again = false;
         for (struct oc_server_want *w = m->first; w; w = w->next) {
-            if (!is_usable(m, w->worker)) continue;
+            if (!is_open(m, w->worker)) continue;
             unqueue(m, w);
             hold(m, w);
             w->on_have(w, NULL);

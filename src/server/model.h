@@ -88,6 +88,7 @@ bool oc_server_model_want(struct oc_server_model *m, struct oc_server_want *w);
 void oc_server_model_release(struct oc_server_want *w);
 
 bool oc_server_model_is_resident(const struct oc_server_model *m); /* has a worker, starting and stopping included */
+bool oc_server_model_is_usable(const struct oc_server_model *m);   /* its worker takes jobs */
 bool oc_server_model_is_idle(const struct oc_server_model *m);
 /* Unloads it once nobody holds it; u may be NULL. Only while it is resident. reason: asked, idle, room. */
 void oc_server_model_unload(struct oc_server_model *m, const char *reason, struct oc_server_unload *u);

@@ -367,6 +367,11 @@ static void slim(struct oc_server_request *r) {
 static void run(struct oc_server_request *r) {
     struct oc_api_error e = {0};
     struct oc_errinfo ei;
+    if (!oc_server_model_is_usable(r->model)) { /* its worker died meanwhile: the next one has done nothing for it yet */
+        oc_server_model_release(&r->want);
+        load(r);
+        return;
+    }
     r->stage = OC_STAGE_RUN;
     enum oc_err err = oc_server_prompt_send(r, &ei);
     if (!err) return;

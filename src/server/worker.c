@@ -270,7 +270,11 @@ static void on_load_time(uv_timer_t *t) {
 void oc_server_worker_stop(struct oc_server_worker *w) {
     struct oc_errinfo ei;
     w->asked = true;
-    if (w->state == OC_WORKER_STOPPING || w->state == OC_WORKER_DEAD) return;
+    if (w->state == OC_WORKER_STARTING) { /* it reads no messages while it loads */
+        oc_server_worker_kill(w, "its model is not wanted any more");
+        return;
+    }
+    if (w->state != OC_WORKER_READY) return;
     w->state = OC_WORKER_STOPPING;
     uv_timer_start(&w->timer, on_stop_time, STOP_MS, 0);
     if (oc_server_link_send(w->link, OC_IPC_SHUTDOWN, 0, "", 0, NULL, 0, &ei))

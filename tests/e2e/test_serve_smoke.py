@@ -5,9 +5,11 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import threading
 import time
+import zlib
 
 from harness import BIN, MODEL, TMP, case, environment, main, png
 
@@ -20,7 +22,7 @@ class Server:
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 [BIN, "serve", "--port", "0", "--admin-port", "0", "-m", MODEL, "--runtime-dir", os.path.join(TMP, "run"),
-                 "--ctx", "4096", *args], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment())
+                 "--ctx", "4096", "--drain-timeout", str(int(60 * SLOW)), *args], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment())
         self.port, self.admin_port = self.ports()
 
     def log(self):
@@ -225,6 +227,32 @@ def a_request_without_text_is_run_again_when_its_worker_dies():
     assert s.worker_pid() != pid
 
 
+def heavy_picture(seed):
+    """A picture that takes a while to decode: 4000 x 3000 of noise."""
+    noise = bytes((i * i * seed >> 3) & 255 for i in range(3 * 4000))
+    raw = b"".join(b"\0" + noise[3 * y % 9000:] + noise[:3 * y % 9000] for y in range(3000))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    data = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4000, 3000, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(raw, 1)) + chunk(b"IEND", b""))
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+@case
+def a_worker_that_dies_before_it_got_the_job_costs_nothing():
+    s = server()
+    s.chat("x")
+    pid, url, box = s.worker_pid(), heavy_picture(7), []
+    content = [{"type": "image_url", "image_url": {"url": url, "detail": "low"}}]
+    t = threading.Thread(target=lambda: box.append(s.chat(content, max_tokens=2)))
+    t.start()
+    wait(lambda: s.status()["image_workers"]["busy"], "the picture to be looked at")
+    os.kill(pid, signal.SIGKILL)
+    t.join(60 * SLOW)
+    assert box and box[0]["usage"]["completion_tokens"] == 2
+
+
 @case
 def a_stream_with_text_ends_with_an_error():
     s = server()
@@ -270,7 +298,7 @@ def a_full_queue_turns_away():
 @case
 def it_drains_and_stops():
     s = server()
-    st = Stream(s, "The last story", max_tokens=200)
+    st = Stream(s, "The last story", max_tokens=100)
     events = st.events()
     next(e for e in events if text_of(e))
     children = [s.worker_pid(), *s.status()["image_workers"]["pids"]]
