@@ -107,7 +107,12 @@ bool oc_server_prompt_check(struct oc_server_request *r, struct oc_api_error *e)
                            "the context of this model is %d tokens, but the prompt has %lld (%lld of them for pictures) "
                            "and an answer needs at least one",
                            ctx, (long long)r->n_prompt, (long long)r->n_image);
-    r->max_tokens = r->api.max_tokens > 0 && r->api.max_tokens < room ? r->api.max_tokens : room;
+    if (r->api.max_tokens > room)
+        return oc_api_fail(e, OC_API_CONTEXT_LENGTH, "max_tokens",
+                           "the context of this model is %d tokens, but the prompt has %lld (%lld of them for pictures) and "
+                           "max_tokens asks for %lld more: %lld are left",
+                           ctx, (long long)r->n_prompt, (long long)r->n_image, (long long)r->api.max_tokens, (long long)room);
+    r->max_tokens = r->api.max_tokens > 0 ? r->api.max_tokens : room;
     return true;
 }
 
