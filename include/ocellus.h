@@ -32,6 +32,7 @@ struct oc_engine_params {
     int kv_tokens;               /* KV slots of all sequences together; 0: ctx_tokens */
     int image_max_tokens;        /* per picture; 0: the model's rule, at most a quarter of the context */
     int n_sessions;              /* sequences that may be open at once; 0: 1 */
+    bool skip_prefetch;          /* do not read the weights ahead: for who only asks what a model is */
     void (*progress)(void *arg, double fraction); /* may be NULL; called while weights are read */
     void *progress_arg;
 };

@@ -47,6 +47,9 @@
 #define OC_LIMIT_IMAGE_SIDE_PX 32768
 #define OC_LIMIT_IMAGE_PIXELS ((uint64_t)100 * 1000 * 1000)
 #define OC_LIMIT_IMAGES_PER_PROMPT 64
+#define OC_LIMIT_PATCH_EDGE 256  /* pixels */
+#define OC_LIMIT_PATCH_MERGE 16  /* patches per edge of a merge block */
+#define OC_LIMIT_PATCH_FRAMES 16 /* frames per patch */
 #define OC_LIMIT_IMAGE_JPEG_SCANS 256            /* a progressive file of 20 scans is unusual */
 #define OC_LIMIT_IMAGE_METADATA_BYTES (4 * OC_MIB) /* EXIF, XMP, one PNG text chunk inflated */
 #define OC_LIMIT_IMAGE_GIF_BLOCKS 65536          /* extension blocks before the first frame */
@@ -54,6 +57,7 @@
 /* Engine */
 #define OC_LIMIT_THREADS 256
 #define OC_LIMIT_CTX_TOKENS (1024 * 1024)
+#define OC_LIMIT_KV_TOKENS (16 * 1024 * 1024)
 #define OC_LIMIT_PROMPT_BYTES (16 * OC_MIB)
 #define OC_LIMIT_WORD_BYTES (4 * OC_MIB) /* a run of text the pre-tokenizer does not cut */
 #define OC_LIMIT_TOP_LOGPROBS 20
@@ -94,6 +98,7 @@
 
 /* Scheduler */
 #define OC_LIMIT_SCHED_JOBS 1024
+#define OC_LIMIT_SCHED_JOB_BYTES (64 * OC_MIB) /* what the scheduler copies of one */
 
 /* Server */
 #define OC_LIMIT_SERVER_WORKERS 16

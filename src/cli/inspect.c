@@ -105,6 +105,7 @@ static enum oc_err gather(struct facts *f, struct oc_arena *a, const char *name,
     struct oc_engine_params p = {.model_dir = f->dir,
                                  .ctx_tokens = (int)o->ctx,
                                  .n_threads = 1,
+                                 .skip_prefetch = true,
                                  .image_max_tokens = (int)o->image_max_tokens};
     OC_TRY(oc_engine_open(&p, &f->engine, ei));
     OC_TRY(oc_model_open(f->dir, &f->model, ei));
@@ -179,11 +180,12 @@ static void put_memory(struct oc_buf *b, const struct facts *f) {
     oc_buf_add_str(b, "\nKV cache      ");
     put_bytes(b, i->kv_bytes_per_token * 1000);
     oc_buf_add_str(b, " per 1k tokens, ");
-    put_bytes(b, i->kv_bytes_per_token * (uint64_t)i->ctx_tokens);
-    oc_buf_printf(
-        b,
-        " when the context is full\ncontext       %d tokens; the model was made for %d\nvocabulary    %d\n",
-        i->ctx_tokens, i->model_ctx_tokens, i->n_vocab);
+    put_bytes(b, i->kv_bytes_per_token * (uint64_t)i->kv_tokens);
+    oc_buf_printf(b,
+                  " for %d tokens of %d session%s together\ncontext       %d tokens; the model was made for %d\n"
+                  "vocabulary    %d\n",
+                  i->kv_tokens, i->n_sessions, i->n_sessions == 1 ? "" : "s", i->ctx_tokens, i->model_ctx_tokens,
+                  i->n_vocab);
 }
 
 static void put_pictures(struct oc_buf *b, const struct facts *f) {
@@ -191,7 +193,7 @@ static void put_pictures(struct oc_buf *b, const struct facts *f) {
         oc_buf_add_str(b, "pictures      none: a text model\n");
         return;
     }
-    const struct oc_model_picture_rules *r = &f->model->pictures;
+    const struct oc_picture_rules *r = &f->model->pictures;
     oc_buf_printf(b,
                   "pictures      a token for each %dx%d pixels (patch %d, merge %d), %lld to %lld pixels, "
                   "at most %d tokens each\n",
@@ -212,7 +214,7 @@ static void put_str_field(struct oc_buf *b, const char *name, const char *value)
 }
 
 static void put_json_pictures(struct oc_buf *b, const struct facts *f) {
-    const struct oc_model_picture_rules *r = &f->model->pictures;
+    const struct oc_picture_rules *r = &f->model->pictures;
     if (!f->info->has_vision) {
         oc_buf_add_str(b, "\"pictures\":null}\n");
         return;
@@ -256,8 +258,8 @@ static void put_json(struct oc_buf *b, const struct facts *f) {
                   "\"kv_bytes_per_token\":%llu},",
                   (unsigned long long)i->weight_bytes, (unsigned long long)i->decode_weight_bytes,
                   (unsigned long long)i->workspace_bytes, (unsigned long long)i->kv_bytes_per_token);
-    oc_buf_printf(b, "\"ctx_tokens\":%d,\"model_ctx_tokens\":%d,\"n_vocab\":%d,", i->ctx_tokens,
-                  i->model_ctx_tokens, i->n_vocab);
+    oc_buf_printf(b, "\"ctx_tokens\":%d,\"kv_tokens\":%d,\"n_sessions\":%d,\"model_ctx_tokens\":%d,\"n_vocab\":%d,",
+                  i->ctx_tokens, i->kv_tokens, i->n_sessions, i->model_ctx_tokens, i->n_vocab);
     put_json_pictures(b, f);
 }
 

@@ -11,6 +11,16 @@ static int min_int(int a, int b) {
     return a < b ? a : b;
 }
 
+static enum oc_err choose_kv(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
+    int ctx = e->info.ctx_tokens;
+    if (p->kv_tokens < 0 || p->kv_tokens > OC_LIMIT_KV_TOKENS)
+        return oc_fail(ei, OC_ERR_USAGE, "KV room for %d tokens: give 1 to %d", p->kv_tokens, OC_LIMIT_KV_TOKENS);
+    if (p->kv_tokens && p->kv_tokens < ctx)
+        return oc_fail(ei, OC_ERR_USAGE, "KV room for %d tokens is less than one sequence may have, %d: raise it, or lower the context", p->kv_tokens, ctx);
+    e->info.kv_tokens = p->kv_tokens ? p->kv_tokens : ctx;
+    return OC_OK;
+}
+
 static enum oc_err choose_sizes(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
     const struct oc_lm *lm = &e->model->lm;
     if (p->ctx_tokens < 0 || p->ctx_tokens > OC_LIMIT_CTX_TOKENS)
@@ -21,16 +31,17 @@ static enum oc_err choose_sizes(struct oc_engine *e, const struct oc_engine_para
         return oc_fail(ei, OC_ERR_USAGE, "%d sessions: give 1 to %d", p->n_sessions, OC_ENGINE_MAX_SESSIONS);
     int ctx = p->ctx_tokens ? p->ctx_tokens : min_int(lm->max_tokens, OC_ENGINE_DEFAULT_CTX);
     e->info.ctx_tokens = ctx;
+    OC_TRY(choose_kv(e, p, ei));
     e->n_sessions = p->n_sessions ? p->n_sessions : 1;
     e->max_rows = OC_ENGINE_CHUNK_ROWS + e->n_sessions;
     e->max_outputs = e->n_sessions;
     if (!e->model->has_vision) return OC_OK;
-    const struct oc_model_picture_rules *r = &e->model->pictures;
+    struct oc_picture_rules *r = &e->model->pictures;
     int64_t edge = (int64_t)r->patch * r->merge, rule = r->max_pixels / (edge * edge), quarter = ctx / 4;
     if (p->image_max_tokens < 0 || p->image_max_tokens > ctx)
         return oc_fail(ei, OC_ERR_USAGE, "%d tokens a picture: give 1 to %d, the context", p->image_max_tokens, ctx);
     int64_t most = p->image_max_tokens ? p->image_max_tokens : (rule < quarter ? rule : quarter);
-    e->info.image_max_tokens = most > 0 ? (int)most : 1;
+    e->info.image_max_tokens = r->max_tokens = most > 0 ? (int)most : 1;
     return OC_OK;
 }
 
@@ -58,6 +69,15 @@ static size_t scratch_bytes(const struct oc_engine *e, int n_threads) {
     return oc_ops_scratch_bytes(m, k, n, hd, n_threads);
 }
 
+/* Of the decoder, whole or split. */
+static size_t workspace_bytes(const struct oc_engine *e) {
+    const struct oc_lm *lm = &e->model->lm;
+    size_t whole = oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS + e->n_sessions, e->n_sessions);
+    size_t split = oc_lm_decoder_workspace_bytes(lm, e->n_sessions, e->n_sessions) +
+                   oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS, e->n_sessions);
+    return whole > split ? whole : split;
+}
+
 /* Carves scratch, logits and workspaces; with mem NULL only measures. Encoding and decoding take turns, but scratch
  * and workspaces stay apart: a picture may be encoded between two steps of running sequences. */
 static size_t lay_out(struct oc_engine *e, uint8_t *mem) {
@@ -66,8 +86,8 @@ static size_t lay_out(struct oc_engine *e, uint8_t *mem) {
     e->ctx.scratch_bytes = scratch_bytes(e, oc_pool_n_threads(e->pool));
     e->ctx.scratch = oc_carve(mem, &at, e->ctx.scratch_bytes);
     e->logits = oc_carve_floats(mem, &at, (int64_t)e->max_outputs * lm->n_vocab);
-    uint8_t *ws = oc_carve(mem, &at, oc_lm_decoder_workspace_bytes(lm, e->max_rows, e->max_outputs));
-    if (mem) oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->max_rows, e->max_outputs, ws);
+    e->lm_ws_mem = oc_carve(mem, &at, workspace_bytes(e));
+    if (mem) oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
     if (!e->model->has_vision) return at;
     const struct oc_vision *v = &e->model->vision;
     int max_patches = e->info.image_max_tokens * v->merge * v->merge;
@@ -84,7 +104,7 @@ static enum oc_err take_memory(struct oc_engine *e, struct oc_errinfo *ei) {
     e->mem = p;
     lay_out(e, e->mem);
     const struct oc_lm *lm = &e->model->lm;
-    int n_pages = (e->info.ctx_tokens + OC_LM_PAGE_TOKENS - 1) / OC_LM_PAGE_TOKENS + e->n_sessions - 1;
+    int n_pages = (e->info.kv_tokens + OC_LM_PAGE_TOKENS - 1) / OC_LM_PAGE_TOKENS + e->n_sessions - 1;
     return oc_lm_kv_cache_open(&e->kv, lm->n_layers, lm->n_kv_heads, lm->hd, lm->kv_dtype, n_pages, ei);
 }
 
@@ -113,6 +133,7 @@ static void fill_info(struct oc_engine *e) {
     i->family = e->model->family->name;
     i->isa = e->ops.isa;
     i->n_threads = oc_pool_n_threads(e->pool);
+    i->n_sessions = e->n_sessions;
     i->n_vocab = e->model->lm.n_vocab;
     i->dim = e->model->lm.dim;
     i->model_ctx_tokens = e->model->lm.max_tokens;
@@ -135,7 +156,7 @@ static enum oc_err open_all(struct oc_engine *e, const struct oc_engine_params *
     OC_TRY(oc_ops_for_isa(&e->ops, p->isa, ei));
     OC_TRY(oc_model_open(p->model_dir, &e->model, ei));
     OC_TRY(choose_sizes(e, p, ei));
-    OC_TRY(oc_weights_prefetch(e->model->checkpoint, p->progress ? report_progress : NULL, (void *)p, ei));
+    if (!p->skip_prefetch) OC_TRY(oc_weights_prefetch(e->model->checkpoint, p->progress ? report_progress : NULL, (void *)p, ei));
     OC_TRY(oc_pool_open(p->n_threads, &e->pool, ei));
     e->ctx.pool = e->pool;
     OC_TRY(take_memory(e, ei));
@@ -158,6 +179,19 @@ enum oc_err oc_engine_open(const struct oc_engine_params *p, struct oc_engine **
     return OC_OK;
 }
 
+void oc_engine_workspace_split(struct oc_engine *e, struct oc_lm_workspace *prefill) {
+    const struct oc_lm *lm = &e->model->lm;
+    e->max_rows = e->n_sessions;
+    oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->n_sessions, e->n_sessions, e->lm_ws_mem);
+    uint8_t *rest = e->lm_ws_mem + oc_lm_decoder_workspace_bytes(lm, e->n_sessions, e->n_sessions);
+    oc_lm_decoder_workspace_init(prefill, lm, OC_ENGINE_CHUNK_ROWS, e->n_sessions, rest);
+}
+
+void oc_engine_workspace_join(struct oc_engine *e) {
+    e->max_rows = OC_ENGINE_CHUNK_ROWS + e->n_sessions;
+    oc_lm_decoder_workspace_init(&e->lm_ws, &e->model->lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
+}
+
 void oc_engine_close(struct oc_engine *e) {
     if (!e) return;
     for (int i = 0; e->sessions && i < e->n_sessions; i++) OC_ASSERT(!e->sessions[i].engine);
@@ -173,15 +207,24 @@ const struct oc_engine_info *oc_engine_info(const struct oc_engine *e) {
     return &e->info;
 }
 
+void oc_engine_picture_rules(const struct oc_engine *e, struct oc_picture_rules *out) {
+    *out = e->model->pictures;
+}
+
+static enum oc_err need_vision(const struct oc_engine *e, struct oc_errinfo *ei) {
+    if (e->model->has_vision) return OC_OK;
+    return oc_fail(ei, OC_ERR_UNSUPPORTED, "this model (%s) reads text only, it cannot look at pictures", e->info.architecture);
+}
+
 enum oc_err oc_engine_plan_picture(const struct oc_engine *e, int width, int height, const struct oc_picture_limits *lim,
                                    struct oc_picture_plan *plan, struct oc_errinfo *ei) {
-    return oc_model_plan_picture(e->model, width, height, lim, e->info.image_max_tokens, plan, ei);
+    OC_TRY(need_vision(e, ei));
+    return oc_picture_rules_plan(&e->model->pictures, width, height, lim, 0, plan, ei);
 }
 
 enum oc_err oc_engine_encode_picture(struct oc_engine *e, const struct oc_picture_plan *plan, const float *patches,
                                      float *out, struct oc_errinfo *ei) {
-    if (!e->model->has_vision)
-        return oc_fail(ei, OC_ERR_UNSUPPORTED, "this model (%s) reads text only", e->info.architecture);
+    OC_TRY(need_vision(e, ei));
     if (plan->n_patches > e->vision_ws.max_patches)
         return oc_fail(ei, OC_ERR_LIMIT, "a picture of %d patches, room is for %d: see --image-max-tokens", plan->n_patches,
                        e->vision_ws.max_patches);

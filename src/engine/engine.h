@@ -7,6 +7,7 @@
 
 #include "lm/decoder.h"
 #include "lm/kv_cache.h"
+#include "engine/prefix_cache.h"
 #include "models/model.h"
 #include "ocellus.h"
 #include "vision/encoder.h"
@@ -43,6 +44,8 @@ struct oc_engine {
     struct oc_kctx ctx;
     struct oc_lm_kv_cache kv;
     struct oc_lm_workspace lm_ws;
+    uint8_t *lm_ws_mem;
+    struct oc_engine_prefix_cache *prefix_cache; /* a scheduler's, while there is one; else NULL */
     struct oc_vision_workspace vision_ws;
     struct oc_engine_step_arrays step;
     struct oc_arena arena; /* step arrays, session places */
@@ -54,5 +57,24 @@ struct oc_engine {
     const struct oc_lm_trace *lm_trace; /* set by tests that compare stage by stage, else NULL */
     const struct oc_vision_trace *vision_trace;
 };
+
+/* Divides the working memory of steps: those of oc_engine_step have room for n_sessions rows from now on, and *prefill is
+ * laid out for passes of OC_ENGINE_CHUNK_ROWS rows that go on while steps are made. join undoes it. */
+void oc_engine_workspace_split(struct oc_engine *e, struct oc_lm_workspace *prefill);
+void oc_engine_workspace_join(struct oc_engine *e);
+
+/* oc_session_open with n_prefix pages that stand before the session's own. The caller's hold on them becomes the
+ * session's, but for an error. What they hold is told with oc_engine_session_commit. */
+OC_MUST_CHECK enum oc_err oc_engine_session_open(struct oc_engine *e, int max_tokens, const int32_t *prefix, int n_prefix,
+                                                 struct oc_session **out, struct oc_errinfo *ei);
+
+/* Notes n tokens whose KV now stands in the session, with their positions. */
+void oc_engine_session_commit(struct oc_session *s, const int32_t *tokens, const int32_t (*pos)[3], int n);
+
+/* The position of the token that would come next. */
+int32_t oc_engine_session_next_pos(const struct oc_session *s);
+
+/* Pages that n tokens take. */
+int oc_engine_session_n_pages(int n_tokens);
 
 #endif

@@ -3,7 +3,7 @@
 
 #include "engine/engine.h"
 
-static int pages_for(int n_tokens) {
+int oc_engine_session_n_pages(int n_tokens) {
     return (n_tokens + OC_LM_PAGE_TOKENS - 1) / OC_LM_PAGE_TOKENS;
 }
 
@@ -21,35 +21,48 @@ static void free_arrays(struct oc_session *s) {
     *s = (struct oc_session){0};
 }
 
-enum oc_err oc_session_open(struct oc_engine *e, int max_tokens, struct oc_session **out, struct oc_errinfo *ei) {
+static enum oc_err take_arrays(struct oc_session *s, int n_pages, struct oc_errinfo *ei) {
+    size_t n = (size_t)s->max_tokens;
+    s->pages = malloc((size_t)n_pages * sizeof *s->pages);
+    s->tokens = malloc(n * sizeof *s->tokens);
+    s->next_pos = malloc(n * sizeof *s->next_pos);
+    s->pos = malloc(n * sizeof *s->pos);
+    if (s->pages && s->tokens && s->next_pos && s->pos) return OC_OK;
+    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a session of %d tokens", s->max_tokens);
+}
+
+enum oc_err oc_engine_session_open(struct oc_engine *e, int max_tokens, const int32_t *prefix, int n_prefix,
+                                   struct oc_session **out, struct oc_errinfo *ei) {
     *out = NULL;
     if (max_tokens < 1 || max_tokens > e->info.ctx_tokens)
         return oc_fail(ei, OC_ERR_LIMIT, "a sequence of %d tokens does not fit in the context of %d: see --ctx", max_tokens, e->info.ctx_tokens);
     struct oc_session *s = free_place(e);
     if (!s) return oc_fail(ei, OC_ERR_LIMIT, "all %d sessions are in use", e->n_sessions);
-    int n_pages = pages_for(max_tokens);
-    size_t n = (size_t)max_tokens;
+    int n_pages = oc_engine_session_n_pages(max_tokens), n_own = n_pages - n_prefix;
     *s = (struct oc_session){.max_tokens = max_tokens};
-    s->pages = malloc((size_t)n_pages * sizeof *s->pages);
-    s->tokens = malloc(n * sizeof *s->tokens);
-    s->next_pos = malloc(n * sizeof *s->next_pos);
-    s->pos = malloc(n * sizeof *s->pos);
-    if (!s->pages || !s->tokens || !s->next_pos || !s->pos) {
+    enum oc_err err = take_arrays(s, n_pages, ei);
+    if (err == OC_OK && !oc_lm_kv_cache_take(&e->kv, s->pages + n_prefix, n_own))
+        err = oc_fail(ei, OC_ERR_LIMIT, "a session of %d tokens needs %d KV pages, %d are free", max_tokens, n_own, e->kv.n_free);
+    if (err != OC_OK) {
         free_arrays(s);
-        return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a session of %d tokens", max_tokens);
+        return err;
     }
-    if (!oc_lm_kv_cache_take(&e->kv, s->pages, n_pages)) {
-        free_arrays(s);
-        return oc_fail(ei, OC_ERR_LIMIT, "a session of %d tokens needs %d KV pages, %d are free", max_tokens, n_pages, e->kv.n_free);
-    }
+    if (n_prefix) memcpy(s->pages, prefix, (size_t)n_prefix * sizeof *prefix);
     s->engine = e;
     *out = s;
     return OC_OK;
 }
 
+enum oc_err oc_session_open(struct oc_engine *e, int max_tokens, struct oc_session **out, struct oc_errinfo *ei) {
+    return oc_engine_session_open(e, max_tokens, NULL, 0, out, ei);
+}
+
 void oc_session_close(struct oc_session *s) {
     if (!s) return;
-    oc_lm_kv_cache_give(&s->engine->kv, s->pages, pages_for(s->max_tokens));
+    struct oc_engine *e = s->engine;
+    int n_pages = oc_engine_session_n_pages(s->max_tokens);
+    if (e->prefix_cache) oc_engine_prefix_cache_give(e->prefix_cache, s->pages, n_pages);
+    else oc_lm_kv_cache_give(&e->kv, s->pages, n_pages);
     free_arrays(s);
 }
 
@@ -71,13 +84,14 @@ float *oc_session_logits(struct oc_session *s) {
     return s->logits;
 }
 
-static int32_t position_here(const struct oc_session *s) {
+int32_t oc_engine_session_next_pos(const struct oc_session *s) {
     return s->n_tokens ? s->next_pos[s->n_tokens - 1] : 0;
 }
 
-/* Notes tokens that a step has just run; the largest position so far decides what follows. */
-static void commit(struct oc_session *s, const int32_t *tokens, int32_t (*pos)[3], int n) {
-    int32_t next = position_here(s);
+/* The largest position so far decides what follows. */
+void oc_engine_session_commit(struct oc_session *s, const int32_t *tokens, const int32_t (*pos)[3], int n) {
+    int32_t next = oc_engine_session_next_pos(s);
+    OC_ASSERT(n <= s->max_tokens - s->n_tokens);
     for (int i = 0; i < n; i++) {
         for (int axis = 0; axis < 3; axis++)
             if (pos[i][axis] >= next) next = pos[i][axis] + 1;
@@ -125,12 +139,12 @@ enum oc_err oc_session_prefill(struct oc_session *s, const struct oc_prompt *pro
     if (prompt->n_tokens < 1) return oc_fail(ei, OC_ERR_FORMAT, "an empty prompt: there is nothing to answer");
     if (prompt->n_tokens > s->max_tokens - s->n_tokens)
         return oc_fail(ei, OC_ERR_LIMIT, "%d more tokens do not fit behind %d in a sequence of %d", prompt->n_tokens, s->n_tokens, s->max_tokens);
-    OC_TRY(oc_model_positions(e->model, prompt, position_here(s), s->pos, &next, ei));
+    OC_TRY(oc_model_positions(e->model, prompt, oc_engine_session_next_pos(s), s->pos, &next, ei));
     struct picture_cursor c = {.prompt = prompt};
     for (int from = 0; from < prompt->n_tokens;) {
         int n = fill_chunk(s, &c, from);
         OC_TRY(oc_engine_step(e, e->step.rows, n, ei));
-        commit(s, prompt->tokens + from, s->pos + from, n);
+        oc_engine_session_commit(s, prompt->tokens + from, (const int32_t(*)[3])(s->pos + from), n);
         from += n;
         if (on_chunk && !on_chunk(arg, from, prompt->n_tokens)) return oc_fail(ei, OC_ERR_CANCELLED, "cancelled while reading the prompt");
     }
@@ -141,11 +155,11 @@ enum oc_err oc_session_prefill(struct oc_session *s, const struct oc_prompt *pro
 enum oc_err oc_session_decode(struct oc_session *s, int32_t token, struct oc_errinfo *ei) {
     if (s->n_tokens == s->max_tokens)
         return oc_fail(ei, OC_ERR_LIMIT, "the sequence is full: it has %d tokens", s->max_tokens);
-    int32_t at = position_here(s), pos[1][3] = {{at, at, at}};
+    const int32_t at = oc_engine_session_next_pos(s), pos[1][3] = {{at, at, at}};
     struct oc_row row = {
         .session = s, .slot = s->n_tokens, .pos = {at, at, at}, .role = OC_ROW_DECODE, .token = token, .output = OC_ROW_LOGITS};
     OC_TRY(oc_engine_step(s->engine, &row, 1, ei));
-    commit(s, &token, pos, 1);
+    oc_engine_session_commit(s, &token, pos, 1);
     s->logits = oc_engine_logits(s->engine, 0);
     return OC_OK;
 }

@@ -22,6 +22,7 @@ static enum oc_err check_rows(const struct oc_engine *e, const struct oc_row *ro
             return oc_fail(ei, OC_ERR_LIMIT, "token %d of a sequence that has room for %d", r->slot + 1, r->session->max_tokens);
         if (!r->embedding && (r->token < 0 || r->token >= e->info.n_vocab))
             return oc_fail(ei, OC_ERR_FORMAT, "token id %d is outside the vocabulary of %d", r->token, e->info.n_vocab);
+        OC_ASSERT(e->kv.n_holders[r->session->pages[r->slot / OC_LM_PAGE_TOKENS]] == 1); /* a shared page is read only */
         n_outputs += r->output != OC_ROW_NONE;
     }
     if (n_outputs > e->max_outputs)

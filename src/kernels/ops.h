@@ -150,7 +150,8 @@ struct oc_attn_paged {
 };
 
 /* Bidirectional attention inside segments: segment s is rows seg[s] .. seg[s+1]-1 of q, k, v [m, n_heads*hd].
- * y [m, n_heads*hd], not overlapping the inputs. */
+ * y [m, n_heads*hd], not overlapping the inputs. Only the query rows q_from .. q_to-1 are done, with the bits that
+ * they have among all; q_to of 0 means all rows. */
 struct oc_attn_segments {
     int n_heads, hd;
     float scale;
@@ -160,6 +161,7 @@ struct oc_attn_segments {
     int n_segs;
     float *y;
     int64_t ldy;
+    int64_t q_from, q_to;
 };
 
 /* y[i] = row ids[i] of w, dequantised to f32; ids in range (checked by the caller). */

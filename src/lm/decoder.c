@@ -46,13 +46,33 @@ uint64_t oc_lm_decoder_bytes_per_token(const struct oc_lm *lm) {
     return n;
 }
 
+/* Rows [from, to) of a stage. */
+struct span {
+    int from, to;
+};
+
+/* The part of a span that has one role: kernels take one role per call. */
+struct run {
+    enum oc_role role;
+    int64_t from, m;
+};
+
+/* Cuts a span at the first row of role P; returns the number of runs. */
+static int cut_runs(const struct oc_lm_pass *p, struct span r, struct run runs[2]) {
+    int n = 0, d_end = r.to < p->b.n_d ? r.to : p->b.n_d, p_from = r.from > p->b.n_d ? r.from : p->b.n_d;
+    if (r.from < d_end) runs[n++] = (struct run){OC_ROLE_D, r.from, d_end - r.from};
+    if (p_from < r.to) runs[n++] = (struct run){OC_ROLE_P, p_from, r.to - p_from};
+    return n;
+}
+
 /* cos and sin of each row's angles: frequency i turns with the axis that rope_section gives it. */
-static void fill_rope(const struct oc_lm *lm, const struct oc_lm_batch *b, float *cos_out, float *sin_out) {
+static void fill_angles(const struct oc_lm_pass *p, struct span r) {
+    const struct oc_lm *lm = p->lm;
     int half = lm->hd / 2;
-    for (int r = 0; r < b->n_rows; r++) {
-        float *c = cos_out + (int64_t)r * half, *s = sin_out + (int64_t)r * half;
+    for (int row = r.from; row < r.to; row++) {
+        float *c = p->ws->cos + (int64_t)row * half, *s = p->ws->sin + (int64_t)row * half;
         for (int axis = 0, i = 0; axis < 3; axis++) {
-            float pos = (float)b->pos[r][axis];
+            float pos = (float)p->b.pos[row][axis];
             for (int end = i + lm->rope_section[axis]; i < end; i++) {
                 float angle = lm->inv_freq[i] * pos;
                 c[i] = cosf(angle);
@@ -63,172 +83,196 @@ static void fill_rope(const struct oc_lm *lm, const struct oc_lm_batch *b, float
 }
 
 /* The input rows: gathered from the embedding matrix, or given ready. */
-static void embed_rows(const struct oc_lm *lm, const struct oc_ops *ops, const struct oc_kctx *ctx,
-                       const struct oc_lm_batch *b, float *h) {
-    for (int r = 0; r < b->n_rows;) {
-        if (b->embeddings && b->embeddings[r]) {
-            for (int i = 0; i < lm->dim; i++) h[(int64_t)r * lm->dim + i] = b->embeddings[r][i];
+static void embed(const struct oc_lm_pass *p, struct span span) {
+    const struct oc_lm *lm = p->lm;
+    const float *const *ready = p->b.embeddings;
+    for (int r = span.from; r < span.to;) {
+        float *h = p->ws->h + (int64_t)r * lm->dim;
+        if (ready && ready[r]) {
+            for (int i = 0; i < lm->dim; i++) h[i] = ready[r][i];
             r++;
             continue;
         }
         int end = r + 1;
-        while (end < b->n_rows && !(b->embeddings && b->embeddings[end])) end++;
-        ops->embed(ctx, &(struct oc_embed){
-                            .m = end - r,
-                            .ids = b->tokens + r,
-                            .w = &lm->embed,
-                            .y = h + (int64_t)r * lm->dim,
-                            .ldy = lm->dim,
-                        });
+        while (end < span.to && !(ready && ready[end])) end++;
+        p->ops->embed(p->ctx, &(struct oc_embed){.m = end - r, .ids = p->b.tokens + r, .w = &lm->embed, .y = h, .ldy = lm->dim});
         r = end;
     }
+    fill_angles(p, span);
 }
 
-/* A run of rows of one role: kernels take one role per call. */
-struct run {
-    enum oc_role role;
-    int64_t from, m;
-};
-
-struct step {
-    const struct oc_lm *lm;
-    const struct oc_ops *ops;
-    const struct oc_kctx *ctx;
-    struct oc_lm_workspace *ws;
-    const struct oc_lm_batch *b;
-    struct run runs[2];
-    int n_runs;
-};
-
-static void norm_rows(const struct step *s, const float *x, const float *w, float *y, int64_t m) {
-    s->ops->rmsnorm(s->ctx, &(struct oc_rmsnorm){.m = m,
-                                                 .d = s->lm->dim,
+static void norm_rows(const struct oc_lm_pass *p, const float *x, const float *w, float *y, int64_t m) {
+    p->ops->rmsnorm(p->ctx, &(struct oc_rmsnorm){.m = m,
+                                                 .d = p->lm->dim,
                                                  .x = x,
-                                                 .ldx = s->lm->dim,
+                                                 .ldx = p->lm->dim,
                                                  .w = w,
-                                                 .eps = s->lm->eps,
+                                                 .eps = p->lm->eps,
                                                  .y = y,
-                                                 .ldy = s->lm->dim});
+                                                 .ldy = p->lm->dim});
 }
 
-static void add_linear(const struct step *s, const float *x, const struct oc_weight *w) {
-    for (int i = 0; i < s->n_runs; i++) {
-        const struct run *r = &s->runs[i];
-        s->ops->linear(s->ctx, &(struct oc_linear){.role = r->role,
-                                                   .m = r->m,
-                                                   .x = x + r->from * w->k,
-                                                   .ldx = w->k,
-                                                   .w = w,
-                                                   .y = s->ws->h + r->from * s->lm->dim,
-                                                   .ldy = s->lm->dim,
-                                                   .add = true});
-    }
+static void add_linear(const struct oc_lm_pass *p, const struct run *r, const float *x, const struct oc_weight *w) {
+    p->ops->linear(p->ctx, &(struct oc_linear){.role = r->role,
+                                               .m = r->m,
+                                               .x = x + r->from * w->k,
+                                               .ldx = w->k,
+                                               .w = w,
+                                               .y = p->ws->h + r->from * p->lm->dim,
+                                               .ldy = p->lm->dim,
+                                               .add = true});
 }
 
-static void project_qkv(const struct step *s, const struct oc_lm_layer *l) {
+static void linear3(const struct oc_lm_pass *p, const struct run *r, const struct oc_lm_layer *l) {
     const struct oc_weight *w[3] = {&l->q, &l->k, &l->v};
-    float *y[3] = {s->ws->q, s->ws->k, s->ws->v};
-    for (int i = 0; i < s->n_runs; i++) {
-        const struct run *r = &s->runs[i];
-        struct oc_linear3 a = {
-            .role = r->role, .m = r->m, .x = s->ws->x + r->from * s->lm->dim, .ldx = s->lm->dim};
-        for (int j = 0; j < 3; j++) {
-            a.w[j] = w[j];
-            a.y[j] = y[j] + r->from * w[j]->n;
-            a.ldy[j] = w[j]->n;
-        }
-        s->ops->linear3(s->ctx, &a);
+    float *y[3] = {p->ws->q, p->ws->k, p->ws->v};
+    struct oc_linear3 a = {.role = r->role, .m = r->m, .x = p->ws->x + r->from * p->lm->dim, .ldx = p->lm->dim};
+    for (int j = 0; j < 3; j++) {
+        a.w[j] = w[j];
+        a.y[j] = y[j] + r->from * w[j]->n;
+        a.ldy[j] = w[j]->n;
     }
+    p->ops->linear3(p->ctx, &a);
 }
 
-static void rotate(const struct step *s, float *x, int n_heads) {
-    s->ops->rope(s->ctx, &(struct oc_rope){.m = s->b->n_rows,
+static void rotate(const struct oc_lm_pass *p, struct span r, float *x, int n_heads) {
+    int64_t ld = (int64_t)n_heads * p->lm->hd, half = p->lm->hd / 2;
+    p->ops->rope(p->ctx, &(struct oc_rope){.m = r.to - r.from,
                                            .n_heads = n_heads,
-                                           .hd = s->lm->hd,
-                                           .x = x,
-                                           .ldx = (int64_t)n_heads * s->lm->hd,
-                                           .cos = s->ws->cos,
-                                           .sin = s->ws->sin});
+                                           .hd = p->lm->hd,
+                                           .x = x + r.from * ld,
+                                           .ldx = ld,
+                                           .cos = p->ws->cos + r.from * half,
+                                           .sin = p->ws->sin + r.from * half});
 }
 
-static void attend(const struct step *s, const struct oc_kv_layer *kv) {
-    const struct oc_lm *lm = s->lm;
-    int64_t q_dim = (int64_t)lm->n_heads * lm->hd, kv_dim = (int64_t)lm->n_kv_heads * lm->hd;
-    rotate(s, s->ws->q, lm->n_heads);
-    rotate(s, s->ws->k, lm->n_kv_heads);
-    s->ops->kv_append(s->ctx, &(struct oc_kv_append){.m = s->b->n_rows,
-                                                     .k = s->ws->k,
-                                                     .v = s->ws->v,
+static void project_qkv(const struct oc_lm_pass *p, struct span r) {
+    const struct oc_lm *lm = p->lm;
+    const struct oc_lm_layer *l = &lm->layers[p->layer];
+    struct run runs[2];
+    int64_t at = (int64_t)r.from * lm->dim, kv_dim = (int64_t)lm->n_kv_heads * lm->hd;
+    int n = cut_runs(p, r, runs);
+    norm_rows(p, p->ws->h + at, l->attn_norm, p->ws->x + at, r.to - r.from);
+    for (int i = 0; i < n; i++) linear3(p, &runs[i], l);
+    rotate(p, r, p->ws->q, lm->n_heads);
+    rotate(p, r, p->ws->k, lm->n_kv_heads);
+    p->ops->kv_append(p->ctx, &(struct oc_kv_append){.m = r.to - r.from,
+                                                     .k = p->ws->k + r.from * kv_dim,
+                                                     .v = p->ws->v + r.from * kv_dim,
                                                      .ldk = kv_dim,
                                                      .ldv = kv_dim,
-                                                     .rows = s->b->kv_rows,
-                                                     .kv = *kv});
-    s->ops->attn_paged(s->ctx, &(struct oc_attn_paged){.m = s->b->n_rows,
+                                                     .rows = p->b.kv_rows + r.from,
+                                                     .kv = oc_lm_kv_cache_layer(p->kv, p->layer)});
+}
+
+static void attend(const struct oc_lm_pass *p, struct span r) {
+    const struct oc_lm *lm = p->lm;
+    int64_t q_dim = (int64_t)lm->n_heads * lm->hd;
+    p->ops->attn_paged(p->ctx, &(struct oc_attn_paged){.m = r.to - r.from,
                                                        .n_heads = lm->n_heads,
                                                        .scale = 1.0f / sqrtf((float)lm->hd),
-                                                       .q = s->ws->q,
+                                                       .q = p->ws->q + r.from * q_dim,
                                                        .ldq = q_dim,
-                                                       .rows = s->b->kv_rows,
-                                                       .kv = *kv,
-                                                       .y = s->ws->attn,
+                                                       .rows = p->b.kv_rows + r.from,
+                                                       .kv = oc_lm_kv_cache_layer(p->kv, p->layer),
+                                                       .y = p->ws->attn + r.from * q_dim,
                                                        .ldy = q_dim});
 }
 
-static void feed_forward(const struct step *s, const struct oc_lm_layer *l) {
-    for (int i = 0; i < s->n_runs; i++) {
-        const struct run *r = &s->runs[i];
-        s->ops->linear_glu(s->ctx, &(struct oc_linear_glu){.role = r->role,
-                                                           .m = r->m,
-                                                           .x = s->ws->x + r->from * s->lm->dim,
-                                                           .ldx = s->lm->dim,
-                                                           .gate = &l->gate,
-                                                           .up = &l->up,
-                                                           .y = s->ws->mlp + r->from * s->lm->inter,
-                                                           .ldy = s->lm->inter,
-                                                           .act = s->lm->act});
-    }
-    add_linear(s, s->ws->mlp, &l->down);
+static void gated(const struct oc_lm_pass *p, const struct run *r, const struct oc_lm_layer *l) {
+    p->ops->linear_glu(p->ctx, &(struct oc_linear_glu){.role = r->role,
+                                                       .m = r->m,
+                                                       .x = p->ws->x + r->from * p->lm->dim,
+                                                       .ldx = p->lm->dim,
+                                                       .gate = &l->gate,
+                                                       .up = &l->up,
+                                                       .y = p->ws->mlp + r->from * p->lm->inter,
+                                                       .ldy = p->lm->inter,
+                                                       .act = p->lm->act});
+}
+
+static void mix(const struct oc_lm_pass *p, struct span r) {
+    const struct oc_lm_layer *l = &p->lm->layers[p->layer];
+    struct run runs[2];
+    int n = cut_runs(p, r, runs);
+    int64_t at = (int64_t)r.from * p->lm->dim;
+    attend(p, r);
+    for (int i = 0; i < n; i++) add_linear(p, &runs[i], p->ws->attn, &l->o);
+    norm_rows(p, p->ws->h + at, l->mlp_norm, p->ws->x + at, r.to - r.from);
+    for (int i = 0; i < n; i++) gated(p, &runs[i], l);
+    for (int i = 0; i < n; i++) add_linear(p, &runs[i], p->ws->mlp, &l->down);
 }
 
 /* The head runs in role D whatever the row's own role: few rows, one answer. */
-static void head_logits(const struct step *s) {
-    const struct oc_lm *lm = s->lm;
-    if (s->b->n_outputs == 0) return;
-    for (int i = 0; i < s->b->n_outputs; i++)
-        norm_rows(s, s->ws->h + (int64_t)s->b->outputs[i] * lm->dim, lm->final_norm,
-                  s->ws->out + (int64_t)i * lm->dim, 1);
-    s->ops->linear(s->ctx, &(struct oc_linear){.role = OC_ROLE_D,
-                                               .m = s->b->n_outputs,
-                                               .x = s->ws->out,
+static void head(const struct oc_lm_pass *p, struct span r) {
+    const struct oc_lm *lm = p->lm;
+    for (int i = r.from; i < r.to; i++)
+        norm_rows(p, p->ws->h + (int64_t)p->b.outputs[i] * lm->dim, lm->final_norm, p->ws->out + (int64_t)i * lm->dim, 1);
+    p->ops->linear(p->ctx, &(struct oc_linear){.role = OC_ROLE_D,
+                                               .m = r.to - r.from,
+                                               .x = p->ws->out + (int64_t)r.from * lm->dim,
                                                .ldx = lm->dim,
                                                .w = &lm->head,
-                                               .y = s->b->logits,
+                                               .y = p->b.logits + (int64_t)r.from * lm->n_vocab,
                                                .ldy = lm->n_vocab});
 }
 
-static void trace_rows(const struct step *s, const struct oc_lm_trace *t, const char *stage, int layer) {
-    if (t) t->fn(t->arg, stage, layer, s->ws->h, s->b->n_rows, s->lm->dim);
+typedef void stage_fn(const struct oc_lm_pass *p, struct span r);
+
+static stage_fn *const stages[OC_LM_N_STAGES] = {
+    [OC_LM_EMBED] = embed, [OC_LM_QKV] = project_qkv, [OC_LM_MIX] = mix, [OC_LM_HEAD] = head};
+
+static int stage_rows(const struct oc_lm_pass *p) {
+    return p->stage == OC_LM_HEAD ? p->b.n_outputs : p->b.n_rows;
+}
+
+/* The stage's rows are all done: tells the trace and goes to the next that has any. */
+static void end_stage(struct oc_lm_pass *p) {
+    enum oc_lm_stage done = p->stage;
+    p->row = 0;
+    p->stage = done + 1;
+    if (done == OC_LM_MIX && ++p->layer < p->lm->n_layers) p->stage = OC_LM_QKV;
+    if (p->stage == OC_LM_HEAD && p->b.n_outputs == 0) p->stage = OC_LM_N_STAGES;
+    const struct oc_lm_trace *t = p->trace;
+    if (t && done == OC_LM_EMBED) t->fn(t->arg, "embed", -1, p->ws->h, p->b.n_rows, p->lm->dim);
+    if (t && done == OC_LM_MIX) t->fn(t->arg, "layer", p->layer - 1, p->ws->h, p->b.n_rows, p->lm->dim);
+}
+
+void oc_lm_decoder_begin(struct oc_lm_pass *p, const struct oc_lm *lm, const struct oc_ops *ops, const struct oc_kctx *ctx,
+                         const struct oc_lm_kv_cache *kv, struct oc_lm_workspace *ws, const struct oc_lm_batch *b,
+                         const struct oc_lm_trace *trace) {
+    *p = (struct oc_lm_pass){.lm = lm, .ops = ops, .ctx = ctx, .kv = kv, .ws = ws, .b = *b, .trace = trace};
+    for (int i = 0; i < b->n_rows; i++) p->mean_keys += (double)(b->kv_rows[i].slot + 1) / b->n_rows;
+}
+
+bool oc_lm_decoder_next(const struct oc_lm_pass *p, struct oc_lm_piece *next) {
+    if (p->stage == OC_LM_N_STAGES) return false;
+    const struct oc_lm *lm = p->lm;
+    double dim = lm->dim, q_dim = (double)lm->n_heads * lm->hd, kv_dim = (double)lm->n_kv_heads * lm->hd;
+    const double macs[OC_LM_N_STAGES] = {
+        [OC_LM_EMBED] = dim + 32.0 * lm->hd, /* sines, not multiplications: about as long */
+        [OC_LM_QKV] = dim * (q_dim + 2 * kv_dim),
+        [OC_LM_MIX] = 2 * q_dim * p->mean_keys + q_dim * dim + 3 * dim * lm->inter,
+        [OC_LM_HEAD] = dim * lm->n_vocab,
+    };
+    *next = (struct oc_lm_piece){p->stage, stage_rows(p) - p->row, macs[p->stage]};
+    return true;
+}
+
+void oc_lm_decoder_step(struct oc_lm_pass *p, int n_rows) {
+    OC_ASSERT(p->stage < OC_LM_N_STAGES && n_rows > 0);
+    int left = stage_rows(p) - p->row;
+    struct span r = {p->row, p->row + (n_rows < left ? n_rows : left)};
+    stages[p->stage](p, r);
+    p->row = r.to;
+    if (p->row == stage_rows(p)) end_stage(p);
 }
 
 void oc_lm_decoder_forward(const struct oc_lm *lm, const struct oc_ops *ops, const struct oc_kctx *ctx,
                            const struct oc_lm_kv_cache *kv, struct oc_lm_workspace *ws,
                            const struct oc_lm_batch *b, const struct oc_lm_trace *trace) {
-    struct step s = {.lm = lm, .ops = ops, .ctx = ctx, .ws = ws, .b = b};
-    if (b->n_d) s.runs[s.n_runs++] = (struct run){OC_ROLE_D, 0, b->n_d};
-    if (b->n_rows > b->n_d) s.runs[s.n_runs++] = (struct run){OC_ROLE_P, b->n_d, b->n_rows - b->n_d};
-    embed_rows(lm, ops, ctx, b, ws->h);
-    trace_rows(&s, trace, "embed", -1);
-    fill_rope(lm, b, ws->cos, ws->sin);
-    for (int i = 0; i < lm->n_layers; i++) {
-        const struct oc_lm_layer *l = &lm->layers[i];
-        struct oc_kv_layer layer_kv = oc_lm_kv_cache_layer(kv, i);
-        norm_rows(&s, ws->h, l->attn_norm, ws->x, b->n_rows);
-        project_qkv(&s, l);
-        attend(&s, &layer_kv);
-        add_linear(&s, ws->attn, &l->o);
-        norm_rows(&s, ws->h, l->mlp_norm, ws->x, b->n_rows);
-        feed_forward(&s, l);
-        trace_rows(&s, trace, "layer", i);
-    }
-    head_logits(&s);
+    struct oc_lm_pass p;
+    struct oc_lm_piece next;
+    oc_lm_decoder_begin(&p, lm, ops, ctx, kv, ws, b, trace);
+    while (oc_lm_decoder_next(&p, &next)) oc_lm_decoder_step(&p, next.n_rows);
 }

@@ -57,7 +57,52 @@ size_t oc_lm_decoder_workspace_bytes(const struct oc_lm *lm, int max_rows, int m
 void oc_lm_decoder_workspace_init(struct oc_lm_workspace *ws, const struct oc_lm *lm, int max_rows, int max_outputs,
                                   uint8_t *mem);
 
-/* Runs one step: writes KV of every row and the logits asked for. `trace` may be NULL. Allocates nothing. */
+/* ---- A pass in pieces -------------------------------------------------------------------------------------
+ *
+ * A step may be taken in pieces, so that other sequences can decode in between: the result has the same bits however it is
+ * cut. Each layer is two stages, each does its rows in order, any number at a time. The batch and its arrays, the
+ * workspace and the pages written must stay as they are until the pass is done. */
+
+enum oc_lm_stage {
+    OC_LM_EMBED, /* rows of the embedding matrix, rotary angles */
+    OC_LM_QKV,   /* norm, projections, rotation, KV written; this and the next once for each layer */
+    OC_LM_MIX,   /* attention, its projection, norm, gated MLP */
+    OC_LM_HEAD,  /* rows here are outputs */
+    OC_LM_N_STAGES,
+};
+
+struct oc_lm_pass {
+    const struct oc_lm *lm;
+    const struct oc_ops *ops;
+    const struct oc_kctx *ctx;
+    const struct oc_lm_kv_cache *kv;
+    struct oc_lm_workspace *ws;
+    struct oc_lm_batch b; /* its arrays are borrowed */
+    const struct oc_lm_trace *trace;
+    double mean_keys;       /* that a row of the batch sees */
+    enum oc_lm_stage stage; /* N_STAGES: done */
+    int layer, row;         /* rows of the stage before `row` are done */
+};
+
+/* What comes next: rows left in the stage, and multiplications for each. */
+struct oc_lm_piece {
+    enum oc_lm_stage stage;
+    int n_rows;
+    double macs_per_row;
+};
+
+/* `trace` may be NULL. Allocates nothing. */
+void oc_lm_decoder_begin(struct oc_lm_pass *p, const struct oc_lm *lm, const struct oc_ops *ops, const struct oc_kctx *ctx,
+                         const struct oc_lm_kv_cache *kv, struct oc_lm_workspace *ws, const struct oc_lm_batch *b,
+                         const struct oc_lm_trace *trace);
+
+/* False when the pass is done: KV of every row and the logits asked for are written. */
+bool oc_lm_decoder_next(const struct oc_lm_pass *p, struct oc_lm_piece *next);
+
+/* Does the next n_rows rows (at least 1) of the stage, or what is left of it. */
+void oc_lm_decoder_step(struct oc_lm_pass *p, int n_rows);
+
+/* The whole pass at once; arguments as begin. */
 void oc_lm_decoder_forward(const struct oc_lm *lm, const struct oc_ops *ops, const struct oc_kctx *ctx,
                            const struct oc_lm_kv_cache *kv, struct oc_lm_workspace *ws,
                            const struct oc_lm_batch *b, const struct oc_lm_trace *trace);

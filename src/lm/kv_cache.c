@@ -11,7 +11,8 @@ enum oc_err oc_lm_kv_cache_open(struct oc_lm_kv_cache *c, int n_layers, int n_kv
     c->mem = mmap(NULL, c->mem_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c->mem == MAP_FAILED) c->mem = NULL;
     c->free_pages = malloc((size_t)n_pages * sizeof *c->free_pages);
-    if (!c->mem || !c->free_pages) {
+    c->n_holders = calloc((size_t)n_pages, sizeof *c->n_holders);
+    if (!c->mem || !c->free_pages || !c->n_holders) {
         size_t want = c->mem_bytes;
         oc_lm_kv_cache_close(c);
         return oc_fail(ei, OC_ERR_NOMEM, "the KV cache needs %zu MiB: ask for a shorter context with --ctx", want >> 20);
@@ -24,6 +25,7 @@ enum oc_err oc_lm_kv_cache_open(struct oc_lm_kv_cache *c, int n_layers, int n_kv
 void oc_lm_kv_cache_close(struct oc_lm_kv_cache *c) {
     if (c->mem) munmap(c->mem, c->mem_bytes);
     free(c->free_pages);
+    free(c->n_holders);
     *c = (struct oc_lm_kv_cache){0};
 }
 
@@ -33,13 +35,23 @@ uint64_t oc_lm_kv_cache_bytes_per_token(const struct oc_lm_kv_cache *c) {
 
 bool oc_lm_kv_cache_take(struct oc_lm_kv_cache *c, int32_t *pages, int n) {
     if (n > c->n_free) return false;
-    for (int i = 0; i < n; i++) pages[i] = c->free_pages[--c->n_free];
+    for (int i = 0; i < n; i++) {
+        pages[i] = c->free_pages[--c->n_free];
+        c->n_holders[pages[i]] = 1;
+    }
     return true;
 }
 
+void oc_lm_kv_cache_hold(struct oc_lm_kv_cache *c, int32_t page) {
+    OC_ASSERT(c->n_holders[page] > 0);
+    c->n_holders[page]++;
+}
+
 void oc_lm_kv_cache_give(struct oc_lm_kv_cache *c, const int32_t *pages, int n) {
-    OC_ASSERT(c->n_free + n <= c->n_pages);
-    for (int i = n - 1; i >= 0; i--) c->free_pages[c->n_free++] = pages[i];
+    for (int i = n - 1; i >= 0; i--) {
+        OC_ASSERT(c->n_holders[pages[i]] > 0);
+        if (--c->n_holders[pages[i]] == 0) c->free_pages[c->n_free++] = pages[i];
+    }
 }
 
 struct oc_kv_layer oc_lm_kv_cache_layer(const struct oc_lm_kv_cache *c, int layer) {

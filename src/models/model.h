@@ -11,14 +11,6 @@
 #include "vision/encoder.h"
 #include "weights/checkpoint.h"
 
-/* Picture rules of a family with one tile and a grid (Qwen2-VL and later). */
-struct oc_model_picture_rules {
-    int patch, merge, temporal;
-    int64_t min_pixels, max_pixels;
-    enum oc_resample resample;
-    double rescale, mean[3], std[3];
-};
-
 struct oc_model {
     const struct oc_model_family *family;
     const char *architecture; /* from config.json, in the arena */
@@ -27,7 +19,7 @@ struct oc_model {
     struct oc_lm lm;
     bool has_vision;
     struct oc_vision vision;
-    struct oc_model_picture_rules pictures;
+    struct oc_picture_rules pictures; /* kind 0 without vision; max_tokens is the engine's to choose, 0 here */
     int32_t image_token; /* -1 without vision */
 };
 
@@ -43,11 +35,6 @@ struct oc_model_family {
  * OC_ERR_UNSUPPORTED (unknown architecture: named, with the known ones). */
 OC_MUST_CHECK enum oc_err oc_model_open(const char *dir, struct oc_model **out, struct oc_errinfo *ei);
 void oc_model_close(struct oc_model *m);
-
-/* Resized size, grid and tokens of a picture under the model's rules, at most max_tokens tokens. */
-OC_MUST_CHECK enum oc_err oc_model_plan_picture(const struct oc_model *m, int width, int height,
-                                                const struct oc_picture_limits *lim, int max_tokens,
-                                                struct oc_picture_plan *plan, struct oc_errinfo *ei);
 
 /* Positions of a prompt whose first token stands at position `start` on all axes: pos [n_tokens][3]. Returns the
  * position of the token after it (max of all + 1). Pictures are found by their placeholder runs. Errors:

@@ -20,7 +20,13 @@ static enum oc_err check_agrees(const struct oc_json *c, const char *key, int fr
     return oc_fail(ei, OC_ERR_FORMAT, "preprocessor_config.json: \"%s\" is %lld, but config.json says %d", key, (long long)v, from_config);
 }
 
-static enum oc_err read_rules(struct oc_model_picture_rules *p, const struct oc_json *c, struct oc_errinfo *ei) {
+static bool values_ok(const struct oc_picture_rules *r) {
+    bool ok = isfinite(r->rescale) && r->rescale > 0;
+    for (int i = 0; i < 3; i++) ok = ok && isfinite(r->mean[i]) && isfinite(r->std[i]) && r->std[i] > 0;
+    return ok;
+}
+
+static enum oc_err read_rules(struct oc_picture_rules *p, const struct oc_json *c, struct oc_errinfo *ei) {
     const struct oc_json *size = oc_json_get(c, "size");
     OC_TRY(check_agrees(c, "patch_size", p->patch, ei));
     OC_TRY(check_agrees(c, "merge_size", p->merge, ei));
@@ -37,14 +43,14 @@ static enum oc_err read_rules(struct oc_model_picture_rules *p, const struct oc_
         return oc_fail(ei, OC_ERR_UNSUPPORTED, "preprocessor_config.json: resample %lld is not supported (1 Lanczos, 2 bilinear, 3 bicubic)",
                        (long long)resample);
     p->resample = (enum oc_resample)resample;
-    bool std_ok = p->std[0] > 0 && p->std[1] > 0 && p->std[2] > 0;
-    if (!std_ok || p->min_pixels < 1 || p->max_pixels < p->min_pixels)
-        return oc_fail(ei, OC_ERR_FORMAT, "preprocessor_config.json: pixel bounds or image_std make no sense");
+    if (!values_ok(p) || p->min_pixels < 1 || p->max_pixels < p->min_pixels)
+        return oc_fail(ei, OC_ERR_FORMAT, "preprocessor_config.json: pixel bounds, rescale_factor, image_mean or image_std make no sense");
     return OC_OK;
 }
 
 enum oc_err oc_models_pictures_read(struct oc_model *m, struct oc_errinfo *ei) {
-    struct oc_model_picture_rules *p = &m->pictures;
+    struct oc_picture_rules *p = &m->pictures;
+    p->kind = OC_MODELS_PICTURES_GRID;
     p->min_pixels = 56 * 56;
     p->max_pixels = 14 * 14 * 4 * 1280;
     p->resample = OC_RESAMPLE_BICUBIC;
@@ -80,35 +86,48 @@ enum oc_err oc_models_pictures_smart_resize(int width, int height, int factor, i
     return OC_OK;
 }
 
+/* Rules may come from another process: nothing below may overflow or divide by zero, whatever they say. */
+static enum oc_err check_rules(const struct oc_picture_rules *r, struct oc_errinfo *ei) {
+    bool shape = r->patch >= 1 && r->patch <= OC_LIMIT_PATCH_EDGE && r->merge >= 1 && r->merge <= OC_LIMIT_PATCH_MERGE &&
+                 r->temporal >= 1 && r->temporal <= OC_LIMIT_PATCH_FRAMES;
+    bool bounds = r->min_pixels >= 1 && r->max_pixels >= r->min_pixels && r->max_tokens >= 1 && r->max_tokens <= OC_LIMIT_CTX_TOKENS;
+    bool filter = (int)r->resample >= OC_RESAMPLE_LANCZOS && (int)r->resample <= OC_RESAMPLE_BICUBIC;
+    bool values = values_ok(r);
+    if (r->kind == OC_MODELS_PICTURES_GRID && shape && bounds && filter && values) return OC_OK;
+    const char *what = r->kind != OC_MODELS_PICTURES_GRID ? "kind" : !shape ? "patch sizes" : !bounds ? "bounds" : !filter ? "filter" : "values";
+    return oc_fail(ei, OC_ERR_FORMAT, "picture rules that contradict themselves: their %s", what);
+}
+
 /* The pixel bounds of one picture: the model's, the request's inside nothing but the engine's own cap. */
-static void pixel_bounds(const struct oc_model *m, const struct oc_picture_limits *lim, int max_tokens, int64_t *min,
+static void pixel_bounds(const struct oc_picture_rules *r, const struct oc_picture_limits *lim, int max_tokens, int64_t *min,
                          int64_t *max) {
-    const struct oc_model_picture_rules *p = &m->pictures;
-    int64_t edge = (int64_t)p->patch * p->merge, cap = edge * edge * max_tokens;
-    *min = lim && lim->min_pixels > 0 ? lim->min_pixels : p->min_pixels;
-    *max = lim && lim->max_pixels > 0 ? lim->max_pixels : p->max_pixels;
+    int64_t edge = (int64_t)r->patch * r->merge, cap = edge * edge * max_tokens;
+    *min = lim && lim->min_pixels > 0 ? lim->min_pixels : r->min_pixels;
+    *max = lim && lim->max_pixels > 0 ? lim->max_pixels : r->max_pixels;
     if (*max > cap) *max = cap;
     if (*min > *max) *min = *max;
 }
 
-enum oc_err oc_model_plan_picture(const struct oc_model *m, int width, int height, const struct oc_picture_limits *lim,
+enum oc_err oc_picture_rules_plan(const struct oc_picture_rules *rules, int width, int height, const struct oc_picture_limits *lim,
                                   int max_tokens, struct oc_picture_plan *plan, struct oc_errinfo *ei) {
-    const struct oc_model_picture_rules *p = &m->pictures;
-    if (!m->has_vision)
-        return oc_fail(ei, OC_ERR_UNSUPPORTED, "this model (%s) reads text only, it cannot look at pictures", m->architecture);
+    const struct oc_picture_rules *r = rules;
+    if (r->kind == OC_MODELS_PICTURES_NONE)
+        return oc_fail(ei, OC_ERR_UNSUPPORTED, "this model reads text only, it cannot look at pictures");
+    OC_TRY(check_rules(r, ei));
+    int most = max_tokens > 0 && max_tokens < r->max_tokens ? max_tokens : r->max_tokens;
     int64_t min_pixels, max_pixels;
-    pixel_bounds(m, lim, max_tokens, &min_pixels, &max_pixels);
+    pixel_bounds(r, lim, most, &min_pixels, &max_pixels);
     *plan = (struct oc_picture_plan){
-        .resample = p->resample, .rescale = p->rescale, .patch = p->patch, .merge = p->merge, .temporal = p->temporal, .grid_t = 1};
-    for (int i = 0; i < 3; i++) plan->mean[i] = p->mean[i], plan->std[i] = p->std[i];
-    OC_TRY(oc_models_pictures_smart_resize(width, height, p->patch * p->merge, min_pixels, max_pixels, &plan->width,
+        .resample = r->resample, .rescale = r->rescale, .patch = r->patch, .merge = r->merge, .temporal = r->temporal, .grid_t = 1};
+    for (int i = 0; i < 3; i++) plan->mean[i] = r->mean[i], plan->std[i] = r->std[i];
+    OC_TRY(oc_models_pictures_smart_resize(width, height, r->patch * r->merge, min_pixels, max_pixels, &plan->width,
                                            &plan->height, ei));
-    plan->grid_h = plan->height / p->patch;
-    plan->grid_w = plan->width / p->patch;
+    plan->grid_h = plan->height / r->patch;
+    plan->grid_w = plan->width / r->patch;
     plan->n_patches = plan->grid_h * plan->grid_w;
-    plan->patch_dim = 3 * p->temporal * p->patch * p->patch;
-    plan->n_tokens = plan->n_patches / (p->merge * p->merge);
-    if (plan->n_tokens <= max_tokens) return OC_OK;
+    plan->patch_dim = 3 * r->temporal * r->patch * r->patch;
+    plan->n_tokens = plan->n_patches / (r->merge * r->merge);
+    if (plan->n_tokens <= most) return OC_OK;
     return oc_fail(ei, OC_ERR_LIMIT, "a picture of %dx%d pixels needs %d tokens, %d are allowed: see --image-max-tokens", width, height,
-                   plan->n_tokens, max_tokens);
+                   plan->n_tokens, most);
 }

@@ -4,6 +4,12 @@
 
 #include "models/model.h"
 
+/* Values of oc_picture_rules.kind. oc_picture_rules_plan (include/ocellus.h) is made here. */
+enum {
+    OC_MODELS_PICTURES_NONE = 0,
+    OC_MODELS_PICTURES_GRID = 1, /* one tile; smart_resize to multiples of patch * merge */
+};
+
 /* Fills m->pictures from preprocessor_config.json beside the weights (patch, merge and temporal already come from
  * config.json and must agree); defaults of the family's image processor where the file or a key is absent. Errors:
  * OC_ERR_FORMAT, OC_ERR_UNSUPPORTED (a resampling filter we lack). */

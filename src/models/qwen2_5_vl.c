@@ -39,7 +39,7 @@ static enum oc_err read_full_attention(const struct oc_json *list, struct oc_vis
 
 static enum oc_err read_vision_config(struct oc_model *m, const struct oc_json *c, struct oc_errinfo *ei) {
     struct oc_vision *v = &m->vision;
-    struct oc_model_picture_rules *p = &m->pictures;
+    struct oc_picture_rules *p = &m->pictures;
     int channels, window_px;
     OC_TRY(oc_models_config_int(c, "depth", 1, OC_LIMIT_LAYERS, &v->n_blocks, ei));
     OC_TRY(oc_models_config_int(c, "hidden_size", 1, OC_LIMIT_HIDDEN, &v->dim, ei));
@@ -47,9 +47,9 @@ static enum oc_err read_vision_config(struct oc_model *m, const struct oc_json *
     OC_TRY(oc_models_config_int(c, "intermediate_size", 1, 8 * OC_LIMIT_HIDDEN, &v->inter, ei));
     OC_TRY(oc_models_config_int_or(c, "out_hidden_size", 1, OC_LIMIT_HIDDEN, m->lm.dim, &v->out_dim, ei));
     OC_TRY(oc_models_config_int_or(c, oc_json_get(c, "in_channels") ? "in_channels" : "in_chans", 3, 3, 3, &channels, ei));
-    OC_TRY(oc_models_config_int_or(c, "patch_size", 1, 256, 14, &p->patch, ei));
-    OC_TRY(oc_models_config_int_or(c, "temporal_patch_size", 1, 16, 2, &p->temporal, ei));
-    OC_TRY(oc_models_config_int_or(c, "spatial_merge_size", 1, 16, 2, &p->merge, ei));
+    OC_TRY(oc_models_config_int_or(c, "patch_size", 1, OC_LIMIT_PATCH_EDGE, 14, &p->patch, ei));
+    OC_TRY(oc_models_config_int_or(c, "temporal_patch_size", 1, OC_LIMIT_PATCH_FRAMES, 2, &p->temporal, ei));
+    OC_TRY(oc_models_config_int_or(c, "spatial_merge_size", 1, OC_LIMIT_PATCH_MERGE, 2, &p->merge, ei));
     OC_TRY(oc_models_config_int_or(c, "window_size", 1, 65536, 112, &window_px, ei));
     OC_TRY(oc_models_config_act(c, "hidden_act", "silu", &v->act, ei));
     v->hd = v->dim / v->n_heads;

@@ -39,16 +39,67 @@ struct oc_vision_trace {
 struct oc_vision_workspace {
     int max_patches;
     float *h, *x, *qkv, *attn, *mlp, *cos, *sin, *merged;
-    int32_t *window_order, *window_seg, *full_seg; /* merge blocks in window order; patch offsets of segments */
+    int32_t *window_order, *window_place; /* merge blocks in window order; where each block stands in it */
+    int32_t *window_seg, *full_seg;       /* patch offsets of segments */
 };
 
 size_t oc_vision_encoder_workspace_bytes(const struct oc_vision *v, int max_patches);
 void oc_vision_encoder_workspace_init(struct oc_vision_workspace *ws, const struct oc_vision *v, int max_patches,
                                       uint8_t *mem);
 
-/* patches [grid_t*grid_h*grid_w, patch_dim] in merge-block order; out [n_patches/merge^2, out_dim]. Stages reported
- * to trace: "patch_embed" (layer -1), "block" (after each, rows in window order), "merger" (final order).
- * n_patches must not exceed ws->max_patches. Allocates nothing. */
+/* ---- A pass in pieces -------------------------------------------------------------------------------------
+ *
+ * A pass goes through stages; a stage does its rows in order, any number at a time, and the result has the same bits
+ * however it is cut. Between two pieces the engine may do other work that leaves the workspace alone. */
+
+enum oc_vision_stage {
+    OC_VISION_ANGLES, /* rotary angles */
+    OC_VISION_EMBED,  /* the last stage that reads the patches */
+    OC_VISION_QKV,    /* norm, projections, rotation; this and the next two once for each block */
+    OC_VISION_ATTEND,
+    OC_VISION_MLP, /* the attention's projection, norm, gated MLP */
+    OC_VISION_MERGE,
+    OC_VISION_N_STAGES,
+};
+
+struct oc_vision_pass {
+    const struct oc_vision *v;
+    const struct oc_ops *ops;
+    const struct oc_kctx *ctx;
+    struct oc_vision_workspace *ws;
+    const float *patches;
+    float *out;
+    const struct oc_vision_trace *trace;
+    int grid_t, grid_h, grid_w, n_windows;
+    int64_t n; /* patches */
+    double window_keys; /* keys that a patch sees in its window, on average */
+    enum oc_vision_stage stage; /* N_STAGES: done */
+    int block;
+    int64_t row; /* of the stage: those before it are done */
+};
+
+/* What comes next: rows (patches) left in the stage, and multiplications for each. */
+struct oc_vision_piece {
+    enum oc_vision_stage stage;
+    int64_t n_rows;
+    double macs_per_row;
+};
+
+/* patches [grid_t*grid_h*grid_w, patch_dim] in merge-block order, borrowed until EMBED is done; out
+ * [n_patches/merge^2, out_dim]. n_patches must not exceed ws->max_patches. trace may be NULL; stages reported to it:
+ * "patch_embed" (layer -1), "block" (after each, rows in window order), "merger" (final order). Allocates nothing. */
+void oc_vision_encoder_begin(struct oc_vision_pass *p, const struct oc_vision *v, const struct oc_ops *ops,
+                             const struct oc_kctx *ctx, struct oc_vision_workspace *ws, const float *patches,
+                             int grid_t, int grid_h, int grid_w, float *out, const struct oc_vision_trace *trace);
+
+/* False when the pass is done. */
+bool oc_vision_encoder_next(const struct oc_vision_pass *p, struct oc_vision_piece *next);
+
+/* Does the next n_rows rows (at least 1) of the stage, or what is left of it; EMBED and MERGE round up to whole merge
+ * blocks. */
+void oc_vision_encoder_step(struct oc_vision_pass *p, int64_t n_rows);
+
+/* The whole pass at once; arguments as begin. */
 void oc_vision_encoder_forward(const struct oc_vision *v, const struct oc_ops *ops, const struct oc_kctx *ctx,
                                struct oc_vision_workspace *ws, const float *patches, int grid_t, int grid_h,
                                int grid_w, float *out, const struct oc_vision_trace *trace);

@@ -31,9 +31,10 @@ static void remove_dir(const char *dir) {
 }
 
 /* What a model promises once it is open. */
-static void check_model(const struct oc_model *m) {
+static void check_model(struct oc_model *m) {
     struct oc_picture_plan plan;
-    if (m->has_vision && oc_model_plan_picture(m, 640, 480, NULL, 1000, &plan, NULL) == OC_OK)
+    m->pictures.max_tokens = 1000;
+    if (m->has_vision && oc_picture_rules_plan(&m->pictures, 640, 480, NULL, 0, &plan, NULL) == OC_OK)
         OC_ASSERT(plan.n_tokens > 0 && plan.n_tokens <= 1000);
     for (int i = 0; i < m->lm.n_layers; i++) {
         const struct oc_weight *w = &m->lm.layers[i].q;

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "engine/engine.h"
+#include "engine/sched.h"
 
 #define N_PROMPT 70
 #define N_DECODE 8
@@ -210,6 +211,81 @@ static void a_decode_step_allocates_nothing(void **state) {
     oc_engine_close(e);
 }
 
+static void ignore_done(void *arg, uint64_t id, const struct oc_sched_done *done) {
+    (void)id;
+    if (done->finish != OC_SCHED_LENGTH) fail_msg("%s", done->error.msg);
+    (*(int *)arg)++;
+}
+
+/* Steps of a scheduler that only decode: five jobs, of which four sample in their own ways. */
+static void a_scheduled_decode_step_allocates_nothing(void **state) {
+    (void)state;
+    enum { N = 5, N_STEPS = 40 };
+    struct oc_engine *e = open_engine(N, 2);
+    struct oc_scheduler *s;
+    int n_done = 0;
+    struct oc_sched_params p = {.prefix_cache = true, .embed_cache_bytes = 1 << 20};
+    assert_int_equal(oc_scheduler_open(e, &p, &(struct oc_sched_events){.arg = &n_done, .on_done = ignore_done}, &s, NULL), OC_OK);
+    for (int i = 0; i < N; i++) {
+        int32_t tokens[N_PROMPT];
+        fill_tokens(tokens, N_PROMPT, i);
+        struct oc_sched_job job = {.id = (uint64_t)i, .tokens = tokens, .n_tokens = N_PROMPT, .max_tokens = 100};
+        job.sample = oc_lm_sample_defaults();
+        job.sample.temperature = (float)i;
+        job.sample.top_k = i == 2 ? 10 : 0;
+        job.sample.top_p = i == 3 ? 0.9f : 1;
+        job.sample.n_logprobs = i;
+        assert_int_equal(oc_scheduler_add(s, &job, NULL), OC_OK);
+    }
+    struct oc_sched_figures f;
+    while (s->n_decoding < N) assert_true(oc_scheduler_step(s));
+    oc_scheduler_figures(s, &f);
+    long before = atomic_load(&n_allocations);
+    for (int i = 0; i < N_STEPS; i++)
+        if (!oc_scheduler_step(s)) fail();
+    long after = atomic_load(&n_allocations);
+    uint64_t n_before = f.n_output_tokens;
+    oc_scheduler_figures(s, &f);
+    assert_int_equal(after - before, 0);
+    assert_int_equal(f.n_output_tokens - n_before, N_STEPS * N);
+    while (oc_scheduler_step(s)) {}
+    assert_int_equal(n_done, N);
+    oc_scheduler_close(s);
+    oc_engine_close(e);
+}
+
+/* Encoding stops after any number of rows, and other sequences run in between. */
+static void slices_of_a_picture_do_not_matter(void **state) {
+    (void)state;
+    struct oc_engine *e = open_engine(1, 2);
+    struct oc_picture_plan plan;
+    assert_int_equal(oc_engine_plan_picture(e, 280, 200, NULL, &plan, NULL), OC_OK);
+    size_t n_in = (size_t)plan.n_patches * (size_t)plan.patch_dim, n_out = (size_t)plan.n_tokens * (size_t)e->info.dim;
+    float *patches = malloc(n_in * sizeof *patches), *want = malloc(n_out * sizeof *want), *got = malloc(n_out * sizeof *got);
+    for (size_t i = 0; i < n_in; i++) patches[i] = (float)(i * 2654435761u % 2001) / 1000.0f - 1;
+    assert_int_equal(oc_engine_encode_picture(e, &plan, patches, want, NULL), OC_OK);
+    struct oc_session *s = open_session(e);
+    int32_t tokens[4] = {5, 6, 7, 8};
+    prefill(s, tokens, 4);
+    for (int size = 1; size < plan.n_patches; size = size * 2 + 3) {
+        struct oc_vision_pass p;
+        struct oc_vision_piece next;
+        memset(got, 0, n_out * sizeof *got);
+        oc_vision_encoder_begin(&p, &e->model->vision, &e->ops, &e->ctx, &e->vision_ws, patches, plan.grid_t, plan.grid_h,
+                                plan.grid_w, got, NULL);
+        for (int n = 0; oc_vision_encoder_next(&p, &next); n++) {
+            oc_vision_encoder_step(&p, 1 + (n * 7 + size) % size);
+            if (n % 50) continue;
+            oc_session_truncate(s, 4);
+            assert_int_equal(oc_session_decode(s, 9, NULL), OC_OK);
+        }
+        assert_memory_equal(got, want, n_out * sizeof *got);
+    }
+    free(patches), free(want), free(got);
+    oc_session_close(s);
+    oc_engine_close(e);
+}
+
 static void limits_are_errors_and_change_nothing(void **state) {
     (void)state;
     struct oc_engine *e = open_engine(1, 1);
@@ -232,6 +308,46 @@ static void limits_are_errors_and_change_nothing(void **state) {
     oc_engine_close(e);
 }
 
+/* The sum of all sequences is bounded by kv_tokens, one by ctx_tokens. */
+static void sequences_share_the_kv_pages(void **state) {
+    (void)state;
+    struct oc_engine *e;
+    struct oc_errinfo ei;
+    struct oc_session *s[4], *other;
+    struct oc_engine_params p = {.model_dir = model_dir, .ctx_tokens = 100, .kv_tokens = 300, .n_sessions = 4, .n_threads = 1, .skip_prefetch = true};
+    assert_int_equal(oc_engine_open(&p, &e, &ei), OC_OK);
+    assert_int_equal(oc_engine_info(e)->kv_tokens, 300);
+    assert_int_equal(oc_engine_info(e)->n_sessions, 4);
+    assert_int_equal(e->kv.n_pages, 19 + 3);
+    assert_int_equal(oc_session_open(e, 101, &other, &ei), OC_ERR_LIMIT);
+    for (int i = 0; i < 3; i++) assert_int_equal(oc_session_open(e, 100, &s[i], &ei), OC_OK);
+    assert_int_equal(oc_session_open(e, 100, &other, &ei), OC_ERR_LIMIT);
+    assert_int_equal(oc_session_open(e, 16, &s[3], &ei), OC_OK);
+    for (int i = 0; i < 4; i++) oc_session_close(s[i]);
+    oc_engine_close(e);
+    p.kv_tokens = 99;
+    assert_int_equal(oc_engine_open(&p, &e, &ei), OC_ERR_USAGE);
+}
+
+/* A process that has the rules alone plans as the engine does. */
+static void the_rules_alone_make_the_same_plan(void **state) {
+    (void)state;
+    struct oc_engine *e = open_engine(1, 1);
+    struct oc_picture_rules r;
+    oc_engine_picture_rules(e, &r);
+    assert_int_equal(r.max_tokens, oc_engine_info(e)->image_max_tokens);
+    for (int w = 1; w < 3000; w = w * 3 + 7) {
+        for (int h = 1; h < 3000; h = h * 2 + 5) {
+            struct oc_picture_plan a, b;
+            memset(&a, 0, sizeof a), memset(&b, 0, sizeof b);
+            enum oc_err err = oc_engine_plan_picture(e, w, h, NULL, &a, NULL);
+            assert_int_equal(oc_picture_rules_plan(&r, w, h, NULL, 0, &b, NULL), err);
+            if (err == OC_OK) assert_memory_equal(&a, &b, sizeof a);
+        }
+    }
+    oc_engine_close(e);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_among_others_gives_the_same_bits),
@@ -240,7 +356,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(a_cut_sequence_goes_on),
         cmocka_unit_test(a_decode_step_allocates_nothing),
+        cmocka_unit_test(a_scheduled_decode_step_allocates_nothing),
+        cmocka_unit_test(slices_of_a_picture_do_not_matter),
         cmocka_unit_test(limits_are_errors_and_change_nothing),
+        cmocka_unit_test(sequences_share_the_kv_pages),
+        cmocka_unit_test(the_rules_alone_make_the_same_plan),
     };
     if (argc != 2) return 2;
     model_dir = argv[1];

@@ -180,7 +180,7 @@ static void bench_segments(struct bench *b, int m, int segment) {
     for (seg[0] = 0; seg[n] < m; n++) seg[n + 1] = seg[n] + segment < m ? seg[n] + segment : m;
     struct oc_attn_segments a = {HEADS,    HD,       0.11f,    qkv, qkv + COLS, qkv + 2 * COLS,
                                  3 * COLS, 3 * COLS, 3 * COLS, seg, n,          y,
-                                 COLS};
+                                 COLS,     0,        0};
     struct watch t = watch_new(b, 0.25);
     double pairs = 0;
     for (int s = 0; s < n; s++) pairs += pow(seg[s + 1] - seg[s], 2);

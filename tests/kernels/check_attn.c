@@ -65,7 +65,7 @@ static void one_segments(struct chk *c) {
     mat_random(c, &q), mat_random(c, &k), mat_random(c, &v);
     struct run_ctx r = run_ctx_new(c, rnd_int(c, 1, 4), m, 8, 8, hd);
     struct oc_attn_segments a = {heads, hd, 1.0f / sqrtf((float)hd), q.p,    k.p, v.p, q.ld, k.ld, v.ld,
-                                 seg,   n_segs, y.p, y.ld};
+                                 seg,   n_segs, y.p, y.ld, 0,   0};
     c->ops.attn_segments(&r.k, &a);
     for (int s = 0; s < n_segs; s++) compare_segment(c, &a, s, rnd_int(c, 0, heads - 1));
     bool clean = mat_written(&y);

@@ -110,6 +110,28 @@ static void run_rmsnorm(struct chk *c, const void *arg, int64_t lo, int64_t hi, 
     c->ops.rmsnorm(&c->contexts[threads - 1], &a);
 }
 
+/* All query rows in ranges, in some order, across segments: the bits of the whole; and no row but those of a range
+ * is touched. */
+static void ranges_of_queries(struct chk *c, const struct oc_attn_segments *whole, int threads, const struct mat *want,
+                              struct mat *got) {
+    struct oc_attn_segments a = *whole;
+    mat_poison(got);
+    a.y = got->p;
+    for (int64_t lo = 0, hi; lo < want->rows; lo = hi) {
+        hi = lo + rnd_int(c, 1, lo % 2 ? 9 : 150);
+        if (hi > want->rows) hi = want->rows;
+        a.q_from = lo, a.q_to = hi;
+        c->ops.attn_segments(&c->contexts[threads - 1], &a);
+        if (memcmp(want->p, got->p, (size_t)(hi * want->ld) * sizeof(float)) != 0)
+            fail(c, "segments: rows %d to %d differ, %d threads", (int)lo, (int)hi, threads);
+        for (int64_t i = hi * want->ld; i < want->rows * want->ld; i++)
+            if (!isnan(got->p[i])) {
+                fail(c, "segments: rows %d to %d touch another", (int)lo, (int)hi);
+                break;
+            }
+    }
+}
+
 /* Segments: a segment's rows may not depend on the other segments, nor on threads. */
 static void invariant_segments(struct chk *c) {
     enum { HEADS = 2, HD = 80, M = 500 };
@@ -118,7 +140,7 @@ static void invariant_segments(struct chk *c) {
                v = mat_new(M, HEADS * HD, HEADS * HD), y = mat_new(M, HEADS * HD, HEADS * HD),
                got = mat_new(M, HEADS * HD, HEADS * HD);
     mat_random(c, &q), mat_random(c, &k), mat_random(c, &v);
-    struct oc_attn_segments a = {HEADS, HD, 0.11f, q.p, k.p, v.p, q.ld, k.ld, v.ld, seg, 3, y.p, y.ld};
+    struct oc_attn_segments a = {HEADS, HD, 0.11f, q.p, k.p, v.p, q.ld, k.ld, v.ld, seg, 3, y.p, y.ld, 0, 0};
     c->ops.attn_segments(&c->contexts[0], &a);
     for (int threads = 1; threads <= 4; threads++) {
         mat_poison(&got);
@@ -126,10 +148,11 @@ static void invariant_segments(struct chk *c) {
             int64_t at = (int64_t)seg[s] * q.ld;
             alone[1] = seg[s + 1] - seg[s];
             struct oc_attn_segments one = {HEADS, HD,   0.11f, q.p + at, k.p + at,   v.p + at, q.ld,
-                                           k.ld,  v.ld, alone, 1,        got.p + at, got.ld};
+                                           k.ld,  v.ld, alone, 1,        got.p + at, got.ld, 0, 0};
                     c->ops.attn_segments(&c->contexts[threads - 1], &one);
         }
         if (memcmp(y.p, got.p, y.mem.bytes) != 0) fail(c, "segments differ, %d threads", threads);
+        ranges_of_queries(c, &a, threads, &y, &got);
     }
     c->n_cases++;
     mat_free(&q), mat_free(&k), mat_free(&v), mat_free(&y), mat_free(&got);

@@ -18,9 +18,11 @@ static void work(void *arg, int thread, int n_threads) {
     const struct oc_attn_segments *a = arg;
     for (int s = 0; s < a->n_segs; s++) {
         int64_t first = a->seg[s], end = a->seg[s + 1];
+        int64_t from = first > a->q_from ? first : a->q_from, to = a->q_to && a->q_to < end ? a->q_to : end;
         long lo, hi;
-        oc_pool_split((long)(end - first), 1, thread, n_threads, &lo, &hi);
-        for (int64_t i = first + lo; i < first + hi; i++) {
+        if (from >= to) continue;
+        oc_pool_split((long)(to - from), 1, thread, n_threads, &lo, &hi);
+        for (int64_t i = from + lo; i < from + hi; i++) {
             for (int h = 0; h < a->n_heads; h++) attend(a, i, h, first, end);
         }
     }

@@ -49,8 +49,10 @@ static void work(void *arg, int thread, int n_threads) {
     oc_flash_open(&f, j->s, j->ctx, thread, a->hd, a->scale);
     long at = 0, mine = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
     for (int s = 0; s < a->n_segs; s++) {
-        for (int64_t q0 = a->seg[s]; q0 < a->seg[s + 1]; q0 += OC_ATTN_QB) {
-            int n = (int)(a->seg[s + 1] - q0 < OC_ATTN_QB ? a->seg[s + 1] - q0 : OC_ATTN_QB);
+        int64_t from = a->seg[s] > a->q_from ? a->seg[s] : a->q_from;
+        int64_t to = a->q_to && a->q_to < a->seg[s + 1] ? a->q_to : a->seg[s + 1];
+        for (int64_t q0 = from; q0 < to; q0 += OC_ATTN_QB) {
+            int n = (int)(to - q0 < OC_ATTN_QB ? to - q0 : OC_ATTN_QB);
             for (int h = 0; h < a->n_heads; h++, at++) {
                 if (at != mine) continue;
                 unit(&f, a, s, q0, n, h);

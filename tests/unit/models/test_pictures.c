@@ -1,6 +1,7 @@
 /* Resized sizes against Python's own arithmetic: the numbers come from the formula run in Python 3.11, whose round() is
  * half to even. */
 #include <setjmp.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -8,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/limits.h"
 #include "models/pictures.h"
 
 static void sizes_equal_python(void **state) {
@@ -77,17 +79,23 @@ static void extreme_aspect_is_refused(void **state) {
     assert_int_equal(oc_models_pictures_smart_resize(0, 10, 28, 3136, 1000000, &w, &h, &ei), OC_ERR_FORMAT);
 }
 
+static struct oc_picture_rules rules(void) {
+    return (struct oc_picture_rules){.kind = OC_MODELS_PICTURES_GRID, .patch = 14, .merge = 2, .temporal = 2, .resample = OC_RESAMPLE_BICUBIC,
+                                     .max_tokens = 4096, .min_pixels = 3136, .max_pixels = 12845056, .rescale = 1 / 255.0,
+                                     .mean = {0.5, 0.5, 0.5}, .std = {0.25, 0.25, 0.25}};
+}
+
 static struct oc_model model_with_rules(void) {
     struct oc_model m = {.architecture = "Test", .has_vision = true, .image_token = 9};
-    m.pictures = (struct oc_model_picture_rules){.patch = 14, .merge = 2, .temporal = 2, .min_pixels = 3136, .max_pixels = 12845056};
+    m.pictures = rules();
     return m;
 }
 
 static void plan_counts_patches_and_tokens(void **state) {
     (void)state;
-    struct oc_model m = model_with_rules();
+    struct oc_picture_rules r = rules();
     struct oc_picture_plan p;
-    assert_int_equal(oc_model_plan_picture(&m, 1355, 710, NULL, 4096, &p, NULL), OC_OK);
+    assert_int_equal(oc_picture_rules_plan(&r, 1355, 710, NULL, 0, &p, NULL), OC_OK);
     assert_int_equal(p.width, 1344);
     assert_int_equal(p.height, 700);
     assert_int_equal(p.grid_h, 50);
@@ -99,16 +107,72 @@ static void plan_counts_patches_and_tokens(void **state) {
 
 static void plan_respects_the_cap(void **state) {
     (void)state;
-    struct oc_model m = model_with_rules();
+    struct oc_picture_rules r = rules();
     struct oc_picture_plan p;
     for (int cap = 4; cap < 3000; cap = cap * 3 + 1) {
-        assert_int_equal(oc_model_plan_picture(&m, 4032, 3024, NULL, cap, &p, NULL), OC_OK);
+        assert_int_equal(oc_picture_rules_plan(&r, 4032, 3024, NULL, cap, &p, NULL), OC_OK);
         assert_true(p.n_tokens <= cap && p.n_tokens > 0);
     }
-    assert_int_equal(oc_model_plan_picture(&m, 4032, 3024, &(struct oc_picture_limits){.max_pixels = 100 * 784}, 4096, &p, NULL), OC_OK);
+    assert_int_equal(oc_picture_rules_plan(&r, 4032, 3024, &(struct oc_picture_limits){.max_pixels = 100 * 784}, 0, &p, NULL), OC_OK);
     assert_true(p.n_tokens <= 100);
-    m.has_vision = false;
-    assert_int_equal(oc_model_plan_picture(&m, 40, 30, NULL, 4096, &p, NULL), OC_ERR_UNSUPPORTED);
+    r.max_tokens = 30; /* a caller's wish does not raise the engine's own */
+    assert_int_equal(oc_picture_rules_plan(&r, 4032, 3024, NULL, 1000, &p, NULL), OC_OK);
+    assert_true(p.n_tokens <= 30);
+    r.kind = OC_MODELS_PICTURES_NONE;
+    assert_int_equal(oc_picture_rules_plan(&r, 40, 30, NULL, 0, &p, NULL), OC_ERR_UNSUPPORTED);
+}
+
+/* Each makes rules that a broken process could send. */
+static void break_rules(struct oc_picture_rules *r, int how) {
+    switch (how) {
+    case 0: r->kind = 2; break;
+    case 1: r->kind = -1; break;
+    case 2: r->patch = 0; break;
+    case 3: r->patch = INT32_MAX; break;
+    case 4: r->merge = 0; break;
+    case 5: r->merge = 1000; break;
+    case 6: r->temporal = -3; break;
+    case 7: r->temporal = 99; break;
+    case 8: r->max_tokens = 0; break;
+    case 9: r->max_tokens = INT32_MAX; break;
+    case 10: r->min_pixels = 0; break;
+    case 11: r->max_pixels = r->min_pixels - 1; break;
+    case 12: r->rescale = NAN; break;
+    case 13: r->std[1] = 0; break;
+    case 14: r->mean[2] = INFINITY; break;
+    case 15: r->resample = (enum oc_resample)7; break;
+    default: r->rescale = 0; break;
+    }
+}
+
+static void rules_that_contradict_themselves_are_refused(void **state) {
+    (void)state;
+    struct oc_picture_plan p;
+    struct oc_errinfo ei;
+    for (int how = 0; how <= 16; how++) {
+        struct oc_picture_rules r = rules();
+        break_rules(&r, how);
+        assert_int_equal(oc_picture_rules_plan(&r, 640, 480, NULL, 0, &p, &ei), OC_ERR_FORMAT);
+        assert_non_null(strstr(ei.msg, "contradict"));
+    }
+}
+
+/* The largest rules that are let through, with the largest sides: nothing overflows. */
+static void the_widest_rules_do_not_overflow(void **state) {
+    (void)state;
+    struct oc_picture_rules r = rules();
+    struct oc_picture_plan p;
+    static const int sides[][2] = {{INT32_MAX, INT32_MAX}, {INT32_MAX, INT32_MAX / 200}, {1, 1}, {200, 1}};
+    for (int patch = 1; patch <= OC_LIMIT_PATCH_EDGE; patch += OC_LIMIT_PATCH_EDGE - 1)
+        for (int merge = 1; merge <= OC_LIMIT_PATCH_MERGE; merge += OC_LIMIT_PATCH_MERGE - 1)
+            for (size_t i = 0; i < sizeof sides / sizeof sides[0]; i++) {
+                r.patch = patch, r.merge = merge, r.temporal = OC_LIMIT_PATCH_FRAMES;
+                r.max_tokens = OC_LIMIT_CTX_TOKENS, r.max_pixels = INT64_MAX, r.min_pixels = i % 2 ? INT64_MAX : 1;
+                struct oc_picture_limits lim = {.max_pixels = INT64_MAX};
+                enum oc_err err = oc_picture_rules_plan(&r, sides[i][0], sides[i][1], &lim, 0, &p, NULL);
+                if (err == OC_OK) assert_int_equal((int64_t)p.grid_h * p.grid_w / (merge * merge), p.n_tokens);
+                else assert_int_equal(err, OC_ERR_LIMIT);
+            }
 }
 
 static struct oc_prompt_picture picture(int w, int h) {
@@ -150,6 +214,8 @@ int main(void) {
         cmocka_unit_test(extreme_aspect_is_refused),
         cmocka_unit_test(plan_counts_patches_and_tokens),
         cmocka_unit_test(plan_respects_the_cap),
+        cmocka_unit_test(rules_that_contradict_themselves_are_refused),
+        cmocka_unit_test(the_widest_rules_do_not_overflow),
         cmocka_unit_test(positions_follow_rows_and_columns),
         cmocka_unit_test(mismatched_placeholders_are_refused),
     };
