@@ -21,7 +21,9 @@ unsigned oc_cpu_features(void) {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
     if ((saved & ymm_saved) != ymm_saved || !(b & bit_AVX2) || !(b & bit_BMI2)) return 0;
     found |= OC_CPU_AVX2;
-    if ((saved & zmm_saved) == zmm_saved && (b & leaf7_512) == leaf7_512) found |= OC_CPU_AVX512;
+    if ((saved & zmm_saved) != zmm_saved || (b & leaf7_512) != leaf7_512) return found;
+    found |= OC_CPU_AVX512;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16)) found |= OC_CPU_AVX512BF16;
     return found;
 }
 

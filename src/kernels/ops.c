@@ -43,6 +43,7 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
     if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
+    if (features & OC_CPU_AVX512BF16) oc_ops_set_avx512bf16(ops);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
 #else
@@ -57,6 +58,7 @@ static const struct isa_name {
     {"ref", 0},
     {"avx2", OC_CPU_AVX2},
     {"avx512", OC_CPU_AVX2 | OC_CPU_AVX512},
+    {"avx512bf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16},
     {"neon", OC_CPU_NEON},
 };
 
@@ -74,7 +76,7 @@ enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinf
         oc_ops_init(ops, isa_names[i].features);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, neon", isa);
+    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, neon", isa);
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {

@@ -76,6 +76,9 @@ bool run_ctx_free(struct run_ctx *r); /* false if a canary of the scratch is bro
 
 double act_double(enum oc_act act, double x);
 
+/* Whether role P of this ISA rounds bf16 and quantised weights, and the x they meet, to bf16. */
+bool isa_has_bf16(const char *isa);
+
 void op_begin(struct chk *c, const char *name);
 void op_error(struct chk *c, double got, double want, double magnitude);
 /* Prints the line of the op; fails it when its worst error is over the bound. */
@@ -86,6 +89,6 @@ void check_linear(struct chk *c);
 void check_attn(struct chk *c);
 void check_small(struct chk *c);
 void check_invariance(struct chk *c);
-void bench(const char *isa, bool quick, int n_threads); /* 0: all */
+void bench(const char *isa, bool quick, int n_threads, const char *csv_path); /* 0 threads: all */
 
 #endif

@@ -10,18 +10,34 @@ struct oracle {
     double *want, *mag;
 };
 
-static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w) {
+/* Whether the ISA under test multiplies these weights in bf16: then x and W count as rounded to it, so that the bound
+ * is on the products and sums alone. */
+static bool in_bf16(const struct chk *c, enum oc_role role, const struct oc_weight *const *w, int n_w) {
+    if (role != OC_ROLE_P || !isa_has_bf16(c->ops.isa)) return false;
+    for (int i = 0; i < n_w; i++) {
+        if (w[i]->bits == 0 && w[i]->dtype != OC_BF16) return false;
+    }
+    return true;
+}
+
+static double to_bf16(double v) {
+    return oc_bf16_to_f32(oc_f32_to_bf16((float)v));
+}
+
+static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w, bool bf16) {
     size_t count = (size_t)(x->rows * w->n);
     struct oracle o = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
     double *row = malloc((size_t)w->k * sizeof(double));
     OC_ASSERT(o.want && o.mag && row);
     for (int64_t n = 0; n < w->n; n++) {
         weight_row_double(w, n, row);
+        for (int64_t k = 0; k < w->k && bf16; k++) row[k] = to_bf16(row[k]);
         for (int64_t i = 0; i < x->rows; i++) {
             double sum = w->bias ? w->bias[n] : 0, mag = fabs(sum);
             for (int64_t k = 0; k < w->k; k++) {
-                sum += x->p[i * x->ld + k] * row[k];
-                mag += fabs(x->p[i * x->ld + k] * row[k]);
+                double xv = bf16 ? to_bf16(x->p[i * x->ld + k]) : x->p[i * x->ld + k];
+                sum += xv * row[k];
+                mag += fabs(xv * row[k]);
             }
             o.want[i * w->n + n] = sum;
             o.mag[i * w->n + n] = mag;
@@ -73,7 +89,8 @@ static void one_linear(struct chk *c, enum oc_role role, enum wformat f) {
     struct run_ctx r = run_ctx_new(c, threads, m, k, n, 8);
     struct oc_linear a = {role, m, x.p, x.ld, &w.w, y.p, y.ld, act, add};
     c->ops.linear(&r.k, &a);
-    struct oracle o = oracle_new(&x, &w.w);
+    const struct oc_weight *weights[] = {&w.w};
+    struct oracle o = oracle_new(&x, &w.w, in_bf16(c, role, weights, 1));
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             double want = act_double(act, o.want[i * n + j]), mag = o.mag[i * n + j];
@@ -101,7 +118,9 @@ static void one_glu(struct chk *c, enum oc_role role) {
     struct run_ctx r = run_ctx_new(c, threads, m, k, n, 8);
     struct oc_linear_glu a = {role, m, x.p, x.ld, &gate.w, &up.w, y.p, y.ld, act};
     c->ops.linear_glu(&r.k, &a);
-    struct oracle og = oracle_new(&x, &gate.w), ou = oracle_new(&x, &up.w);
+    const struct oc_weight *weights[] = {&gate.w, &up.w};
+    bool bf16 = in_bf16(c, role, weights, 2);
+    struct oracle og = oracle_new(&x, &gate.w, bf16), ou = oracle_new(&x, &up.w, bf16);
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             int64_t at = i * n + j;
@@ -135,7 +154,7 @@ static void one_linear3(struct chk *c, enum oc_role role) {
     c->ops.linear3(&r.k, &a);
     bool clean = run_ctx_free(&r);
     for (int i = 0; i < 3; i++) {
-        struct oracle o = oracle_new(&x, &w[i].w);
+        struct oracle o = oracle_new(&x, &w[i].w, in_bf16(c, role, a.w, 3));
         for (int64_t at = 0; at < m * w[i].w.n; at++) {
             int64_t row = at / w[i].w.n, col = at % w[i].w.n;
             op_error(c, y[i].p[row * y[i].ld + col], o.want[at], o.mag[at]);

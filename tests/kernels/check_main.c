@@ -1,4 +1,4 @@
-/* check_kernels [--isa X] [--quick] [--bench [--threads N]] [--seed N]: checks (or times) the kernels this machine can run. */
+/* check_kernels [--isa X] [--quick] [--seed N] [--bench [--threads N] [--csv FILE]]: checks (or times) the kernels this machine can run. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -26,8 +26,8 @@ static int check_isa(const char *isa, bool quick, uint64_t seed) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const names[] = {"ref", "avx2", "avx512", "neon"};
-    const char *only = NULL;
+    static const char *const names[] = {"ref", "avx2", "avx512", "avx512bf16", "neon"};
+    const char *only = NULL, *csv = NULL;
     bool quick = false, timing = false;
     int n_threads = 0;
     uint64_t seed = 1;
@@ -40,15 +40,17 @@ int main(int argc, char **argv) {
             only = argv[++i];
         } else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
             n_threads = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "--csv") == 0 && i + 1 < argc) {
+            csv = argv[++i];
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             seed = strtoull(argv[++i], NULL, 10);
         } else {
-            fprintf(stderr, "usage: check_kernels [--isa X] [--quick] [--bench [--threads N]] [--seed N]\n");
+            fprintf(stderr, "usage: check_kernels [--isa X] [--quick] [--seed N] [--bench [--threads N] [--csv FILE]]\n");
             return 2;
         }
     }
     if (timing) {
-        bench(only, quick, n_threads);
+        bench(only, quick, n_threads, csv);
         return 0;
     }
     int failures = 0, n_isas = 0;
