@@ -23,7 +23,7 @@ static void report(const struct bench *b, enum peak peak, const char *kernel, co
 }
 
 static enum peak peak_of(const struct bench *b, enum oc_role role, enum wformat f) {
-    bool cut = role == OC_ROLE_P && f != W_F32 && f != W_F16 && isa_has_bf16(b->ops.isa);
+    bool cut = role == OC_ROLE_P && f != W_F32 && f != W_F16 && b->peaks.bf16_tflop_s > 0;
     return cut ? BF16 : FMA;
 }
 
@@ -307,7 +307,7 @@ static void bench_isa(const char *isa, bool quick, struct oc_pool *pool, uint8_t
 }
 
 void bench(const char *isa, bool quick, int n_threads, const char *csv_path) {
-    static const char *const names[] = {"avx2", "avx512", "avx512bf16", "amx", "neon"};
+    static const char *const names[] = {"avx2", "avx512", "avx512bf16", "amx", "amxbf16", "neon"};
     FILE *csv = csv_path ? fopen(csv_path, "w") : NULL;
     if (csv_path && !csv) {
         printf("cannot write %s\n", csv_path);

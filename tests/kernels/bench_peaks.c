@@ -76,11 +76,15 @@ struct fma_job {
     float sink[OC_LIMIT_BENCH_THREADS][16];
 };
 
+static bool is_512(const char *isa) {
+    return strncmp(isa, "avx512", 6) == 0 || strncmp(isa, "amx", 3) == 0;
+}
+
 static void fma_work(void *arg, int thread, int n_threads) {
     struct fma_job *j = arg;
     float f = (float)n_threads * 1e-3f;
 #if defined(__x86_64__)
-    if (strcmp(j->isa, "avx512") == 0 || isa_has_bf16(j->isa)) {
+    if (is_512(j->isa)) {
         j->sink[thread][0] = fma_avx512(f);
         return;
     }
@@ -103,7 +107,7 @@ static void bf16_work(void *arg, int thread, int n_threads) {
 }
 
 static double lanes_of(const char *isa) {
-    return strcmp(isa, "avx512") == 0 || isa_has_bf16(isa) ? 16 : strcmp(isa, "avx2") == 0 ? 8 : 4;
+    return is_512(isa) ? 16 : strcmp(isa, "avx2") == 0 ? 8 : 4;
 }
 
 #if !defined(__x86_64__)

@@ -10,34 +10,40 @@ struct oracle {
     double *want, *mag;
 };
 
-/* Whether the ISA under test multiplies these weights in bf16: then x and W count as rounded to it, so that the bound
- * is on the products and sums alone. */
-static bool in_bf16(const struct chk *c, enum oc_role role, const struct oc_weight *const *w, int n_w) {
-    if (role != OC_ROLE_P || !isa_has_bf16(c->ops.isa)) return false;
+/* How the ISA under test multiplies these weights: what bf16 takes from x and W is taken from the oracle too, so that
+ * the bound is on the products and sums alone. */
+static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struct oc_weight *const *w, int n_w) {
+    if (role != OC_ROLE_P) return BF16_NONE;
     for (int i = 0; i < n_w; i++) {
-        if (w[i]->bits == 0 && w[i]->dtype != OC_BF16) return false;
+        if (w[i]->bits == 0 && w[i]->dtype != OC_BF16) return BF16_NONE;
     }
-    return true;
+    return isa_bf16(c->ops.isa);
 }
 
-static double to_bf16(double v) {
-    return oc_bf16_to_f32(oc_f32_to_bf16((float)v));
+/* A value as the product sees it: one bf16, or two of which the second is of what the first took away. */
+struct parts {
+    double high, low;
+};
+
+static struct parts parts_of(double v, enum isa_bf16 how) {
+    if (how == BF16_NONE) return (struct parts){v, 0};
+    float f = (float)v, high = oc_bf16_to_f32(oc_f32_to_bf16(f));
+    return (struct parts){high, how == BF16_SPLIT ? oc_bf16_to_f32(oc_f32_to_bf16(f - high)) : 0};
 }
 
-static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w, bool bf16) {
+static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w, enum isa_bf16 how) {
     size_t count = (size_t)(x->rows * w->n);
     struct oracle o = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
     double *row = malloc((size_t)w->k * sizeof(double));
     OC_ASSERT(o.want && o.mag && row);
     for (int64_t n = 0; n < w->n; n++) {
         weight_row_double(w, n, row);
-        for (int64_t k = 0; k < w->k && bf16; k++) row[k] = to_bf16(row[k]);
         for (int64_t i = 0; i < x->rows; i++) {
             double sum = w->bias ? w->bias[n] : 0, mag = fabs(sum);
             for (int64_t k = 0; k < w->k; k++) {
-                double xv = bf16 ? to_bf16(x->p[i * x->ld + k]) : x->p[i * x->ld + k];
-                sum += xv * row[k];
-                mag += fabs(xv * row[k]);
+                struct parts a = parts_of(x->p[i * x->ld + k], how), b = parts_of(row[k], how);
+                sum += a.high * b.high + a.low * b.high + a.high * b.low;
+                mag += fabs(a.high * b.high);
             }
             o.want[i * w->n + n] = sum;
             o.mag[i * w->n + n] = mag;
@@ -119,7 +125,7 @@ static void one_glu(struct chk *c, enum oc_role role) {
     struct oc_linear_glu a = {role, m, x.p, x.ld, &gate.w, &up.w, y.p, y.ld, act};
     c->ops.linear_glu(&r.k, &a);
     const struct oc_weight *weights[] = {&gate.w, &up.w};
-    bool bf16 = in_bf16(c, role, weights, 2);
+    enum isa_bf16 bf16 = in_bf16(c, role, weights, 2);
     struct oracle og = oracle_new(&x, &gate.w, bf16), ou = oracle_new(&x, &up.w, bf16);
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {

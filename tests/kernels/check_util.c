@@ -192,8 +192,9 @@ double act_double(enum oc_act act, double x) {
     return x;
 }
 
-bool isa_has_bf16(const char *isa) {
-    return strcmp(isa, "avx512bf16") == 0 || strcmp(isa, "amx") == 0;
+enum isa_bf16 isa_bf16(const char *isa) {
+    if (strcmp(isa, "avx512bf16") == 0 || strncmp(isa, "amxbf16", 7) == 0) return BF16_ROUND;
+    return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
 }
 
 void op_begin(struct chk *c, const char *name) {

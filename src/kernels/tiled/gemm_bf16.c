@@ -13,6 +13,7 @@ struct job {
     int64_t m0, m;  /* the slice of rows of x that is packed */
     int64_t kp;     /* k padded */
     uint16_t *x;    /* panels [kp/2][OC_BF16_COLS][2] */
+    uint16_t *x_low; /* the same of what rounding took away, or NULL */
     int64_t nb, mb; /* rows of W and of x in a unit */
     int64_t n_row_blocks, n_col_blocks[3];
     long n_units;
@@ -21,7 +22,7 @@ struct job {
 
 /* A thread's part of the scratch. */
 struct space {
-    uint16_t *w;  /* [nb][W_STRIDE] */
+    uint16_t *w, *w_low; /* [nb][W_STRIDE] each */
     float *c[2];  /* [nb][ldc]: y^T of the gate or only weight, and of up */
     float *rows[2]; /* [ROWS][OC_P_NB]: the same, turned back, a few rows of x */
     uint16_t *tmp;
@@ -40,7 +41,7 @@ static size_t c_floats(const struct oc_simd_bf16 *b) {
 
 static size_t thread_bytes(const struct oc_simd_bf16 *b) {
     size_t floats = 2 * c_floats(b) + 2 * ROWS * OC_P_NB;
-    return floats * sizeof(float) + (size_t)(OC_P_NB * W_STRIDE + OC_BF16_COLS * OC_P_KB) * sizeof(uint16_t);
+    return floats * sizeof(float) + 2 * (size_t)(OC_P_NB * W_STRIDE + OC_BF16_COLS * OC_P_KB) * sizeof(uint16_t);
 }
 
 static int64_t slice_rows(int64_t m) {
@@ -55,19 +56,20 @@ static size_t packed_bytes(int64_t m, int64_t k) {
 
 size_t oc_tiled_gemm_bf16_bytes(const struct oc_simd_bf16 *b, int64_t m, int64_t k, int n_threads) {
     int64_t most = m < OC_BF16_SLICE ? m : OC_BF16_SLICE;
-    return packed_bytes(most > 0 ? most : 1, k) + thread_bytes(b) * (size_t)n_threads;
+    return 2 * packed_bytes(most > 0 ? most : 1, k) + thread_bytes(b) * (size_t)n_threads;
 }
 
 static struct space thread_space(const struct job *j, int thread) {
     const struct oc_simd_bf16 *b = j->s->bf16;
-    uint8_t *p = j->ctx->scratch + packed_bytes(j->a->m, j->a->w[0]->k) + (size_t)thread * thread_bytes(b);
+    uint8_t *p = j->ctx->scratch + 2 * packed_bytes(j->a->m, j->a->w[0]->k) + (size_t)thread * thread_bytes(b);
     struct space sp;
     sp.c[0] = (float *)(void *)p;
     sp.c[1] = sp.c[0] + c_floats(b);
     sp.rows[0] = sp.c[1] + c_floats(b);
     sp.rows[1] = sp.rows[0] + ROWS * OC_P_NB;
     sp.w = (uint16_t *)(void *)(sp.rows[1] + ROWS * OC_P_NB);
-    sp.tmp = sp.w + OC_P_NB * W_STRIDE;
+    sp.w_low = sp.w + OC_P_NB * W_STRIDE;
+    sp.tmp = sp.w_low + OC_P_NB * W_STRIDE;
     return sp;
 }
 
@@ -82,22 +84,30 @@ static void pack_panels(void *arg, int thread, int n_threads) {
         const float *x = j->a->x + (j->m0 + at) * j->a->ldx;
         for (int64_t k0 = 0; k0 < j->a->w[0]->k; k0 += OC_P_KB) {
             int kk = (int)(j->a->w[0]->k - k0 < OC_P_KB ? j->a->w[0]->k - k0 : OC_P_KB);
-            j->s->bf16->pack(x + k0, j->a->ldx, n, kk, j->x + at * j->kp + k0 * OC_BF16_COLS, sp.tmp);
+            int64_t to = at * j->kp + k0 * OC_BF16_COLS;
+            j->s->bf16->pack(x + k0, j->a->ldx, n, kk, j->x + to, j->x_low ? j->x_low + to : NULL, sp.tmp);
         }
     }
+}
+
+/* Elements `from` to `to` of each of rows r0 .. r1-1 of a block of W become 0. */
+static void clear(uint16_t *w, int64_t r0, int64_t r1, int from, int to) {
+    for (int64_t r = r0; r < r1; r++) memset(w + r * W_STRIDE + from, 0, (size_t)(to - from) * sizeof *w);
 }
 
 /* Rows n0 .. of w from k0 on into sp->w, zeros from k on and from the last row to a whole tile. */
 static void load_rows(const struct job *j, struct space *sp, const struct oc_weight *w, int64_t n0, int64_t nn,
                       int64_t k0, int kk, int kk_padded) {
     const struct oc_simd_bf16 *b = j->s->bf16;
-    for (int64_t r = 0; r < nn; r++) {
-        uint16_t *out = sp->w + r * W_STRIDE;
-        b->row(w, n0 + r, k0, kk, out);
-        memset(out + kk, 0, (size_t)(kk_padded - kk) * sizeof *out);
-    }
+    bool low = b->split && w->bits != 0;
     int64_t whole = (int64_t)oc_round_up((size_t)nn, (size_t)b->pad_rows);
-    for (int64_t r = nn; r < whole; r++) memset(sp->w + r * W_STRIDE, 0, (size_t)kk_padded * sizeof(uint16_t));
+    for (int64_t r = 0; r < nn; r++)
+        b->row(w, n0 + r, k0, kk, sp->w + r * W_STRIDE, low ? sp->w_low + r * W_STRIDE : NULL);
+    clear(sp->w, 0, nn, kk, kk_padded);
+    clear(sp->w, nn, whole, 0, kk_padded);
+    if (!low) return;
+    clear(sp->w_low, 0, nn, kk, kk_padded);
+    clear(sp->w_low, nn, whole, 0, kk_padded);
 }
 
 /* c[nn, mm] = rows n0.. of w times x's packed rows from m0 on. */
@@ -110,11 +120,14 @@ static void block(const struct job *j, struct space *sp, const struct oc_weight 
         load_rows(j, sp, w, n0, nn, k0, kk, kk_padded);
         struct oc_bf16_tile t = {.lda = W_STRIDE, .kk = kk_padded, .ldc = ldc, .first = k0 == 0};
         for (int64_t i = 0; i < mm; i += OC_BF16_COLS) {
-            t.b = j->x + (m0 + i) * j->kp + k0 * OC_BF16_COLS;
+            int64_t from = (m0 + i) * j->kp + k0 * OC_BF16_COLS;
+            t.b = j->x + from;
+            t.b_low = j->x_low ? j->x_low + from : NULL;
             t.nv = mm - i > OC_BF16_COLS / 2 ? 2 : 1;
             for (int64_t r = 0; r < nn; r += b->mr) {
                 t.mr = (int)(nn - r < b->mr ? nn - r : b->mr);
                 t.a = sp->w + r * W_STRIDE;
+                t.a_low = b->split && w->bits != 0 ? sp->w_low + r * W_STRIDE : NULL;
                 t.c = c + r * ldc + i;
                 b->tile(&t);
             }
@@ -179,6 +192,7 @@ static void cut(struct job *j) {
 void oc_tiled_gemm_bf16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
     OC_ASSERT(oc_tiled_gemm_bf16_bytes(s->bf16, a->m, a->w[0]->k, oc_pool_n_threads(ctx->pool)) <= ctx->scratch_bytes);
     struct job j = {.s = s, .ctx = ctx, .a = a, .kp = padded_k(a->w[0]->k), .x = (uint16_t *)(void *)ctx->scratch};
+    if (s->bf16->split) j.x_low = j.x + packed_bytes(a->m, a->w[0]->k) / sizeof *j.x;
     int64_t slice = slice_rows(a->m);
     for (j.m0 = 0; j.m0 < a->m; j.m0 += slice) {
         j.m = a->m - j.m0 < slice ? a->m - j.m0 : slice;

@@ -64,12 +64,12 @@ struct oc_dot_x {
 #define OC_BF16_SLICE 1536
 #define OC_BF16_MAX_MB 768
 
-/* c[r, j] = (first) or += sum over k < kk of a[r*lda + k] * b[k/2][j][k%2], for r < mr, j < 16 nv, in order of k,
- * pair by pair. kk is a multiple of OC_BF16_K. */
+/* c[r, j] = (first) or += sum over k < kk of a[r*lda + k] * b[k/2][j][k%2], for r < mr, j < 16 nv, in an order of
+ * k of the ISA's own. kk is a multiple of OC_BF16_K. Then, where given, the same for a and b_low, and for a_low and b. */
 struct oc_bf16_tile {
-    const uint16_t *a;
+    const uint16_t *a, *a_low;
     int64_t lda;
-    const uint16_t *b;
+    const uint16_t *b, *b_low;
     int kk;
     float *c;
     int64_t ldc;
@@ -81,17 +81,19 @@ struct oc_simd_bf16 {
     int mr;       /* rows of a tile */
     int pad_rows; /* rows of `a` that tile reads and rows of `c` that it writes are mr rounded up to this */
     int64_t mb;   /* rows of x per unit of work, a multiple of OC_BF16_COLS */
+    bool split;   /* x, and W when quantised, are sums of two bf16, high and low: 16 bits; the product of lows is left out */
 
     /* Begins and ends a thread's use of `tile`; NULL where there is nothing to set. */
     void (*begin)(void);
     void (*end)(void);
 
-    /* out = the panel of n <= OC_BF16_COLS rows of x, kk long, rounded to nearest even; tmp holds
-     * OC_BF16_COLS * OC_P_KB. */
-    void (*pack)(const float *x, int64_t ldx, int n, int kk, uint16_t *out, uint16_t *tmp);
+    /* out = the panel of n <= OC_BF16_COLS rows of x, kk long, rounded to nearest even; out_low, if not NULL, of what
+     * rounding took away. tmp holds 2 * OC_BF16_COLS * OC_P_KB. */
+    void (*pack)(const float *x, int64_t ldx, int n, int kk, uint16_t *out, uint16_t *out_low, uint16_t *tmp);
 
-    /* out[kk] = a row of w from k0 on, rounded once; when quantised k0 and kk are multiples of the group. */
-    void (*row)(const struct oc_weight *w, int64_t row, int64_t k0, int kk, uint16_t *out);
+    /* out[kk] = a row of w from k0 on, rounded once; out_low, if not NULL, what rounding took away (only when
+     * quantised: plain bf16 loses nothing). When quantised k0 and kk are multiples of the group. */
+    void (*row)(const struct oc_weight *w, int64_t row, int64_t k0, int kk, uint16_t *out, uint16_t *out_low);
 
     void (*tile)(const struct oc_bf16_tile *t);
 

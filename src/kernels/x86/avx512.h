@@ -8,16 +8,6 @@
 
 #include "kernels/x86/x86.h"
 
-void oc_avx512_transpose(const float *in, int64_t ld, int n, int kk, float *out);
-void oc_avx512_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp);
-void oc_avx512_tile(const struct oc_tile *t);
-void oc_avx512_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds);
-void oc_avx512_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
-                   int64_t ldo);
-void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);
-float oc_avx512_max_row(const float *v, int64_t n);
-float oc_avx512_exp_row(float *v, int64_t n, float scale, float max);
-
 /* Lanes 0 .. n-1, all 16 from n = 16 on. */
 static inline __mmask16 oc_avx512_mask(int64_t n) {
     return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);

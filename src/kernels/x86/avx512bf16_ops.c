@@ -1,5 +1,5 @@
-/* The table of AVX-512 with BF16, over the AVX-512 one. */
-#include "kernels/x86/avx512bf16.h"
+/* The table of AVX-512 with BF16, over the AVX-512 one: role P rounds to bf16, which only --isa chooses. */
+#include "kernels/x86/x86.h"
 
 static const struct oc_simd_bf16 bf16 = {
     .mr = 12,
