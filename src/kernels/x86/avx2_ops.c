@@ -42,6 +42,7 @@ static void attn_segments(const struct oc_kctx *ctx, const struct oc_attn_segmen
 
 void oc_ops_set_avx2(struct oc_ops *ops) {
     ops->isa = "avx2";
+    ops->rmsnorm = oc_avx2_rmsnorm;
     ops->linear = linear;
     ops->linear_glu = linear_glu;
     ops->linear3 = linear3;
