@@ -43,6 +43,9 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
     if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
+    bool rounded = features & OC_CPU_ROUND;
+    if ((features & OC_CPU_AVX512BF16) && rounded) oc_ops_set_avx512bf16(ops);
+    if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
 #else
@@ -57,24 +60,28 @@ static const struct isa_name {
     {"ref", 0},
     {"avx2", OC_CPU_AVX2},
     {"avx512", OC_CPU_AVX2 | OC_CPU_AVX512},
+    {"avx512bf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND},
+    {"amx", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX},
+    {"amxbf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_ROUND},
     {"neon", OC_CPU_NEON},
 };
 
 enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei) {
-    unsigned have = oc_cpu_features();
+    unsigned have = oc_cpu_features(), asked;
     if (isa == NULL || strcmp(isa, "auto") == 0) {
         oc_ops_init(ops, have);
         return OC_OK;
     }
     for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
         if (strcmp(isa, isa_names[i].name) != 0) continue;
-        if ((have & isa_names[i].features) != isa_names[i].features) {
+        asked = isa_names[i].features & ~(unsigned)OC_CPU_ROUND;
+        if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }
         oc_ops_init(ops, isa_names[i].features);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, neon", isa);
+    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxbf16, neon", isa);
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {

@@ -186,15 +186,20 @@ enum oc_cpu_feature {
     OC_CPU_AVX2 = 1,   /* AVX2 and FMA and F16C, and the system saves the registers */
     OC_CPU_AVX512 = 2, /* AVX-512 F, BW, DQ, VL */
     OC_CPU_NEON = 4,
+    OC_CPU_AVX512BF16 = 8, /* AVX-512 with BF16 */
+    OC_CPU_AMX = 16,       /* AMX tiles and bf16, and the system has allowed this process to use them */
+    /* Not of the machine but a wish: role P may round bf16 and quantised weights, and the x they meet, to bf16. Faster,
+     * but outside the bounds of parity: oc_cpu_features never sets it. */
+    OC_CPU_ROUND = 32,
 };
 
-/* What this machine has. */
+/* What this machine has. Asks the system for AMX, so call it before threads start. */
 unsigned oc_cpu_features(void);
 
 /* Pure: the table for these feature bits (0 gives ref). */
 void oc_ops_init(struct oc_ops *ops, unsigned features);
 
-/* The table for an ISA by name: "ref", "avx2", "avx512", "neon", or "auto"/NULL for the best here. Errors:
+/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
 

@@ -6,11 +6,25 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-void report(const struct bench *b, const char *name, double seconds, double bytes, double flops) {
+enum peak { FMA, BF16 };
+
+/* One line: seconds per call, bytes that must be read, FLOPs that must be done, and their share of the limits. */
+static void report(const struct bench *b, enum peak peak, const char *kernel, const char *shape, double seconds,
+                   double bytes, double flops) {
     double gb = bytes / seconds * 1e-9, tf = flops / seconds * 1e-12;
-    printf("%-7s %-42s %10.1f us %7.2f GB/s %4.0f%%  %7.3f TFLOP/s %4.0f%%\n", b->ops.isa, name, seconds * 1e6, gb,
-           100 * gb / b->peaks.read_gb_s, tf, 100 * tf / b->peaks.fma_tflop_s);
+    double limit = peak == BF16 ? b->peaks.bf16_tflop_s : b->peaks.fma_tflop_s;
+    double gb_share = 100 * gb / b->peaks.read_gb_s, tf_share = 100 * tf / limit;
+    printf("%-10s %-20s %-26s %10.1f us %7.2f GB/s %4.0f%%  %7.3f TFLOP/s %4.0f%%\n", b->ops.isa, kernel, shape,
+           seconds * 1e6, gb, gb_share, tf, tf_share);
     fflush(stdout);
+    if (!b->csv) return;
+    fprintf(b->csv, "%s,%d,%s,%s,%.1f,%.2f,%.1f,%.4f,%.1f,%s\n", b->ops.isa, oc_pool_n_threads(b->ctx.pool), kernel, shape,
+            seconds * 1e6, gb, gb_share, tf, tf_share, peak == BF16 ? "bf16" : "fma");
+}
+
+static enum peak peak_of(const struct bench *b, enum oc_role role, enum wformat f) {
+    bool cut = role == OC_ROLE_P && f != W_F32 && f != W_F16 && b->peaks.bf16_tflop_s > 0;
+    return cut ? BF16 : FMA;
 }
 
 /* Bytes from the pile, in turn, so that a weight is not in the cache when its turn comes. */
@@ -72,21 +86,21 @@ static void bench_linear(struct bench *b, enum oc_role role, enum wformat f, int
     float *x = floats(b, m * k), *y = floats(b, m * n);
     struct oc_weight w = weight_of(b, f, n, k);
     struct oc_linear a = {role, m, x, k, &w, y, n, OC_ACT_NONE, false};
-    char name[80];
+    char name[80], kernel[40];
     struct watch t = watch_new(b, 0.25);
     while (watch_again(&t)) {
         w = weight_of(b, f, n, k);
         b->ops.linear(&b->ctx, &a);
     }
-    snprintf(name, sizeof name, "linear %s %s m %d [%d x %d]", role == OC_ROLE_D ? "D" : "P", wformat_name(f), (int)m,
-             (int)n, (int)k);
-    report(b, name, t.best, weight_bytes(&w), 2.0 * (double)(m * n * k));
+    snprintf(kernel, sizeof kernel, "linear %s %s", role == OC_ROLE_D ? "D" : "P", wformat_name(f));
+    snprintf(name, sizeof name, "m %d n %d k %d", (int)m, (int)n, (int)k);
+    report(b, peak_of(b, role, f), kernel, name, t.best, weight_bytes(&w), 2.0 * (double)(m * n * k));
     free(x), free(y);
 }
 
 static void bench_glu(struct bench *b, enum oc_role role, enum wformat f, int64_t m, int64_t n, int64_t k) {
     float *x = floats(b, m * k), *y = floats(b, m * n);
-    char name[80];
+    char name[80], kernel[40];
     struct watch t = watch_new(b, 0.25);
     struct oc_weight gate, up;
     while (watch_again(&t)) {
@@ -94,9 +108,9 @@ static void bench_glu(struct bench *b, enum oc_role role, enum wformat f, int64_
         struct oc_linear_glu a = {role, m, x, k, &gate, &up, y, n, OC_ACT_SILU};
         b->ops.linear_glu(&b->ctx, &a);
     }
-    snprintf(name, sizeof name, "linear_glu %s %s m %d [2 x %d x %d]", role == OC_ROLE_D ? "D" : "P", wformat_name(f),
-             (int)m, (int)n, (int)k);
-    report(b, name, t.best, weight_bytes(&gate) + weight_bytes(&up), 4.0 * (double)(m * n * k));
+    snprintf(kernel, sizeof kernel, "linear_glu %s %s", role == OC_ROLE_D ? "D" : "P", wformat_name(f));
+    snprintf(name, sizeof name, "m %d n %d x 2 k %d", (int)m, (int)n, (int)k);
+    report(b, peak_of(b, role, f), kernel, name, t.best, weight_bytes(&gate) + weight_bytes(&up), 4.0 * (double)(m * n * k));
     free(x), free(y);
 }
 
@@ -164,10 +178,10 @@ static void bench_token(struct bench *b, int64_t m) {
     }
     double parts = LAYERS * (k.best_s[0] + k.best_s[1] + k.best_s[2] + k.best_s[3]) + k.best_s[4];
     char name[80];
-    snprintf(name, sizeof name, "3B token, m %d: %.2f tok/s", (int)m, (double)m / t.best);
-    report(b, name, t.best, k.bytes, 2 * k.params * (double)m);
-    snprintf(name, sizeof name, "  best parts summed: %.2f tok/s", (double)m / parts);
-    report(b, name, parts, k.bytes, 2 * k.params * (double)m);
+    snprintf(name, sizeof name, "m %d: %.2f tok/s", (int)m, (double)m / t.best);
+    report(b, FMA, "3B token", name, t.best, k.bytes, 2 * k.params * (double)m);
+    snprintf(name, sizeof name, "m %d: %.2f tok/s", (int)m, (double)m / parts);
+    report(b, FMA, "3B token, best parts", name, parts, k.bytes, 2 * k.params * (double)m);
     free(k.x), free(k.h), free(k.q), free(k.kv), free(k.logits);
 }
 
@@ -186,8 +200,8 @@ static void bench_segments(struct bench *b, int m, int segment) {
     for (int s = 0; s < n; s++) pairs += pow(seg[s + 1] - seg[s], 2);
     while (watch_again(&t)) b->ops.attn_segments(&b->ctx, &a);
     char name[80];
-    snprintf(name, sizeof name, "attn_segments %d rows, segments of %d", m, segment);
-    report(b, name, t.best, 16.0 * m * COLS, 4.0 * pairs * COLS);
+    snprintf(name, sizeof name, "%d rows in segments of %d", m, segment);
+    report(b, FMA, "attn_segments", name, t.best, 16.0 * m * COLS, 4.0 * pairs * COLS);
     free(qkv), free(y), free(seg);
 }
 
@@ -215,9 +229,8 @@ static void bench_paged(struct bench *b, enum oc_role role, int m, int ctx, enum
     for (int i = 0; i < m; i++) pairs += rows[i].slot + 1;
     while (watch_again(&w)) b->ops.attn_paged(&b->ctx, &a);
     char name[80];
-    snprintf(name, sizeof name, "attn_paged %s %d rows, context %d, %s", role == OC_ROLE_D ? "D" : "P", m, ctx,
-             oc_dtype_name(t));
-    report(b, name, w.best, (double)page * n_pages * 2, 4.0 * pairs * HEADS * HD);
+    snprintf(name, sizeof name, "m %d context %d %s", m, ctx, oc_dtype_name(t));
+    report(b, FMA, role == OC_ROLE_D ? "attn_paged D" : "attn_paged P", name, w.best, (double)page * n_pages * 2, 4.0 * pairs * HEADS * HD);
     free(q), free(y), free(values), free(rows);
 }
 
@@ -229,17 +242,16 @@ static void bench_small(struct bench *b, int64_t m) {
     struct watch t = watch_new(b, 0.1), t2 = t;
     char name[80];
     while (watch_again(&t)) b->ops.rmsnorm(&b->ctx, &norm);
-    snprintf(name, sizeof name, "rmsnorm %d x %d", (int)m, COLS);
-    report(b, name, t.best, 8.0 * (double)m * COLS, 4.0 * (double)m * COLS);
+    snprintf(name, sizeof name, "%d x %d", (int)m, COLS);
+    report(b, FMA, "rmsnorm", name, t.best, 8.0 * (double)m * COLS, 4.0 * (double)m * COLS);
     while (watch_again(&t2)) b->ops.rope(&b->ctx, &rope);
-    snprintf(name, sizeof name, "rope %d x %d", (int)m, COLS);
-    report(b, name, t2.best, 8.0 * (double)m * COLS, 3.0 * (double)m * COLS);
+    report(b, FMA, "rope", name, t2.best, 8.0 * (double)m * COLS, 3.0 * (double)m * COLS);
     free(x), free(y), free(c), free(s);
 }
 
 static void bench_decode(struct bench *b) {
-    static const int streams[] = {1, 2, 4, 8, 64};
-    for (int i = 0; i < (b->quick ? 1 : 5); i++) bench_token(b, streams[i]);
+    static const int streams[] = {1, 8, 2, 4, 64};
+    for (int i = 0; i < (b->quick ? 2 : 5); i++) bench_token(b, streams[i]);
     bench_linear(b, OC_ROLE_D, W_Q4, 1, 2048, 2048);
     bench_linear(b, OC_ROLE_D, W_Q4, 1, 2048, 11008);
     bench_linear(b, OC_ROLE_D, W_Q4, 1, 151936, 2048);
@@ -271,8 +283,8 @@ static void bench_prefill(struct bench *b) {
     bench_small(b, patches);
 }
 
-static void bench_isa(const char *isa, bool quick, struct oc_pool *pool, uint8_t *pile, size_t pile_bytes) {
-    struct bench b = {.quick = quick, .pile = pile, .pile_bytes = pile_bytes, .rng = {.rng = 7}};
+static void bench_isa(const char *isa, bool quick, struct oc_pool *pool, uint8_t *pile, size_t pile_bytes, FILE *csv) {
+    struct bench b = {.quick = quick, .csv = csv, .pile = pile, .pile_bytes = pile_bytes, .rng = {.rng = 7}};
     if (oc_ops_for_isa(&b.ops, isa, NULL) != OC_OK) return;
     b.ctx.pool = pool;
     b.ctx.scratch_bytes = oc_ops_scratch_bytes(4800, 11008, 151936, 128, oc_pool_n_threads(pool));
@@ -280,15 +292,28 @@ static void bench_isa(const char *isa, bool quick, struct oc_pool *pool, uint8_t
     OC_ASSERT(b.ctx.scratch);
     memset(b.ctx.scratch, 0, b.ctx.scratch_bytes);
     b.peaks = measure_peaks(pool, isa, pile, pile_bytes);
-    printf("%s: %d threads%s, reads %.1f GB/s, f32 FMA %.3f TFLOP/s\n", isa, oc_pool_n_threads(pool),
-           oc_pool_n_threads(pool) == 1 ? " (CPU time)" : "",           b.peaks.read_gb_s, b.peaks.fma_tflop_s);
+    printf("%s: %d threads%s, reads %.1f GB/s, f32 FMA %.3f TFLOP/s, bf16 %.3f TFLOP/s\n", isa, oc_pool_n_threads(pool),
+           oc_pool_n_threads(pool) == 1 ? " (CPU time)" : "", b.peaks.read_gb_s, b.peaks.fma_tflop_s,
+           b.peaks.bf16_tflop_s);
+    if (csv) {
+        fprintf(csv, "%s,%d,peak,reads,,%.2f,100,,,\n", isa, oc_pool_n_threads(pool), b.peaks.read_gb_s);
+        fprintf(csv, "%s,%d,peak,f32 FMA,,,,%.4f,100,fma\n", isa, oc_pool_n_threads(pool), b.peaks.fma_tflop_s);
+        if (b.peaks.bf16_tflop_s > 0)
+            fprintf(csv, "%s,%d,peak,bf16,,,,%.4f,100,bf16\n", isa, oc_pool_n_threads(pool), b.peaks.bf16_tflop_s);
+    }
     bench_decode(&b);
     bench_prefill(&b);
     free(b.ctx.scratch);
 }
 
-void bench(const char *isa, bool quick, int n_threads) {
-    static const char *const names[] = {"avx2", "avx512", "neon"};
+void bench(const char *isa, bool quick, int n_threads, const char *csv_path) {
+    static const char *const names[] = {"avx2", "avx512", "avx512bf16", "amx", "amxbf16", "neon"};
+    FILE *csv = csv_path ? fopen(csv_path, "w") : NULL;
+    if (csv_path && !csv) {
+        printf("cannot write %s\n", csv_path);
+        exit(1);
+    }
+    if (csv) fprintf(csv, "isa,threads,kernel,shape,us,gb_s,percent_of_reads,tflop_s,percent_of_peak,peak\n");
     struct oc_errinfo ei;
     struct oc_pool *pool;
     struct chk rng = {.rng = 3};
@@ -304,9 +329,10 @@ void bench(const char *isa, bool quick, int n_threads) {
         exit(1);
     }
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (!isa || strcmp(isa, names[i]) == 0) bench_isa(names[i], quick, pool, pile, pile_bytes);
+        if (!isa || strcmp(isa, names[i]) == 0) bench_isa(names[i], quick, pool, pile, pile_bytes, csv);
     }
-    if (isa && strcmp(isa, "ref") == 0) bench_isa(isa, quick, pool, pile, pile_bytes);
+    if (isa && strcmp(isa, "ref") == 0) bench_isa(isa, quick, pool, pile, pile_bytes, csv);
+    if (csv && fclose(csv) != 0) printf("cannot write all of %s\n", csv_path);
     oc_pool_close(pool);
     munmap(pile, pile_bytes);
 }

@@ -2,12 +2,15 @@
 #ifndef OC_TESTS_KERNELS_BENCH_H
 #define OC_TESTS_KERNELS_BENCH_H
 
+#include <stdio.h>
+
 #include "check.h"
 
 /* What this machine can do with the threads of the pool. */
 struct peaks {
     double read_gb_s;   /* sequential reads of memory larger than any cache */
     double fma_tflop_s; /* f32, widest vectors of the ISA */
+    double bf16_tflop_s; /* its bf16 products, 0 where it has none */
 };
 
 struct bench {
@@ -15,6 +18,7 @@ struct bench {
     struct oc_ops ops;
     struct oc_kctx ctx;
     struct peaks peaks;
+    FILE *csv; /* or NULL */
     struct chk rng;
     uint8_t *pile; /* random bytes that weights are cut from, larger than any cache */
     size_t pile_bytes, pile_at;
@@ -27,7 +31,11 @@ double now_s(bool cpu_time);
 
 struct peaks measure_peaks(struct oc_pool *pool, const char *isa, const uint8_t *pile, size_t pile_bytes);
 
-/* One line: seconds per call, bytes that must be read, FLOPs that must be done. */
-void report(const struct bench *b, const char *name, double seconds, double bytes, double flops);
+/* Turns of inner loops that measure_peaks runs: a millisecond or so, short enough to fall between other work. */
+#define FMA_TURNS 3000000
+
+/* FLOPs per call of `peak`, and the loop itself, for the bf16 products of an ISA; NULL where it has none. */
+typedef float peak_fn(float f);
+peak_fn *bf16_peak(const char *isa, double *flops);
 
 #endif

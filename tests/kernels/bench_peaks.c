@@ -30,8 +30,6 @@ static void read_work(void *arg, int thread, int n_threads) {
     j->sink[thread][0] = sum[0][0] ^ sum[1][0] ^ sum[2][1] ^ sum[3][1];
 }
 
-#define FMA_TURNS 3000000 /* a millisecond or so: short enough to fall between other work */
-
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -78,11 +76,15 @@ struct fma_job {
     float sink[OC_LIMIT_BENCH_THREADS][16];
 };
 
+static bool is_512(const char *isa) {
+    return strncmp(isa, "avx512", 6) == 0 || strncmp(isa, "amx", 3) == 0;
+}
+
 static void fma_work(void *arg, int thread, int n_threads) {
     struct fma_job *j = arg;
     float f = (float)n_threads * 1e-3f;
 #if defined(__x86_64__)
-    if (strcmp(j->isa, "avx512") == 0) {
+    if (is_512(j->isa)) {
         j->sink[thread][0] = fma_avx512(f);
         return;
     }
@@ -94,15 +96,35 @@ static void fma_work(void *arg, int thread, int n_threads) {
     j->sink[thread][0] = fma_plain(f);
 }
 
-static double lanes_of(const char *isa) {
-    return strcmp(isa, "avx512") == 0 ? 16 : strcmp(isa, "avx2") == 0 ? 8 : 4;
+struct bf16_job {
+    peak_fn *fn;
+    float sink[OC_LIMIT_BENCH_THREADS][16];
+};
+
+static void bf16_work(void *arg, int thread, int n_threads) {
+    struct bf16_job *j = arg;
+    j->sink[thread][0] = j->fn((float)n_threads * 1e-3f);
 }
+
+static double lanes_of(const char *isa) {
+    return is_512(isa) ? 16 : strcmp(isa, "avx2") == 0 ? 8 : 4;
+}
+
+#if !defined(__x86_64__)
+peak_fn *bf16_peak(const char *isa, double *flops) {
+    (void)isa, (void)flops;
+    return NULL;
+}
+#endif
 
 struct peaks measure_peaks(struct oc_pool *pool, const char *isa, const uint8_t *pile, size_t pile_bytes) {
     static struct read_job read;
     static struct fma_job fma;
+    static struct bf16_job bf16;
+    double bf16_flops = 0;
     struct peaks best = {0};
     fma.isa = isa;
+    bf16.fn = bf16_peak(isa, &bf16_flops);
     OC_ASSERT(oc_pool_n_threads(pool) <= OC_LIMIT_BENCH_THREADS);
     size_t part = pile_bytes / 24 / 64 * 64;
     bool cpu_time = oc_pool_n_threads(pool) == 1;
@@ -113,6 +135,9 @@ struct peaks measure_peaks(struct oc_pool *pool, const char *isa, const uint8_t 
         double t1 = now_s(cpu_time);
         oc_pool_run(pool, fma_work, &fma);
         double t2 = now_s(cpu_time), flops = 2 * lanes_of(isa) * (FMA_TURNS / 12 * 12) * oc_pool_n_threads(pool);
+        if (bf16.fn) oc_pool_run(pool, bf16_work, &bf16);
+        double t3 = now_s(cpu_time), products = bf16.fn ? bf16_flops * oc_pool_n_threads(pool) : 0;
+        best.bf16_tflop_s = fmax(best.bf16_tflop_s, products / (t3 - t2) * 1e-12);
         best.read_gb_s = fmax(best.read_gb_s, (double)part / (t1 - t0) * 1e-9);
         best.fma_tflop_s = fmax(best.fma_tflop_s, flops / (t2 - t1) * 1e-12);
     }

@@ -76,6 +76,15 @@ bool run_ctx_free(struct run_ctx *r); /* false if a canary of the scratch is bro
 
 double act_double(enum oc_act act, double x);
 
+/* The AMX kernels over a model of the instructions, by the names "amx-model" and "amxbf16-model"; false for another name
+ * or where even their packing cannot run. */
+bool amx_model_ops(struct oc_ops *ops, const char *name);
+
+/* What role P of this ISA does to bf16 and quantised weights, and to the x they meet: nothing; rounds them to bf16; makes
+ * them sums of two bf16, without the product of the second ones. */
+enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT };
+enum isa_bf16 isa_bf16(const char *isa);
+
 void op_begin(struct chk *c, const char *name);
 void op_error(struct chk *c, double got, double want, double magnitude);
 /* Prints the line of the op; fails it when its worst error is over the bound. */
@@ -86,6 +95,6 @@ void check_linear(struct chk *c);
 void check_attn(struct chk *c);
 void check_small(struct chk *c);
 void check_invariance(struct chk *c);
-void bench(const char *isa, bool quick, int n_threads); /* 0: all */
+void bench(const char *isa, bool quick, int n_threads, const char *csv_path); /* 0 threads: all */
 
 #endif

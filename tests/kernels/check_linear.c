@@ -10,7 +10,28 @@ struct oracle {
     double *want, *mag;
 };
 
-static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w) {
+/* How the ISA under test multiplies these weights: what bf16 takes from x and W is taken from the oracle too, so that
+ * the bound is on the products and sums alone. */
+static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struct oc_weight *const *w, int n_w) {
+    if (role != OC_ROLE_P) return BF16_NONE;
+    for (int i = 0; i < n_w; i++) {
+        if (w[i]->bits == 0 && w[i]->dtype != OC_BF16) return BF16_NONE;
+    }
+    return isa_bf16(c->ops.isa);
+}
+
+/* A value as the product sees it: one bf16, or two of which the second is of what the first took away. */
+struct parts {
+    double high, low;
+};
+
+static struct parts parts_of(double v, enum isa_bf16 how) {
+    if (how == BF16_NONE) return (struct parts){v, 0};
+    float f = (float)v, high = oc_bf16_to_f32(oc_f32_to_bf16(f));
+    return (struct parts){high, how == BF16_SPLIT ? oc_bf16_to_f32(oc_f32_to_bf16(f - high)) : 0};
+}
+
+static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w, enum isa_bf16 how) {
     size_t count = (size_t)(x->rows * w->n);
     struct oracle o = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
     double *row = malloc((size_t)w->k * sizeof(double));
@@ -20,8 +41,9 @@ static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w) 
         for (int64_t i = 0; i < x->rows; i++) {
             double sum = w->bias ? w->bias[n] : 0, mag = fabs(sum);
             for (int64_t k = 0; k < w->k; k++) {
-                sum += x->p[i * x->ld + k] * row[k];
-                mag += fabs(x->p[i * x->ld + k] * row[k]);
+                struct parts a = parts_of(x->p[i * x->ld + k], how), b = parts_of(row[k], how);
+                sum += a.high * b.high + a.low * b.high + a.high * b.low;
+                mag += fabs(a.high * b.high);
             }
             o.want[i * w->n + n] = sum;
             o.mag[i * w->n + n] = mag;
@@ -73,7 +95,8 @@ static void one_linear(struct chk *c, enum oc_role role, enum wformat f) {
     struct run_ctx r = run_ctx_new(c, threads, m, k, n, 8);
     struct oc_linear a = {role, m, x.p, x.ld, &w.w, y.p, y.ld, act, add};
     c->ops.linear(&r.k, &a);
-    struct oracle o = oracle_new(&x, &w.w);
+    const struct oc_weight *weights[] = {&w.w};
+    struct oracle o = oracle_new(&x, &w.w, in_bf16(c, role, weights, 1));
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             double want = act_double(act, o.want[i * n + j]), mag = o.mag[i * n + j];
@@ -101,7 +124,9 @@ static void one_glu(struct chk *c, enum oc_role role) {
     struct run_ctx r = run_ctx_new(c, threads, m, k, n, 8);
     struct oc_linear_glu a = {role, m, x.p, x.ld, &gate.w, &up.w, y.p, y.ld, act};
     c->ops.linear_glu(&r.k, &a);
-    struct oracle og = oracle_new(&x, &gate.w), ou = oracle_new(&x, &up.w);
+    const struct oc_weight *weights[] = {&gate.w, &up.w};
+    enum isa_bf16 bf16 = in_bf16(c, role, weights, 2);
+    struct oracle og = oracle_new(&x, &gate.w, bf16), ou = oracle_new(&x, &up.w, bf16);
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             int64_t at = i * n + j;
@@ -135,7 +160,7 @@ static void one_linear3(struct chk *c, enum oc_role role) {
     c->ops.linear3(&r.k, &a);
     bool clean = run_ctx_free(&r);
     for (int i = 0; i < 3; i++) {
-        struct oracle o = oracle_new(&x, &w[i].w);
+        struct oracle o = oracle_new(&x, &w[i].w, in_bf16(c, role, a.w, 3));
         for (int64_t at = 0; at < m * w[i].w.n; at++) {
             int64_t row = at / w[i].w.n, col = at % w[i].w.n;
             op_error(c, y[i].p[row * y[i].ld + col], o.want[at], o.mag[at]);

@@ -156,7 +156,7 @@ void weight_row_double(const struct oc_weight *w, int64_t row, double *out) {
         uint32_t word = oc_load_u32(w->w + 4 * ((row * w->k + i) / per));
         uint32_t q = word >> (uint32_t)(i % per) * w->bits & ((1u << w->bits) - 1);
         int64_t g = row * (w->k / w->group) + i / w->group;
-        out[i] = (double)oc_load_float(w->scales, w->dtype, g) * q + oc_load_float(w->zero_biases, w->dtype, g);
+        out[i] = (double)oc_load_float(w->scales, w->dtype, g) * q + (double)oc_load_float(w->zero_biases, w->dtype, g);
     }
 }
 
@@ -190,6 +190,11 @@ double act_double(enum oc_act act, double x) {
         break;
     }
     return x;
+}
+
+enum isa_bf16 isa_bf16(const char *isa) {
+    if (strcmp(isa, "avx512bf16") == 0 || strncmp(isa, "amxbf16", 7) == 0) return BF16_ROUND;
+    return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
 }
 
 void op_begin(struct chk *c, const char *name) {

@@ -2,6 +2,10 @@
 #include "kernels/arm/neon.h"
 #include "kernels/ref/ref.h"
 
+static void dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds) {
+    oc_tiled_dot_prepare(w, 4, x, xp, ldx, sums, lds);
+}
+
 static const struct oc_simd simd = {
     .mr = 8,
     .nr = 8,
@@ -10,6 +14,7 @@ static const struct oc_simd simd = {
     .panel = oc_neon_panel,
     .transpose = oc_neon_transpose,
     .widen = oc_ref_widen,
+    .dot_prepare = dot_prepare,
     .dot = oc_neon_dot,
     .act_row = oc_neon_act_row,
     .max_row = oc_neon_max_row,

@@ -26,6 +26,11 @@ static float group_sum(const float *x, int n) {
     return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
 }
 
+void oc_tiled_group_sums(const struct oc_weight *w, const float *x, float *sums, int64_t lds) {
+    int64_t n_groups = w->k / w->group;
+    for (int64_t g = 0; g < lds; g++) sums[g] = g < n_groups ? group_sum(x + g * w->group, w->group) : 0.0f;
+}
+
 void oc_tiled_dot_prepare(const struct oc_weight *w, int lanes, const float *x, float *xp, int64_t ldx, float *sums,
                           int64_t lds) {
     if (w->bits == 0) {
@@ -34,6 +39,5 @@ void oc_tiled_dot_prepare(const struct oc_weight *w, int lanes, const float *x, 
         return;
     }
     permute(x, w->k, w->bits, lanes, xp, ldx);
-    int64_t n_groups = w->k / w->group;
-    for (int64_t g = 0; g < lds; g++) sums[g] = g < n_groups ? group_sum(x + g * w->group, w->group) : 0.0f;
+    oc_tiled_group_sums(w, x, sums, lds);
 }

@@ -1,7 +1,8 @@
 /* Role D: runs of weight rows, each read once and dotted with all rows of x.
  *
- * A thread takes an eighth of its share at a time from a counter, in the order of memory: long runs for the
- * prefetchers, and a thread that lost its core for a moment does not hold the others up. */
+ * Threads take runs in the order of memory from a counter, each half of what would be its share of the rest: long
+ * runs for the prefetchers at first, single units at the end, where a thread that lost its core for a moment would
+ * hold the others up. */
 #include "kernels/tiled/tiled.h"
 
 struct job {
@@ -11,8 +12,8 @@ struct job {
     int64_t m0, m;        /* the slice of rows */
     int64_t nb;           /* columns of a unit */
     int64_t n_units[3];
-    long n_all, run; /* units in all, and in one turn of a thread */
-    long next;       /* shared counter */
+    long n_all; /* units in all */
+    long next;  /* shared counter */
 };
 
 /* Floats of a prepared row: k padded for the widest vectors, and the sums of the smallest groups. */
@@ -45,8 +46,8 @@ static void prepare_rows(void *arg, int thread, int n_threads) {
         const struct oc_weight *w = j->a->w[p->first[f]];
         int64_t ldx = row_floats(w->k), lds = sum_floats(w->k);
         for (int64_t i = lo; i < hi; i++) {
-            oc_tiled_dot_prepare(w, j->s->lanes, j->a->x + (j->m0 + i) * j->a->ldx, p->x[f] + i * ldx, ldx,
-                                 p->sums[f] + i * lds, lds);
+            j->s->dot_prepare(w, j->a->x + (j->m0 + i) * j->a->ldx, p->x[f] + i * ldx, ldx, p->sums[f] + i * lds,
+                              lds);
         }
     }
 }
@@ -82,13 +83,23 @@ static void unit(const struct job *j, int which, int64_t n0, int n) {
     }
 }
 
+/* Takes the next run of units: *lo .. *hi-1, empty when all are taken. */
+static void take_run(struct job *j, int n_threads, long *lo, long *hi) {
+    *lo = __atomic_load_n(&j->next, __ATOMIC_RELAXED);
+    do {
+        long left = j->n_all - *lo, run = left / (2L * n_threads);
+        *hi = *lo + (run > 1 ? run : left > 0 ? 1 : 0);
+    } while (!__atomic_compare_exchange_n(&j->next, lo, *hi, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+
 static void work(void *arg, int thread, int n_threads) {
     struct job *j = arg;
-    (void)thread, (void)n_threads;
+    (void)thread;
     for (;;) {
-        long lo = __atomic_fetch_add(&j->next, j->run, __ATOMIC_RELAXED);
-        if (lo >= j->n_all) return;
-        for (long u = lo; u < lo + j->run && u < j->n_all; u++) {
+        long lo, hi;
+        take_run(j, n_threads, &lo, &hi);
+        if (lo == hi) return;
+        for (long u = lo; u < hi; u++) {
             int which = 0;
             int64_t at = u;
             while (at >= j->n_units[which]) at -= j->n_units[which++];
@@ -105,7 +116,6 @@ void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const str
         j.n_units[i] = (a->w[i]->n + j.nb - 1) / j.nb;
         j.n_all += (long)j.n_units[i];
     }
-    j.run = j.n_all / (8L * oc_pool_n_threads(ctx->pool)) + 1;
     for (j.m0 = 0; j.m0 < a->m; j.m0 += OC_D_SLICE) {
         j.m = a->m - j.m0 < OC_D_SLICE ? a->m - j.m0 : OC_D_SLICE;
         OC_ASSERT(oc_tiled_gemv_bytes(j.m, a->w[0]->k) <= ctx->scratch_bytes);

@@ -3,7 +3,8 @@
  * An ISA provides a handful of primitives (struct oc_simd); the drivers build the large ops from them, so that
  * an order over K, a block size or a thread split is written once. Called by the ISA's thin op functions only.
  *
- * Role P: W is dequantised block by block into f32 panels, and a register tile of FMA runs over them.
+ * Role P: W is dequantised block by block into f32 panels, and a register tile of FMA runs over them; or, where the
+ * ISA can, bf16 and quantised weights and x are rounded to bf16 and multiplied by its bf16 tile.
  * Role D: each weight row is read once from the mapping and dotted with all rows of x (at most OC_D_SLICE).
  * Attention: both products are the same register tile, with a running softmax between them. */
 #ifndef OC_KERNELS_TILED_H
@@ -43,7 +44,7 @@ struct oc_tile {
     bool add;
 };
 
-/* Rows of x made ready for role D, zero-padded: [m, ldx], and the sum of each quantisation group, [m, lds].
+/* Rows of x made ready for role D as oc_tiled_dot_prepare does it, zero-padded: [m, ldx], and the sum of each quantisation group, [m, lds].
  *
  * A vector of quantised weights is `lanes` uint32 of `per` = 32/bits weights each. The kernel takes weight j of
  * every word at once by a mask, without a shift but for one by 16 between the half words, so it sees
@@ -54,6 +55,50 @@ struct oc_dot_x {
     int64_t ldx;
     const float *sums;
     int64_t lds;
+};
+
+/* Role P in bf16. A panel of x holds OC_BF16_COLS rows of x as columns, [k/2][OC_BF16_COLS][2]; k is padded with
+ * zeros to a multiple of OC_BF16_K. At most OC_BF16_SLICE rows of x are packed at a time, which bounds the scratch. */
+#define OC_BF16_COLS 32
+#define OC_BF16_K 32
+#define OC_BF16_SLICE 1536
+#define OC_BF16_MAX_MB 768
+
+/* c[r, j] = (first) or += sum over k < kk of a[r*lda + k] * b[k/2][j][k%2], for r < mr, j < 16 nv, in an order of
+ * k of the ISA's own. kk is a multiple of OC_BF16_K. Then, where given, the same for a and b_low, and for a_low and b. */
+struct oc_bf16_tile {
+    const uint16_t *a, *a_low;
+    int64_t lda;
+    const uint16_t *b, *b_low;
+    int kk;
+    float *c;
+    int64_t ldc;
+    int mr, nv; /* 1 .. isa mr; 1 or 2 */
+    bool first;
+};
+
+struct oc_simd_bf16 {
+    int mr;       /* rows of a tile */
+    int pad_rows; /* rows of `a` that tile reads and rows of `c` that it writes are mr rounded up to this */
+    int64_t mb;   /* rows of x per unit of work, a multiple of OC_BF16_COLS */
+    bool split;   /* x, and W when quantised, are sums of two bf16, high and low: 16 bits; the product of lows is left out */
+
+    /* Begins and ends a thread's use of `tile`; NULL where there is nothing to set. */
+    void (*begin)(void);
+    void (*end)(void);
+
+    /* out = the panel of n <= OC_BF16_COLS rows of x, kk long, rounded to nearest even; out_low, if not NULL, of what
+     * rounding took away. tmp holds 2 * OC_BF16_COLS * OC_P_KB. */
+    void (*pack)(const float *x, int64_t ldx, int n, int kk, uint16_t *out, uint16_t *out_low, uint16_t *tmp);
+
+    /* out[kk] = a row of w from k0 on, rounded once; out_low, if not NULL, what rounding took away (only when
+     * quantised: plain bf16 loses nothing). When quantised k0 and kk are multiples of the group. */
+    void (*row)(const struct oc_weight *w, int64_t row, int64_t k0, int kk, uint16_t *out, uint16_t *out_low);
+
+    void (*tile)(const struct oc_bf16_tile *t);
+
+    /* out[k*nr + r] = in[r*ld + k] for r < n, k < kk; columns from n to nr on zero. */
+    void (*turn)(const float *in, int64_t ld, int n, int kk, float *out, int nr);
 };
 
 struct oc_simd {
@@ -71,6 +116,9 @@ struct oc_simd {
 
     void (*widen)(const uint8_t *in, enum oc_dtype t, int64_t n, float *out);
 
+    /* One row of x made ready for `dot` with weights in w's format; xp holds ldx floats, sums lds. */
+    void (*dot_prepare)(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds);
+
     /* out[i*ldo + r] = x row i dot row n0+r of w, for i < m, r < n. The order over k is fixed. */
     void (*dot)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                 int64_t ldo);
@@ -82,6 +130,8 @@ struct oc_simd {
 
     /* v[i] = exp(v[i]*scale - max); returns the sum. */
     float (*exp_row)(float *v, int64_t n, float scale, float max);
+
+    const struct oc_simd_bf16 *bf16; /* or NULL: role P is f32 for every weight */
 };
 
 void oc_tiled_linear(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_linear *a);
@@ -109,13 +159,20 @@ struct oc_multi_linear {
 void oc_tiled_gemm(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
 void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
 
+/* Role P in bf16, and whether all weights of the call may be cut to it: bf16 and quantised ones may. */
+void oc_tiled_gemm_bf16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
+bool oc_tiled_may_bf16(const struct oc_multi_linear *a);
+
 /* One output row's end: v[n] = act(v + bias) (* gate partner), stored or added. */
 void oc_tiled_store_row(const struct oc_simd *s, const struct oc_multi_linear *a, int which, int64_t row,
                         int64_t n0, int n, float *v, const float *up);
 
-/* One row of x made ready for oc_simd.dot with weights in w's format: see struct oc_dot_x. */
+/* oc_simd.dot_prepare for kernels that take x as struct oc_dot_x says, `lanes` words at a time. */
 void oc_tiled_dot_prepare(const struct oc_weight *w, int lanes, const float *x, float *xp, int64_t ldx, float *sums,
                           int64_t lds);
+
+/* sums[g] = the sum of x over quantisation group g, 0 from the last on: lds of them. */
+void oc_tiled_group_sums(const struct oc_weight *w, const float *x, float *sums, int64_t lds);
 
 /* Scratch per thread of oc_tiled_gemm, and of the attention ops. */
 size_t oc_tiled_gemm_thread_bytes(void);
@@ -123,6 +180,9 @@ size_t oc_tiled_attn_thread_bytes(int max_hd);
 
 /* Scratch, shared by the threads, of oc_tiled_gemv for one slice of m rows. */
 size_t oc_tiled_gemv_bytes(int64_t m, int64_t k);
+
+/* Scratch, in all, of oc_tiled_gemm_bf16. */
+size_t oc_tiled_gemm_bf16_bytes(const struct oc_simd_bf16 *b, int64_t m, int64_t k, int n_threads);
 
 /* The scratch of any of the above. */
 size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_threads);

@@ -8,6 +8,7 @@
 
 #include "kernels/x86/x86.h"
 
+void oc_avx2_rmsnorm(const struct oc_kctx *ctx, const struct oc_rmsnorm *a);
 void oc_avx2_tile(const struct oc_tile *t);
 void oc_avx2_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp);
 void oc_avx2_transpose(const float *in, int64_t ld, int n, int kk, float *out);

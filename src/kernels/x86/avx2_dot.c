@@ -10,7 +10,10 @@ enum format { Q4, Q8, PLAIN_F32, PLAIN_F16, PLAIN_BF16 };
 
 #define MAX_R 4
 #define MAX_M 2
-#define AHEAD 4 /* rows of w by which the prefetch runs ahead */
+/* Bytes by which the prefetch runs ahead: of w beyond the block of rows at work, in the order of memory (hardware
+ * follows several rows badly), and of scales and zero biases, which hardware does not follow at all. */
+#define AHEAD 8192
+#define AHEAD_SCALES 1024
 
 /* The part of a call that one block of rows works on. */
 struct task {
@@ -40,6 +43,7 @@ static inline __attribute__((always_inline)) void store(const struct task *t, __
 /* Scales or zero biases of n groups from `at` on. */
 static inline __m256 load_groups(const uint8_t *p, enum oc_dtype dtype, int64_t at, int n) {
     p += (size_t)at * (dtype == OC_F32 ? 4 : 2);
+    _mm_prefetch((const char *)p + AHEAD_SCALES, _MM_HINT_T0);
     return n == 8 ? oc_avx2_load_float(p, dtype) : oc_avx2_load_float_tail(p, dtype, n);
 }
 
@@ -97,10 +101,11 @@ struct span {
     int64_t ldx;
     __m256 scales[MAX_R]; /* of the eight groups */
     __m256i log2_group;
+    const uint8_t *ahead; /* next to prefetch */
 };
 
 /* One vector of words at weight `k` of the span; `left` weights remain when they are fewer than a vector holds. */
-static inline __attribute__((always_inline)) void step(const struct span *s, int k, int left, __m256i weight,
+static inline __attribute__((always_inline)) void step(struct span *s, int k, int left, __m256i weight,
                                                        __m256 acc[MAX_R][MAX_M], const int R, const int M,
                                                        const int bits, const bool partial) {
     const uint8_t *at = s->p + (size_t)k * bits / 8;
@@ -111,8 +116,9 @@ static inline __attribute__((always_inline)) void step(const struct span *s, int
         const uint8_t *row = at + r * s->row_bytes;
         words[r] = partial ? _mm256_maskload_epi32((const int *)(const void *)row, oc_avx2_mask(left * bits / 32))
                            : oc_avx2_load(row);
-        _mm_prefetch((const char *)row + AHEAD * s->row_bytes, _MM_HINT_T0);
+        _mm_prefetch((const char *)s->ahead + 32 * r, _MM_HINT_T0);
     }
+    s->ahead += 32 * R;
     chunk(words, s->x + k, s->ldx, sums, R, M, bits);
     __m256i group = _mm256_srlv_epi32(weight, s->log2_group);
 #pragma GCC unroll 4
@@ -132,6 +138,7 @@ static inline __attribute__((always_inline)) void quantised(const struct task *t
     const __m256i lane_weight = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
                                                    _mm256_set1_epi32(32 / bits));
     struct span s = {.row_bytes = oc_weight_row_bytes(w), .ldx = t->x->ldx};
+    s.ahead = w->w + (size_t)(t->row + R) * s.row_bytes + AHEAD;
     s.log2_group = _mm256_set1_epi32(__builtin_ctz(w->group));
     __m256 acc[MAX_R][MAX_M];
 #pragma GCC unroll 4
@@ -168,6 +175,7 @@ static inline __attribute__((always_inline)) void plain(const struct task *t, co
     const int64_t k_all = t->w->k, ldx = t->x->ldx;
     const size_t bytes = dtype == OC_F32 ? 4 : 2, row_bytes = (size_t)k_all * bytes;
     const uint8_t *p = t->w->w + (size_t)t->row * row_bytes;
+    const uint8_t *ahead = p + R * row_bytes + AHEAD;
     const float *x = t->x->x + t->i * ldx;
     __m256 acc[MAX_R][MAX_M];
 #pragma GCC unroll 4
@@ -182,8 +190,9 @@ static inline __attribute__((always_inline)) void plain(const struct task *t, co
         for (int r = 0; r < R; r++, at += row_bytes) {
             wv[r] = k_all - k >= 8 ? oc_avx2_load_float(at, dtype)
                                    : oc_avx2_load_float_tail(at, dtype, (int)(k_all - k));
-            _mm_prefetch((const char *)at + AHEAD * row_bytes, _MM_HINT_T0);
+            _mm_prefetch((const char *)ahead + 8 * (size_t)r * bytes, _MM_HINT_T0);
         }
+        ahead += 8 * R * bytes;
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) {
             __m256 xv = _mm256_loadu_ps(x + m * ldx + k);

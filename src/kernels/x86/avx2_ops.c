@@ -1,6 +1,10 @@
 /* The AVX2 table. Ops that are not named here stay those of ref: they move little. */
 #include "kernels/x86/avx2.h"
 
+static void dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds) {
+    oc_tiled_dot_prepare(w, 8, x, xp, ldx, sums, lds);
+}
+
 static const struct oc_simd simd = {
     .mr = 6,
     .nr = 16,
@@ -9,6 +13,7 @@ static const struct oc_simd simd = {
     .panel = oc_avx2_panel,
     .transpose = oc_avx2_transpose,
     .widen = oc_avx2_widen,
+    .dot_prepare = dot_prepare,
     .dot = oc_avx2_dot,
     .act_row = oc_avx2_act_row,
     .max_row = oc_avx2_max_row,
@@ -37,6 +42,7 @@ static void attn_segments(const struct oc_kctx *ctx, const struct oc_attn_segmen
 
 void oc_ops_set_avx2(struct oc_ops *ops) {
     ops->isa = "avx2";
+    ops->rmsnorm = oc_avx2_rmsnorm;
     ops->linear = linear;
     ops->linear_glu = linear_glu;
     ops->linear3 = linear3;

@@ -8,13 +8,6 @@
 
 #include "kernels/x86/x86.h"
 
-void oc_avx512_tile(const struct oc_tile *t);
-void oc_avx512_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
-                   int64_t ldo);
-void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);
-float oc_avx512_max_row(const float *v, int64_t n);
-float oc_avx512_exp_row(float *v, int64_t n, float scale, float max);
-
 /* Lanes 0 .. n-1, all 16 from n = 16 on. */
 static inline __mmask16 oc_avx512_mask(int64_t n) {
     return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
@@ -27,6 +20,14 @@ static inline __attribute__((always_inline)) __m512 oc_avx512_load_float(const u
     __m256i half = _mm256_maskz_loadu_epi16(mask, p);
     if (t == OC_F16) return _mm512_cvtph_ps(half);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+/* The sum of the lanes, in an order of our own: that of _mm512_reduce_add_ps is the compiler's. */
+static inline float oc_avx512_sum(__m512 v) {
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
 /* exp(x) as oc_avx2_exp has it: within 2 ulp for x in [-87.33, 88.37], 0 below, 2.4e38 above; NaN stays

@@ -2,15 +2,18 @@
  *
  * 16 quantised weights cost an AND, a conversion and, per row of x, an FMA: the place of q inside its word is undone
  * by x's factors (struct oc_dot_x), so q stays exact. A group's sum is scaled once; zero_bias meets the group sums
- * of x sixteen groups at a time. Four rows of W, with one or two of x, share loads of x and the unpacking:
+ * of x sixteen groups at a time. Four rows of W, with up to four of x, share loads of x and the unpacking:
  * that changes no sum's order. */
 #include "kernels/x86/avx512.h"
 
 enum format { Q4, Q8, PLAIN_F32, PLAIN_F16, PLAIN_BF16 };
 
 #define MAX_R 4
-#define MAX_M 2
-#define AHEAD 4 /* rows of w by which the prefetch runs ahead */
+#define MAX_M 4
+/* Bytes by which the prefetch runs ahead: of w beyond the block of rows at work, in the order of memory (hardware
+ * follows several rows badly), and of scales and zero biases, which hardware does not follow at all. */
+#define AHEAD 8192
+#define AHEAD_SCALES 1024
 
 /* The part of a call that one block of rows works on. */
 struct task {
@@ -22,26 +25,20 @@ struct task {
     int64_t ldo;
 };
 
-/* The sum of the lanes, in an order of our own: that of _mm512_reduce_add_ps is the compiler's. */
-static inline float sum16(__m512 v) {
-    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
 static inline __attribute__((always_inline)) void store(const struct task *t, __m512 acc[MAX_R][MAX_M],
                                                         const int R, const int M) {
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) t->out[m * t->ldo + r] = sum16(acc[r][m]);
+        for (int m = 0; m < M; m++) t->out[m * t->ldo + r] = oc_avx512_sum(acc[r][m]);
     }
 }
 
 /* Scales or zero biases of n groups from `at` on. */
 static inline __m512 load_groups(const uint8_t *p, enum oc_dtype dtype, int64_t at, int n) {
-    return oc_avx512_load_float(p + (size_t)at * (dtype == OC_F32 ? 4 : 2), dtype, oc_avx512_mask(n));
+    p += (size_t)at * (dtype == OC_F32 ? 4 : 2);
+    _mm_prefetch((const char *)p + AHEAD_SCALES, _MM_HINT_T0);
+    return oc_avx512_load_float(p, dtype, oc_avx512_mask(n));
 }
 
 /* Weight j of a half word of each word, times 2^(bits*j). */
@@ -64,29 +61,20 @@ static inline __attribute__((always_inline)) void multiply(const __m512 q[MAX_R]
     }
 }
 
-/* One vector of words of each row: sums[r][m] = its product with x, even and odd j apart (two short chains of
- * FMAs instead of a long one), then added. The words are shifted once: a second set of masks would not fit the
- * registers, and the sign bit stays out of the way. */
+/* One vector of words of each row: sums[r][m] = its product with x, one chain of FMAs for each. The words are
+ * shifted once: a second set of masks would not fit the registers, and the sign bit stays out of the way. */
 static inline __attribute__((always_inline)) void chunk(__m512i words[MAX_R], const float *x, int64_t ldx,
                                                         __m512 sums[MAX_R][MAX_M], const int R, const int M,
                                                         const int bits) {
     const int half = 16 / bits; /* weights of a half word */
-    __m512 odd[MAX_R][MAX_M], q[MAX_R];
+    __m512 q[MAX_R];
 #pragma GCC unroll 8
-    for (int j = 0; j < 2 * half; j += 2) {
+    for (int j = 0; j < 2 * half; j++) {
 #pragma GCC unroll 4
         for (int r = 0; r < R && j == half; r++) words[r] = _mm512_srli_epi32(words[r], 16);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, j % half);
         multiply(q, x + 16 * j, ldx, sums, R, M, j == 0);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) q[r] = unpack(words[r], bits, (j + 1) % half);
-        multiply(q, x + 16 * (j + 1), ldx, odd, R, M, j == 0);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < R; r++) {
-#pragma GCC unroll 4
-        for (int m = 0; m < M; m++) sums[r][m] = _mm512_add_ps(sums[r][m], odd[r][m]);
     }
 }
 
@@ -98,10 +86,11 @@ struct span {
     int64_t ldx;
     __m512 scales[MAX_R]; /* of the eight groups */
     __m512i log2_group;
+    const uint8_t *ahead; /* next to prefetch */
 };
 
 /* One vector of words at weight `k` of the span; `left` weights remain when they are fewer than a vector holds. */
-static inline __attribute__((always_inline)) void step(const struct span *s, int k, int left, __m512i weight,
+static inline __attribute__((always_inline)) void step(struct span *s, int k, int left, __m512i weight,
                                                        __m512 acc[MAX_R][MAX_M], const int R, const int M,
                                                        const int bits, const bool partial) {
     const uint8_t *at = s->p + (size_t)k * bits / 8;
@@ -112,8 +101,9 @@ static inline __attribute__((always_inline)) void step(const struct span *s, int
         const uint8_t *row = at + r * s->row_bytes;
         words[r] = partial ? _mm512_maskz_loadu_epi32(oc_avx512_mask(left * bits / 32), row)
                            : _mm512_loadu_si512(row);
-        _mm_prefetch((const char *)row + AHEAD * s->row_bytes, _MM_HINT_T0);
+        _mm_prefetch((const char *)s->ahead + 64 * r, _MM_HINT_T0);
     }
+    s->ahead += 64 * R;
     chunk(words, s->x + k, s->ldx, sums, R, M, bits);
     __m512i group = _mm512_srlv_epi32(weight, s->log2_group);
 #pragma GCC unroll 4
@@ -133,6 +123,7 @@ static inline __attribute__((always_inline)) void quantised(const struct task *t
     const __m512i lane_weight = _mm512_mullo_epi32(
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(32 / bits));
     struct span s = {.row_bytes = oc_weight_row_bytes(w), .ldx = t->x->ldx};
+    s.ahead = w->w + (size_t)(t->row + R) * s.row_bytes + AHEAD;
     s.log2_group = _mm512_set1_epi32(__builtin_ctz(w->group));
     __m512 acc[MAX_R][MAX_M];
 #pragma GCC unroll 4
@@ -169,6 +160,7 @@ static inline __attribute__((always_inline)) void plain(const struct task *t, co
     const int64_t k_all = t->w->k, ldx = t->x->ldx;
     const size_t bytes = dtype == OC_F32 ? 4 : 2, row_bytes = (size_t)k_all * bytes;
     const uint8_t *p = t->w->w + (size_t)t->row * row_bytes;
+    const uint8_t *ahead = p + R * row_bytes + AHEAD;
     const float *x = t->x->x + t->i * ldx;
     __m512 acc[MAX_R][MAX_M];
 #pragma GCC unroll 4
@@ -182,8 +174,9 @@ static inline __attribute__((always_inline)) void plain(const struct task *t, co
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++, at += row_bytes) {
             wv[r] = oc_avx512_load_float(at, dtype, oc_avx512_mask(k_all - k));
-            _mm_prefetch((const char *)at + AHEAD * row_bytes, _MM_HINT_T0);
+            _mm_prefetch((const char *)ahead + 16 * (size_t)r * bytes, _MM_HINT_T0);
         }
+        ahead += 16 * R * bytes;
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) {
             __m512 xv = _mm512_loadu_ps(x + m * ldx + k);
@@ -203,20 +196,22 @@ static inline __attribute__((always_inline)) void block(const struct task *t, co
     if (f == PLAIN_BF16) plain(t, R, M, OC_BF16);
 }
 
-/* n rows of w, at most 4, against all m rows of x, one or two of these at a time. */
+/* n rows of w, at most 4, against all m rows of x, one, two or four of these at a time. */
 static inline __attribute__((always_inline)) void rows(struct task t, int n, int m, const enum format f) {
     const int64_t row = t.row;
     float *out = t.out;
     while (m > 0) {
-        int step = m >= 2 ? 2 : 1;
+        int step = m >= 4 ? 4 : m >= 2 ? 2 : 1;
         for (int r = 0; r < n;) {
             t.row = row + r;
             t.out = out + r;
             if (n - r >= 4) {
+                if (step == 4) block(&t, 4, 4, f);
                 if (step == 2) block(&t, 4, 2, f);
                 if (step == 1) block(&t, 4, 1, f);
                 r += 4;
             } else {
+                if (step == 4) block(&t, 1, 4, f);
                 if (step == 2) block(&t, 1, 2, f);
                 if (step == 1) block(&t, 1, 1, f);
                 r += 1;

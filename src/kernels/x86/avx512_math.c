@@ -88,8 +88,5 @@ float oc_avx512_exp_row(float *v, int64_t n, float scale, float max) {
         _mm512_mask_storeu_ps(v + i, mask, e);
         sum = _mm512_mask_add_ps(sum, mask, sum, e);
     }
-    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
-    __m128 t = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-    t = _mm_add_ps(t, _mm_movehl_ps(t, t));
-    return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+    return oc_avx512_sum(sum);
 }

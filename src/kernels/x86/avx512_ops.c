@@ -1,12 +1,16 @@
 /* The AVX-512 table, over the AVX2 one: panels are made by the AVX2 code, to this ISA's width. */
 #include "kernels/x86/avx512.h"
 
-static void transpose(const float *in, int64_t ld, int n, int kk, float *out) {
+void oc_avx512_transpose(const float *in, int64_t ld, int n, int kk, float *out) {
     oc_avx2_transpose_to(in, ld, n, kk, out, 32);
 }
 
-static void panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp) {
+void oc_avx512_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp) {
     oc_avx2_panel_to(w, n0, n, k0, kk, out, tmp, 32);
+}
+
+void oc_avx512_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds) {
+    oc_tiled_dot_prepare(w, 16, x, xp, ldx, sums, lds);
 }
 
 static const struct oc_simd simd = {
@@ -14,9 +18,10 @@ static const struct oc_simd simd = {
     .nr = 32,
     .lanes = 16,
     .tile = oc_avx512_tile,
-    .panel = panel,
-    .transpose = transpose,
+    .panel = oc_avx512_panel,
+    .transpose = oc_avx512_transpose,
     .widen = oc_avx2_widen,
+    .dot_prepare = oc_avx512_dot_prepare,
     .dot = oc_avx512_dot,
     .act_row = oc_avx512_act_row,
     .max_row = oc_avx512_max_row,

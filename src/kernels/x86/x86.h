@@ -1,4 +1,4 @@
-/* kernels/x86/x86.h - AVX2 primitives that the AVX-512 table uses too, with its own panel width. */
+/* kernels/x86/x86.h - primitives that more than one table uses. */
 #ifndef OC_KERNELS_X86_X86_H
 #define OC_KERNELS_X86_X86_H
 
@@ -9,5 +9,21 @@ void oc_avx2_widen(const uint8_t *in, enum oc_dtype t, int64_t n, float *out);
 void oc_avx2_transpose_to(const float *in, int64_t ld, int n, int kk, float *out, int nr);
 void oc_avx2_panel_to(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp,
                       int nr);
+
+/* The AVX-512 primitives, which the tables above it keep. */
+void oc_avx512_transpose(const float *in, int64_t ld, int n, int kk, float *out);
+void oc_avx512_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp);
+void oc_avx512_tile(const struct oc_tile *t);
+void oc_avx512_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds);
+void oc_avx512_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
+                   int64_t ldo);
+void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);
+float oc_avx512_max_row(const float *v, int64_t n);
+float oc_avx512_exp_row(float *v, int64_t n, float scale, float max);
+
+/* oc_simd_bf16.pack and .row; the code needs AVX512_BF16. */
+void oc_avx512bf16_pack(const float *x, int64_t ldx, int n, int kk, uint16_t *out, uint16_t *out_low, uint16_t *tmp);
+void oc_avx512bf16_row(const struct oc_weight *w, int64_t row, int64_t k0, int kk, uint16_t *out, uint16_t *out_low);
+void oc_avx512bf16_tile(const struct oc_bf16_tile *t);
 
 #endif

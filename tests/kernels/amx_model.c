@@ -1,0 +1,101 @@
+/* A model of the AMX tile instructions in plain C, for x86/amx_tile.h: "amx-model" and "amxbf16-model" are the AMX
+ * kernels with it. As the manual has it: rows of bytes under the configured size, TDPBF16PS with even and odd k
+ * summed apart, then added to the accumulator; small numbers count as zero. */
+#include "check.h"
+
+#if defined(__x86_64__)
+#include <math.h>
+
+#include "kernels/x86/x86.h"
+
+struct model_tile {
+    int rows, row_bytes; /* 0: not configured */
+    uint8_t data[16][64];
+};
+
+static _Thread_local struct model_tile tiles[8];
+
+static void model_config(const void *config) {
+    uint8_t c[64];
+    memcpy(c, config, sizeof c);
+    OC_ASSERT(c[0] == 1 && c[1] == 0);
+    for (int t = 0; t < 8; t++) {
+        tiles[t] = (struct model_tile){.rows = c[48 + t], .row_bytes = oc_load_u16(c + 16 + 2 * t)};
+        OC_ASSERT(tiles[t].rows <= 16 && tiles[t].row_bytes <= 64);
+    }
+}
+
+static void model_release(void) {
+    memset(tiles, 0, sizeof tiles);
+}
+
+static void model_zero(int t) {
+    OC_ASSERT(tiles[t].rows > 0);
+    memset(tiles[t].data, 0, sizeof tiles[t].data);
+}
+
+static void model_load(int t, const void *p, size_t stride) {
+    OC_ASSERT(tiles[t].rows > 0);
+    memset(tiles[t].data, 0, sizeof tiles[t].data);
+    for (int r = 0; r < tiles[t].rows; r++)
+        memcpy(tiles[t].data[r], (const uint8_t *)p + (size_t)r * stride, (size_t)tiles[t].row_bytes);
+}
+
+static void model_store(int t, void *p, size_t stride) {
+    OC_ASSERT(tiles[t].rows > 0);
+    for (int r = 0; r < tiles[t].rows; r++)
+        memcpy((uint8_t *)p + (size_t)r * stride, tiles[t].data[r], (size_t)tiles[t].row_bytes);
+}
+
+static float or_zero(float f) {
+    return fabsf(f) < 0x1p-126f ? 0.0f : f;
+}
+
+static float element(const uint8_t *row, int i) {
+    return or_zero(oc_bf16_to_f32(oc_load_u16(row + 2 * i)));
+}
+
+/* The product of two bf16 is exact in f32, so fmaf is what the hardware's FMA does. */
+static void model_dp(int c, int a, int b) {
+    int columns = tiles[c].row_bytes / 4, pairs = tiles[a].row_bytes / 4;
+    OC_ASSERT(tiles[a].rows == tiles[c].rows && tiles[b].rows == pairs && tiles[b].row_bytes == tiles[c].row_bytes);
+    for (int m = 0; m < tiles[c].rows; m++) {
+        for (int n = 0; n < columns; n++) {
+            float even = 0, odd = 0, sum;
+            for (int k = 0; k < pairs; k++) {
+                even = or_zero(fmaf(element(tiles[a].data[m], 2 * k), element(tiles[b].data[k], 2 * n), even));
+                odd = or_zero(fmaf(element(tiles[a].data[m], 2 * k + 1), element(tiles[b].data[k], 2 * n + 1), odd));
+            }
+            memcpy(&sum, tiles[c].data[m] + 4 * n, 4);
+            sum = or_zero(or_zero(sum) + or_zero(even + odd));
+            memcpy(tiles[c].data[m] + 4 * n, &sum, 4);
+        }
+    }
+}
+
+#define AMX_CONFIG(p) model_config(p)
+#define AMX_RELEASE() model_release()
+#define AMX_ZERO(t) model_zero(t)
+#define AMX_LOAD(t, p, stride) model_load(t, p, stride)
+#define AMX_STORE(t, p, stride) model_store(t, p, stride)
+#define AMX_DP(c, a, b) model_dp(c, a, b)
+
+#include "kernels/x86/amx_tile.h"
+
+bool amx_model_ops(struct oc_ops *ops, const char *name) {
+    bool rounded = strcmp(name, "amxbf16-model") == 0;
+    if (!rounded && strcmp(name, "amx-model") != 0) return false;
+    if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK) return false; /* its packing is the real one */
+    ops->isa = rounded ? "amxbf16-model" : "amx-model";
+    amx_set(ops, rounded);
+    return true;
+}
+
+#else
+
+bool amx_model_ops(struct oc_ops *ops, const char *name) {
+    (void)ops, (void)name;
+    return false;
+}
+
+#endif

@@ -1,0 +1,56 @@
+/* The peak of bf16 products: VDPBF16PS or AMX tiles from registers. */
+#include "bench.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+__attribute__((target("avx512f,avx512bf16"))) static float products_avx512(float f) {
+    __m512 acc[12];
+    for (int i = 0; i < 12; i++) acc[i] = _mm512_set1_ps(f + (float)i);
+    __m512bh a = (__m512bh)_mm512_set1_epi32(0x3f7f3f7f), b = (__m512bh)_mm512_set1_epi32(0x3a803a80);
+    for (int t = 0; t < FMA_TURNS / 12; t++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < 12; i++) acc[i] = _mm512_dpbf16_ps(acc[i], a, b);
+    }
+    for (int i = 1; i < 12; i++) acc[0] = _mm512_add_ps(acc[0], acc[i]);
+    return _mm512_cvtss_f32(acc[0]);
+}
+
+#define AMX_TURNS 60000 /* of four tile products, 32768 FLOPs each */
+
+/* Zeros times zeros run as fast as anything. */
+__attribute__((target("amx-tile,amx-bf16"))) static float products_amx(float f) {
+    uint8_t config[64] = {[0] = 1};
+    float out[16][16];
+    (void)f;
+    for (int t = 0; t < 8; t++) config[16 + 2 * t] = 64, config[48 + t] = 16;
+    _tile_loadconfig(config);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+    for (int t = 0; t < AMX_TURNS; t++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, out, 64);
+    _tile_release();
+    return out[0][0];
+}
+
+peak_fn *bf16_peak(const char *isa, double *flops) {
+    if (strncmp(isa, "amx", 3) == 0) {
+        *flops = 4 * 32768.0 * AMX_TURNS;
+        return products_amx;
+    }
+    if (strcmp(isa, "avx512bf16") != 0) return NULL;
+    *flops = 64.0 * (FMA_TURNS / 12 * 12);
+    return products_avx512;
+}
+#endif
