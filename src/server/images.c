@@ -36,6 +36,7 @@ struct oc_server_images {
     struct oc_server_look *first, *last; /* waiting */
     int n_waiting, n_eyes, n_handles;
     bool closing;
+    uint64_t answered_ms; /* the last answer of any of them */
     uint64_t n_seen, n_refused, n_crashes, n_timeouts, n_restarts;
     struct oc_server_eye eyes[];
 };
@@ -62,16 +63,17 @@ static void dequeue(struct oc_server_images *p, struct oc_server_look *l) {
     p->n_waiting--;
 }
 
-static void finish(struct oc_server_look *l, const struct oc_ipc_seen *seen, int patches, bool crashed,
+static void finish(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
                    const struct oc_errinfo *ei) {
     l->state = OC_LOOK_OUT;
     l->eye = NULL;
-    l->done(l, seen, patches, crashed, ei);
+    l->done(l, how, seen, patches, ei);
 }
 
 enum oc_err oc_server_images_look(struct oc_server_images *p, struct oc_server_look *l, struct oc_errinfo *ei) {
     if (p->n_waiting >= MAX_WAITING) return oc_fail(ei, OC_ERR_LIMIT, "too many pictures wait to be decoded");
     l->n_tries = 0;
+    l->queued_ms = oc_server_now_ms();
     enqueue(p, l, false);
     feed(p);
     return OC_OK;
@@ -94,6 +96,7 @@ static void on_time(uv_timer_t *t) {
 }
 
 static void set_free(struct oc_server_eye *e) {
+    e->pool->answered_ms = oc_server_now_ms();
     uv_timer_stop(&e->timer);
     e->busy = false;
     e->look = NULL;
@@ -118,7 +121,7 @@ static void take_seen(struct oc_server_eye *e, struct oc_server_look *l, struct 
     e->pool->n_seen++;
     set_free(e);
     if (l)
-        finish(l, &m, patches, false, NULL);
+        finish(l, OC_LOOK_SEEN, &m, patches, NULL);
     else
         close(patches);
 }
@@ -133,7 +136,7 @@ static void take_unseen(struct oc_server_eye *e, struct oc_server_look *l, struc
     oc_fail(&ei, m.err ? (enum oc_err)m.err : OC_ERR_FORMAT, "%.*s", (int)m.message.n, m.message.p);
     e->pool->n_refused++;
     set_free(e);
-    if (l) finish(l, NULL, -1, false, &ei);
+    if (l) finish(l, OC_LOOK_REFUSED, NULL, -1, &ei);
 }
 
 static void on_frame(void *arg, struct oc_ipc_frame *f) {
@@ -174,7 +177,7 @@ static void lose_look(struct oc_server_eye *e) {
     if (!timed_out && l->n_tries < MAX_TRIES && !e->pool->closing)
         enqueue(e->pool, l, true);
     else
-        finish(l, NULL, -1, true, &ei);
+        finish(l, OC_LOOK_CRASHED, NULL, -1, &ei);
 }
 
 static void on_pause_over(uv_timer_t *t) {
@@ -281,7 +284,7 @@ static void give(struct oc_server_eye *e, struct oc_server_look *l) {
         if (++l->n_tries < MAX_TRIES)
             enqueue(e->pool, l, true);
         else
-            finish(l, NULL, -1, false, &ei);
+            finish(l, OC_LOOK_FAILED, NULL, -1, &ei);
         return;
     }
     e->n_looks++;
@@ -336,6 +339,18 @@ enum oc_err oc_server_images_open(struct oc_server *s, struct oc_server_images *
         start_eye(e);
     }
     return OC_OK;
+}
+
+void oc_server_images_tick(struct oc_server_images *p, uint64_t now_ms) {
+    uint64_t limit_ms = (uint64_t)p->s->config->image_timeout_s * 1000 + ABANDONED_MS;
+    struct oc_errinfo ei;
+    for (struct oc_server_look *l; (l = p->first);) {
+        uint64_t since_ms = l->queued_ms > p->answered_ms ? l->queued_ms : p->answered_ms;
+        if (now_ms < since_ms + limit_ms) return;
+        oc_fail(&ei, OC_ERR_IO, "the processes that decode pictures do not answer");
+        dequeue(p, l);
+        finish(l, OC_LOOK_FAILED, NULL, -1, &ei);
+    }
 }
 
 void oc_server_images_close(struct oc_server_images *p) {

@@ -12,6 +12,13 @@
 
 struct oc_server_images;
 
+enum oc_server_look_end {
+    OC_LOOK_SEEN,
+    OC_LOOK_REFUSED, /* it is no picture, or one over the limits */
+    OC_LOOK_CRASHED, /* it brought processes down, or took too long */
+    OC_LOOK_FAILED,  /* no fault of the picture: nobody could look at it */
+};
+
 /* Embedded in a picture of a request; zero it first. */
 struct oc_server_look {
     struct oc_server_look *prev, *next;
@@ -20,9 +27,9 @@ struct oc_server_look {
     struct oc_ipc_look what;
     int fd; /* the bytes; stays the caller's */
     int n_tries;
-    /* seen NULL: it failed as ei says (`crashed`: by bringing processes down or running out of time). patches: the
-     * callee's from now on. The look is out already. */
-    void (*done)(struct oc_server_look *l, const struct oc_ipc_seen *seen, int patches, bool crashed,
+    uint64_t queued_ms;
+    /* seen and patches (the callee's from now on) with SEEN only, ei with the others. The look is out already. */
+    void (*done)(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
                  const struct oc_errinfo *ei);
 };
 
@@ -34,6 +41,9 @@ OC_MUST_CHECK enum oc_err oc_server_images_look(struct oc_server_images *p, stru
 /* done will not be called. Nothing when it is out. */
 void oc_server_images_cancel(struct oc_server_images *p, struct oc_server_look *l);
 
+/* Once a second: pictures do not wait for ever for processes that cannot be started. */
+void oc_server_images_tick(struct oc_server_images *p, uint64_t now_ms);
+
 /* Ends all processes; the pool frees itself when the last is gone (oc_server_progress tells). NULL is allowed. */
 void oc_server_images_close(struct oc_server_images *p);
 
@@ -41,7 +51,6 @@ struct oc_server_images_figures {
     int n_workers, n_idle, n_busy, n_waiting;
     uint64_t n_seen, n_refused, n_crashes, n_timeouts, n_restarts;
     int pids[OC_LIMIT_SERVER_IMAGE_WORKERS]; /* n_workers of them */
-    int64_t rss_bytes;                       /* 0 until asked for */
 };
 void oc_server_images_figures(const struct oc_server_images *p, struct oc_server_images_figures *out);
 

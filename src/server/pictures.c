@@ -36,20 +36,20 @@ static void fail_poisoned(struct oc_server_picture *p) {
 
 /* ---- Looking ------------------------------------------------------------------------------------------------ */
 
-static void on_seen(struct oc_server_look *l, const struct oc_ipc_seen *seen, int patches, bool crashed,
+static void on_seen(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
                     const struct oc_errinfo *ei) {
     struct oc_server_picture *p = (struct oc_server_picture *)((char *)l - offsetof(struct oc_server_picture, look));
     struct oc_server_request *r = p->r;
     p->look_ms = oc_clock_ms_since(p->look_ns);
-    if (crashed) {
+    if (how == OC_LOOK_CRASHED) {
         for (int i = 0; i < l->n_tries; i++) oc_server_poison_blame(r->s->poison, p->bytes_digest, oc_server_now_ms());
         oc_server_record_picture_failed(r, "crashed");
         fail_picture(p, OC_API_BAD_IMAGE, ei->msg);
         return;
     }
-    if (!seen) {
-        oc_server_record_picture_failed(r, "refused");
-        fail_picture(p, problem_of(ei->code), ei->msg);
+    if (how != OC_LOOK_SEEN) {
+        oc_server_record_picture_failed(r, how == OC_LOOK_REFUSED ? "refused" : "crashed");
+        fail_picture(p, how == OC_LOOK_REFUSED ? problem_of(ei->code) : OC_API_INTERNAL, ei->msg);
         return;
     }
     p->seen = *seen;

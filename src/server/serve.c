@@ -162,6 +162,7 @@ static void on_tick(uv_timer_t *t) {
     oc_server_requests_tick(s, now);
     if (++v->n_ticks % (1000 / TICK_MS)) return;
     if (!s->stopping) oc_server_models_tick(s->models, now);
+    if (s->images) oc_server_images_tick(s->images, now);
     oc_server_alerts_tick(s);
     oc_notify_send(s->config->notify_socket, "WATCHDOG=1");
 }
