@@ -118,7 +118,7 @@ static int set_up(void **state) {
     int n;
     snprintf(fx->dir, sizeof fx->dir, "%s/images-XXXXXX", OC_TEST_TMP);
     assert_non_null(mkdtemp(fx->dir));
-    fx->config = (struct oc_server_config){.image_workers = 2, .image_timeout_s = 1};
+    fx->config = (struct oc_server_config){.image_workers = 2, .image_timeout_s = 20};
     fx->s.config = &fx->config;
     uv_loop_init(&fx->s.loop);
     assert_int_equal(oc_server_runtime_open(fx->dir, &fx->s.runtime, &n, &ei), OC_OK);
@@ -218,7 +218,9 @@ static void one_that_hangs_is_ended(void **state) {
     struct fixture *fx = *state;
     struct picture hangs, good;
     uint64_t start = oc_clock_ns();
+    fx->config.image_timeout_s = 1;
     look(fx, &hangs, "hang");
+    fx->config.image_timeout_s = 20;
     look(fx, &good, "ok");
     wait_for(fx, &good);
     assert_int_equal(good.how, OC_LOOK_SEEN);
@@ -253,9 +255,9 @@ static void nobody_waits_for_ever(void **state) {
     struct fixture *fx = *state;
     struct picture p[3];
     for (int i = 0; i < 3; i++) look(fx, &p[i], "slow");
-    oc_server_images_tick(fx->s.images, p[2].look.queued_ms + 1900);
+    oc_server_images_tick(fx->s.images, p[2].look.queued_ms + 20900);
     assert_int_equal(p[2].n_done, 0);
-    oc_server_images_tick(fx->s.images, p[2].look.queued_ms + 2100);
+    oc_server_images_tick(fx->s.images, p[2].look.queued_ms + 21100);
     assert_int_equal(p[2].n_done, 1);
     assert_int_equal(p[2].how, OC_LOOK_FAILED);
     for (int i = 0; i < 3; i++) wait_for(fx, &p[i]);
