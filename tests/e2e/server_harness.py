@@ -2,7 +2,7 @@
 
 Python's standard library only. Besides the variables of harness.py:
   OCELLUS_SLOW      factor on all time limits (sanitizers; default 1)
-  OCELLUS_FAULT_N   how often each fault is made (default 2)
+  OCELLUS_FAULT_N   how often each fault is made (default 1)
   OCELLUS_LOAD_S    how long the load test runs (default 20)
   OCELLUS_LONG      1: the long versions of everything
 """
@@ -29,7 +29,7 @@ import harness
 from harness import BIN, ROOT, TMP, Skip, environment
 
 SLOW = float(os.environ.get("OCELLUS_SLOW", "1"))
-FAULT_N = int(os.environ.get("OCELLUS_FAULT_N", "2"))
+FAULT_N = int(os.environ.get("OCELLUS_FAULT_N", "1"))
 LOAD_S = float(os.environ.get("OCELLUS_LOAD_S", "20"))
 LONG = os.environ.get("OCELLUS_LONG", "0") == "1"
 SERVERS = []
