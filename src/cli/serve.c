@@ -40,7 +40,8 @@ static int serve(const struct oc_server_config *c) {
     struct oc_errinfo ei;
     struct oc_server_setup setup = {.config = c, .version = OC_VERSION};
     oc_arena_init(&arena, 1 << 20);
-    if (oc_cli_models_find(&arena, NULL, &setup.embedded_dir, &setup.embedded_name, &ei)) setup.embedded_dir = NULL;
+    if (oc_cli_models_find(&arena, NULL, &setup.embedded_dir, &setup.embedded_name, &ei))
+        setup.embedded_dir = NULL;
     enum oc_err err = oc_server_main(&setup, &ei);
     oc_arena_free(&arena);
     return err ? oc_cli_main_fail(&ei, "serve") : OC_CLI_EXIT_OK;

@@ -1,4 +1,5 @@
-/* server/admin.c - POST /admin/load and /admin/unload. The model is named by ?model_path=, or in a JSON body. */
+/* server/admin.c - POST /admin/load and /admin/unload. The model is named by ?model_path=, or in a JSON body.
+ */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,11 +23,13 @@ struct call {
     struct oc_server_model *model;
 };
 
-/* ---- What is named ------------------------------------------------------------------------------------------ */
+/* ---- What is named
+ * ------------------------------------------------------------------------------------------ */
 
 static bool is_name_ok(struct oc_str name, struct oc_api_error *e) {
     if (name.n && name.n < 256) return true;
-    return oc_api_fail(e, OC_API_BAD_REQUEST, "model_path", name.n ? "model_path is too long" : "model_path is empty");
+    return oc_api_fail(e, OC_API_BAD_REQUEST, "model_path",
+                       name.n ? "model_path is too long" : "model_path is empty");
 }
 
 /* The name in the arena; *given false when there is none. */
@@ -42,17 +45,20 @@ static bool read_name(struct oc_arena *a, const struct oc_http_request *h, struc
     if (*given && !name->p) return oc_api_fail(e, OC_API_INTERNAL, NULL, "out of memory");
     if (*given) return is_name_ok(*name, e);
     if (!h->body.n) return true;
-    if (oc_json_parse(a, h->body, "the body", &j, &ei)) return oc_api_fail(e, OC_API_BAD_REQUEST, NULL, "%s", ei.msg);
+    if (oc_json_parse(a, h->body, "the body", &j, &ei))
+        return oc_api_fail(e, OC_API_BAD_REQUEST, NULL, "%s", ei.msg);
     const struct oc_json *v = oc_json_get(&j, "model_path");
     if (oc_json_is_null(v)) v = oc_json_get(&j, "model");
     if (oc_json_is_null(v)) return true;
-    if (v->type != OC_JSON_STR) return oc_api_fail(e, OC_API_BAD_REQUEST, "model_path", "model_path must be a string");
+    if (v->type != OC_JSON_STR)
+        return oc_api_fail(e, OC_API_BAD_REQUEST, "model_path", "model_path must be a string");
     *given = true;
     *name = v->str;
     return is_name_ok(*name, e);
 }
 
-/* ---- The end ------------------------------------------------------------------------------------------------ */
+/* ---- The end
+ * ------------------------------------------------------------------------------------------------ */
 
 static void finish(struct call *c) {
     if (c->want.model) oc_server_model_release(&c->want);
@@ -96,7 +102,8 @@ static struct call *start(struct oc_server_ask *a) {
     return c;
 }
 
-/* ---- Load --------------------------------------------------------------------------------------------------- */
+/* ---- Load
+ * --------------------------------------------------------------------------------------------------- */
 
 static void loaded(struct call *c) {
     const struct oc_server_model *m = c->want.model;
@@ -160,7 +167,8 @@ void oc_server_admin_load(struct oc_server_ask *a) {
     oc_arena_free(&arena);
 }
 
-/* ---- Unload ------------------------------------------------------------------------------------------------- */
+/* ---- Unload
+ * ------------------------------------------------------------------------------------------------- */
 
 static void unloaded(struct oc_server_unload *u, int64_t freed_bytes) {
     struct call *c = (struct call *)((char *)u - offsetof(struct call, unload));
@@ -178,7 +186,8 @@ static void unloaded(struct oc_server_unload *u, int64_t freed_bytes) {
 }
 
 /* The one that is named, or the only one that is loaded. */
-static struct oc_server_model *choose(struct oc_server *s, bool given, struct oc_str name, struct oc_api_error *e) {
+static struct oc_server_model *choose(struct oc_server *s, bool given, struct oc_str name,
+                                      struct oc_api_error *e) {
     struct oc_server_model *only = NULL;
     int n = 0;
     for (struct oc_server_model *m = s->models->first; m; m = m->next) {
@@ -192,8 +201,8 @@ static struct oc_server_model *choose(struct oc_server *s, bool given, struct oc
     else if (n > 1)
         oc_api_fail(e, OC_API_BAD_REQUEST, "model_path", "%d models are loaded: name one with model_path", n);
     else
-        oc_api_fail(e, OC_API_BAD_REQUEST, "model_path", given ? "No model of that name is currently loaded"
-                                                               : "No model currently loaded");
+        oc_api_fail(e, OC_API_BAD_REQUEST, "model_path",
+                    given ? "No model of that name is currently loaded" : "No model currently loaded");
     return NULL;
 }
 

@@ -9,8 +9,10 @@
 static const struct {
     const char *name, *severity;
 } kinds[OC_ALERT_N] = {
-    [OC_ALERT_MEMORY] = {"memory_warning", "warning"},     [OC_ALERT_MEMORY_FULL] = {"memory_critical", "critical"},
-    [OC_ALERT_SLOW_DECODE] = {"slow_decode", "warning"},   [OC_ALERT_SLOW_LOAD] = {"slow_load", "warning"},
+    [OC_ALERT_MEMORY] = {"memory_warning", "warning"},
+    [OC_ALERT_MEMORY_FULL] = {"memory_critical", "critical"},
+    [OC_ALERT_SLOW_DECODE] = {"slow_decode", "warning"},
+    [OC_ALERT_SLOW_LOAD] = {"slow_load", "warning"},
     [OC_ALERT_STUCK] = {"worker_stuck", "critical"},
 };
 
@@ -59,7 +61,9 @@ static void look_at_speed(struct oc_server *s, struct oc_server_model *m) {
 
 static void look(struct oc_server *s, struct oc_server_model *m, struct findings *f) {
     if (m->worker && oc_server_worker_is_stuck(m->worker)) f->stuck = m->id;
-    double load_s = m->state == OC_MODEL_LOADING ? oc_server_worker_load_s(m->worker) : m->worker ? m->load_s : 0;
+    double load_s = m->state == OC_MODEL_LOADING ? oc_server_worker_load_s(m->worker)
+                    : m->worker                  ? m->load_s
+                                                 : 0;
     if (load_s > f->load_s) {
         f->load_s = load_s;
         f->loading = m->id;
@@ -74,11 +78,13 @@ void oc_server_alerts_tick(struct oc_server *s) {
     for (struct oc_server_model *m = s->models->first; m; m = m->next) look(s, m, &f);
     double share = budget > 0 ? used / budget : 0;
     bool full = share > OC_ALERT_MEMORY_CRITICAL;
-    set(s, OC_ALERT_MEMORY, share > OC_ALERT_MEMORY_WARNING && !full, "models use %.0f %% of the memory budget", share * 100);
+    set(s, OC_ALERT_MEMORY, share > OC_ALERT_MEMORY_WARNING && !full,
+        "models use %.0f %% of the memory budget", share * 100);
     set(s, OC_ALERT_MEMORY_FULL, full, "models use %.0f %% of the memory budget", share * 100);
     const struct oc_server_alerts *al = s->alerts;
     set(s, OC_ALERT_SLOW_DECODE, al->slow_ms && oc_server_now_ms() - al->slow_ms < SLOW_STAYS_MS,
-        "%.60s decoded %.1f tokens a second, under the %.1f of alert_tok_s", al->slow_model, al->slow_tok_s, c->alert_tok_s);
+        "%.60s decoded %.1f tokens a second, under the %.1f of alert_tok_s", al->slow_model, al->slow_tok_s,
+        c->alert_tok_s);
     set(s, OC_ALERT_SLOW_LOAD, c->alert_load_s > 0 && f.load_s > c->alert_load_s, "%.60s took %.1f s to load",
         f.loading ? f.loading : "", f.load_s);
     set(s, OC_ALERT_STUCK, f.stuck != NULL, "the worker of %.60s shows no progress", f.stuck ? f.stuck : "");

@@ -9,7 +9,14 @@
 #define OC_ALERT_MEMORY_WARNING 0.75 /* of the memory budget */
 #define OC_ALERT_MEMORY_CRITICAL 0.875
 
-enum oc_server_alert { OC_ALERT_MEMORY, OC_ALERT_MEMORY_FULL, OC_ALERT_SLOW_DECODE, OC_ALERT_SLOW_LOAD, OC_ALERT_STUCK, OC_ALERT_N };
+enum oc_server_alert {
+    OC_ALERT_MEMORY,
+    OC_ALERT_MEMORY_FULL,
+    OC_ALERT_SLOW_DECODE,
+    OC_ALERT_SLOW_LOAD,
+    OC_ALERT_STUCK,
+    OC_ALERT_N
+};
 
 struct oc_server_alert_state {
     bool on;

@@ -1,7 +1,7 @@
 /* server/answer.c - tokens of the worker to text, text to the client: whole answers and streams.
  *
- * A stream's headers leave with its first text or its first ping. Where the client reads slowly, what comes is held up
- * to a bound, and past it the request is cancelled: a slow reader costs itself only. */
+ * A stream's headers leave with its first text or its first ping. Where the client reads slowly, what comes
+ * is held up to a bound, and past it the request is cancelled: a slow reader costs itself only. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,8 @@
 #define TEXT_BYTES (64 * OC_MIB) /* of one whole answer */
 #define CHUNK_BYTES (4 * OC_MIB) /* what one message of the worker becomes */
 
-/* ---- Choices ------------------------------------------------------------------------------------------------ */
+/* ---- Choices
+ * ------------------------------------------------------------------------------------------------ */
 
 static enum oc_err open_choice(struct oc_server_request *r, int i, struct oc_errinfo *ei) {
     struct oc_server_choice *c = &r->choices[i];
@@ -82,7 +83,8 @@ static struct oc_api_answer answer_of(const struct oc_server_request *r) {
                                   .include_usage = r->api.include_usage};
 }
 
-/* ---- Sending ------------------------------------------------------------------------------------------------ */
+/* ---- Sending
+ * ------------------------------------------------------------------------------------------------ */
 
 static void begin_stream(struct oc_server_request *r) {
     struct oc_http_exchange *x = r->user.x;
@@ -158,7 +160,8 @@ void oc_server_answer_error(struct oc_server_request *r, const struct oc_api_err
     oc_buf_free(&event);
 }
 
-/* ---- Log-probabilities -------------------------------------------------------------------------------------- */
+/* ---- Log-probabilities
+ * -------------------------------------------------------------------------------------- */
 
 static struct oc_api_logprob logprob_of(const struct oc_server_choice *c, int32_t token, float logprob) {
     struct oc_str bytes = oc_chat_tokenizer_bytes(c->detok.tok, (uint32_t)token);
@@ -177,12 +180,14 @@ static void keep_logprob(struct oc_server_choice *c, const struct oc_ipc_pick *p
     }
     struct oc_api_logprob *top = oc_arena_array(&c->r->arena, p->n_top, sizeof *top);
     struct oc_server_logprob *l = &c->logprobs[c->n_logprobs++];
-    *l = (struct oc_server_logprob){.lp = {.token = logprob_of(c, p->token, p->logprob), .top = top}, .start = c->n_fed};
+    *l = (struct oc_server_logprob){.lp = {.token = logprob_of(c, p->token, p->logprob), .top = top},
+                                    .start = c->n_fed};
     for (uint32_t i = 0; top && i < p->n_top; i++) top[i] = logprob_of(c, p->top[i].token, p->top[i].logprob);
     l->lp.n_top = top ? (int)p->n_top : 0;
 }
 
-/* The log-probabilities whose text begins in what was passed on; at the end, all but those a stop string took. */
+/* The log-probabilities whose text begins in what was passed on; at the end, all but those a stop string
+ * took. */
 static size_t n_certain(const struct oc_server_choice *c, bool at_end) {
     size_t n = 0;
     while (n < c->n_logprobs && (c->logprobs[n].start < c->n_out || (at_end && !c->stopped))) n++;
@@ -195,7 +200,8 @@ static size_t n_characters(struct oc_str s) {
     return n;
 }
 
-/* ---- Stream chunks ------------------------------------------------------------------------------------------ */
+/* ---- Stream chunks
+ * ------------------------------------------------------------------------------------------ */
 
 static void add_event(struct oc_buf *out, struct oc_buf *json) {
     oc_http_sse_event(out, (struct oc_str){oc_buf_str(json), json->n_bytes});
@@ -208,7 +214,8 @@ static void add_role(struct oc_server_choice *c, struct oc_buf *out, struct oc_b
     c->role_sent = true;
     if (!c->r->is_chat) {
         if (!c->r->api.echo || !c->r->echo.n_bytes) return;
-        struct oc_api_choice echo = {.index = c->index, .text = {oc_buf_str(&c->r->echo), c->r->echo.n_bytes}};
+        struct oc_api_choice echo = {.index = c->index,
+                                     .text = {oc_buf_str(&c->r->echo), c->r->echo.n_bytes}};
         oc_api_write_chunk(json, &a, &echo);
     } else {
         oc_api_write_role_chunk(json, &a, c->index);
@@ -217,7 +224,8 @@ static void add_role(struct oc_server_choice *c, struct oc_buf *out, struct oc_b
 }
 
 /* A chunk with text and/or the end. */
-static void add_chunk(struct oc_server_choice *c, struct oc_str text, enum oc_api_finish finish, struct oc_buf *out) {
+static void add_chunk(struct oc_server_choice *c, struct oc_str text, enum oc_api_finish finish,
+                      struct oc_buf *out) {
     struct oc_api_answer a = answer_of(c->r);
     struct oc_buf json;
     oc_buf_init(&json, CHUNK_BYTES);
@@ -239,7 +247,8 @@ static void add_chunk(struct oc_server_choice *c, struct oc_str text, enum oc_ap
     oc_buf_free(&json);
 }
 
-/* ---- The end of an answer ----------------------------------------------------------------------------------- */
+/* ---- The end of an answer
+ * ----------------------------------------------------------------------------------- */
 
 static void fill_usage(const struct oc_server_request *r, struct oc_api_usage *u, struct oc_api_timings *t) {
     const struct oc_server_choice *c = &r->choices[0];
@@ -340,15 +349,17 @@ static void respond_whole(struct oc_server_request *r) {
     oc_buf_init(&out, (size_t)r->n_choices * TEXT_BYTES);
     fill_usage(r, &u, &t);
     if (choices && fill_choices(r, choices))
-        oc_api_write_answer(&out, &a, choices, (size_t)r->n_choices, &u, &t, images, images ? r->n_pictures : 0);
+        oc_api_write_answer(&out, &a, choices, (size_t)r->n_choices, &u, &t, images,
+                            images ? r->n_pictures : 0);
     else
         out.failed = true;
     oc_server_request_headers(r);
     struct oc_http_exchange *x = oc_server_call_detach(&r->user);
     if (out.failed)
-        oc_http_respond(x, 500, "application/json",
-                        OC_STR("{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"param\":null,"
-                               "\"code\":null}}"));
+        oc_http_respond(
+            x, 500, "application/json",
+            OC_STR("{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"param\":null,"
+                   "\"code\":null}}"));
     else
         oc_http_respond(x, 200, "application/json", (struct oc_str){oc_buf_str(&out), out.n_bytes});
     oc_buf_free(&out);
@@ -364,7 +375,8 @@ static void finish_request(struct oc_server_request *r) {
     oc_server_request_end(r, 200, reason);
 }
 
-/* ---- Text --------------------------------------------------------------------------------------------------- */
+/* ---- Text
+ * --------------------------------------------------------------------------------------------------- */
 
 static void fail_answer(struct oc_server_request *r, enum oc_api_problem problem, const char *what) {
     struct oc_api_error e = {0};
@@ -377,7 +389,9 @@ static enum oc_err filter(struct oc_server_choice *c, struct oc_str piece, struc
                           struct oc_errinfo *ei) {
     int which = -1;
     c->n_fed += piece.n;
-    if (!c->stop) return oc_buf_add(text, piece.p, piece.n) ? OC_OK : oc_fail(ei, OC_ERR_LIMIT, "the answer is too long");
+    if (!c->stop)
+        return oc_buf_add(text, piece.p, piece.n) ? OC_OK
+                                                  : oc_fail(ei, OC_ERR_LIMIT, "the answer is too long");
     enum oc_err err = oc_chat_stop_feed(c->stop, piece, text, &which, ei);
     *hit = which >= 0;
     return err;
@@ -456,7 +470,8 @@ static void finish_choice(struct oc_server_choice *c, enum oc_api_finish finish)
     if (++r->n_finished == r->n_choices && !oc_server_request_has_ended(r)) finish_request(r);
 }
 
-/* ---- Events of a job ---------------------------------------------------------------------------------------- */
+/* ---- Events of a job
+ * ---------------------------------------------------------------------------------------- */
 
 static struct oc_server_choice *of_job(struct oc_server_job *j) {
     return (struct oc_server_choice *)((char *)j - offsetof(struct oc_server_choice, job));
@@ -487,7 +502,8 @@ static void on_tokens(struct oc_server_job *j, const struct oc_ipc_tokens *m) {
     if (c->stopped || !m->n_picks) return;
     oc_buf_init(&out, CHUNK_BYTES);
     count_tokens(c, m->n_picks);
-    for (uint32_t i = 0; !err && !c->stopped && i < m->n_picks; i++) err = take_pick(c, &m->picks[i], &out, &ei);
+    for (uint32_t i = 0; !err && !c->stopped && i < m->n_picks; i++)
+        err = take_pick(c, &m->picks[i], &out, &ei);
     if (c->stopped && !err) oc_server_worker_finish(j); /* DONE follows with the figures */
     if (out.failed) err = oc_fail(&ei, OC_ERR_LIMIT, "too much text at once");
     if (!err) send_out(r, &out);
@@ -507,7 +523,8 @@ static void on_done(struct oc_server_job *j, const struct oc_ipc_done *m) {
         finish_choice(c, OC_API_FINISH_LENGTH);
     } else {
         snprintf(what, sizeof what, "%.*s", (int)m->message.n, m->message.n ? m->message.p : "");
-        enum oc_api_problem p = m->finish == OC_IPC_FINISH_ERROR ? oc_api_problem_of((enum oc_err)m->err) : OC_API_INTERNAL;
+        enum oc_api_problem p =
+            m->finish == OC_IPC_FINISH_ERROR ? oc_api_problem_of((enum oc_err)m->err) : OC_API_INTERNAL;
         fail_answer(c->r, p, what[0] ? what : "the worker cancelled the request");
     }
 }

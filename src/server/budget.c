@@ -29,7 +29,8 @@ enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t nee
         n_leaving += r[i].going;
     }
     if (used + need_bytes <= budget_bytes && n < max_models) return OC_BUDGET_FITS;
-    int64_t over = used + need_bytes - leaving - budget_bytes; /* what has to go besides those that leave already */
+    int64_t over =
+        used + need_bytes - leaving - budget_bytes; /* what has to go besides those that leave already */
     int too_many = n + 1 - n_leaving - max_models;
     if (over <= 0 && too_many <= 0) return OC_BUDGET_WAIT;
     int count = 0;
@@ -55,7 +56,8 @@ static enum oc_err read_figure(const struct oc_json *j, const char *name, int64_
     return oc_fail(ei, OC_ERR_FORMAT, "the measurement of the model has no valid %s", name);
 }
 
-static enum oc_err read_measure(const struct oc_json *j, struct oc_server_measure *out, struct oc_errinfo *ei) {
+static enum oc_err read_measure(const struct oc_json *j, struct oc_server_measure *out,
+                                struct oc_errinfo *ei) {
     OC_TRY(read_figure(j, "weight_bytes", 0, &out->weight_bytes, ei));
     OC_TRY(read_figure(j, "kv_bytes", 0, &out->kv_bytes, ei));
     OC_TRY(read_figure(j, "workspace_bytes", 0, &out->workspace_bytes, ei));
@@ -90,7 +92,8 @@ int64_t oc_server_budget_kv_tokens(const struct oc_server_measure *m, int64_t bu
     int64_t most = m->ctx_tokens * m->n_sessions;
     if (most > (int64_t)OC_LIMIT_KV_TOKENS) most = (int64_t)OC_LIMIT_KV_TOKENS;
     double per_token = (double)m->kv_bytes / (double)m->kv_tokens, share = (double)budget_bytes / KV_SHARE;
-    int64_t fits = per_token * (double)most <= share ? most : (int64_t)(share / per_token) / PAGE_TOKENS * PAGE_TOKENS;
+    int64_t fits =
+        per_token * (double)most <= share ? most : (int64_t)(share / per_token) / PAGE_TOKENS * PAGE_TOKENS;
     return fits < m->ctx_tokens ? m->ctx_tokens : fits;
 }
 

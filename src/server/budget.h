@@ -22,10 +22,12 @@ enum oc_server_verdict {
     OC_BUDGET_NEVER, /* it cannot fit even alone: nothing is unloaded */
 };
 
-/* Decides for a model of need_bytes against budget_bytes and at most max_models models. For EVICT, victims gets the
- * indices of the least recently used idle ones, as few as suffice, *n_victims of them (room for n). */
+/* Decides for a model of need_bytes against budget_bytes and at most max_models models. For EVICT, victims
+ * gets the indices of the least recently used idle ones, as few as suffice, *n_victims of them (room for n).
+ */
 enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t need_bytes, int max_models,
-                                               const struct oc_server_resident *r, int n, int *victims, int *n_victims);
+                                               const struct oc_server_resident *r, int n, int *victims,
+                                               int *n_victims);
 
 /* What a model takes, as `ocellus worker --measure` says it. */
 struct oc_server_measure {
@@ -34,11 +36,12 @@ struct oc_server_measure {
 };
 
 /* Reads that line of JSON. Errors: OC_ERR_FORMAT. */
-OC_MUST_CHECK enum oc_err oc_server_budget_parse_measure(const char *text, size_t n_bytes, struct oc_server_measure *out,
+OC_MUST_CHECK enum oc_err oc_server_budget_parse_measure(const char *text, size_t n_bytes,
+                                                         struct oc_server_measure *out,
                                                          struct oc_errinfo *ei);
 
-/* The KV pool for a model whose size nobody chose, in tokens: a whole context for each sequence, or as much of that as a
- * quarter of the budget holds, but always one context. Then what the model needs with it. */
+/* The KV pool for a model whose size nobody chose, in tokens: a whole context for each sequence, or as much
+ * of that as a quarter of the budget holds, but always one context. Then what the model needs with it. */
 int64_t oc_server_budget_kv_tokens(const struct oc_server_measure *m, int64_t budget_bytes);
 int64_t oc_server_budget_need(const struct oc_server_measure *m, int64_t kv_tokens);
 

@@ -21,16 +21,17 @@ void oc_server_call_reply(struct oc_server *s, struct oc_http_exchange *x, const
                           const char *content_type, const struct oc_buf *body, uint64_t received_ns) {
     oc_server_record_answer(s, endpoint, status, received_ns);
     if (body->failed) {
-        oc_http_respond(x, 500, "application/json",
-                        OC_STR("{\"error\":{\"message\":\"the answer is too large\",\"type\":\"server_error\","
-                               "\"param\":null,\"code\":null}}"));
+        oc_http_respond(
+            x, 500, "application/json",
+            OC_STR("{\"error\":{\"message\":\"the answer is too large\",\"type\":\"server_error\","
+                   "\"param\":null,\"code\":null}}"));
         return;
     }
     oc_http_respond(x, status, content_type, (struct oc_str){oc_buf_str(body), body->n_bytes});
 }
 
-void oc_server_call_reply_json(struct oc_server *s, struct oc_http_exchange *x, const char *endpoint, int status,
-                               const struct oc_buf *body, uint64_t received_ns) {
+void oc_server_call_reply_json(struct oc_server *s, struct oc_http_exchange *x, const char *endpoint,
+                               int status, const struct oc_buf *body, uint64_t received_ns) {
     oc_server_call_reply(s, x, endpoint, status, "application/json", body, received_ns);
 }
 

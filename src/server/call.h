@@ -1,7 +1,7 @@
 /* server/call.h - what stands behind an exchange, and how simple answers are sent.
  *
- * An exchange's user pointer is a struct oc_server_user, the first member of whatever handles it for longer than a
- * callback. Loop's thread only. */
+ * An exchange's user pointer is a struct oc_server_user, the first member of whatever handles it for longer
+ * than a callback. Loop's thread only. */
 #ifndef OC_SERVER_CALL_H
 #define OC_SERVER_CALL_H
 
@@ -23,8 +23,8 @@ struct oc_http_exchange *oc_server_call_detach(struct oc_server_user *u);
 /* Sends an answer and counts it. */
 void oc_server_call_reply(struct oc_server *s, struct oc_http_exchange *x, const char *endpoint, int status,
                           const char *content_type, const struct oc_buf *body, uint64_t received_ns);
-void oc_server_call_reply_json(struct oc_server *s, struct oc_http_exchange *x, const char *endpoint, int status,
-                               const struct oc_buf *body, uint64_t received_ns);
+void oc_server_call_reply_json(struct oc_server *s, struct oc_http_exchange *x, const char *endpoint,
+                               int status, const struct oc_buf *body, uint64_t received_ns);
 void oc_server_call_reply_error(struct oc_server *s, struct oc_http_exchange *x, const char *endpoint,
                                 const struct oc_api_error *e, uint64_t received_ns);
 /* Retry-After, when the error has it. */

@@ -31,7 +31,8 @@ struct oc_server_child {
     char chunk[4096];
 };
 
-/* ---- The end ------------------------------------------------------------------------------------------------ */
+/* ---- The end
+ * ------------------------------------------------------------------------------------------------ */
 
 static void on_closed(uv_handle_t *h) {
     struct oc_server_child *c = h->data;
@@ -66,7 +67,8 @@ static void on_process_exit(uv_process_t *p, int64_t status, int signal) {
     settle(c);
 }
 
-/* ---- Standard error into the log ---------------------------------------------------------------------------- */
+/* ---- Standard error into the log
+ * ---------------------------------------------------------------------------- */
 
 static void relay(struct oc_server_child *c) {
     uint64_t now = oc_server_now_ms();
@@ -123,7 +125,8 @@ static void on_stdout(uv_stream_t *st, ssize_t n, const uv_buf_t *buf) {
     settle(c);
 }
 
-/* ---- The start ---------------------------------------------------------------------------------------------- */
+/* ---- The start
+ * ---------------------------------------------------------------------------------------------- */
 
 static struct oc_server_child *make(struct oc_server *s, const struct oc_server_child_params *p) {
     struct oc_server_child *c = calloc(1, sizeof *c);
@@ -142,10 +145,14 @@ static struct oc_server_child *make(struct oc_server *s, const struct oc_server_
     return c;
 }
 
-static int start(struct oc_server *s, struct oc_server_child *c, const struct oc_server_child_params *p, int socket) {
+static int start(struct oc_server *s, struct oc_server_child *c, const struct oc_server_child_params *p,
+                 int socket) {
     const uv_stdio_flags to_us = UV_CREATE_PIPE | UV_WRITABLE_PIPE;
-    uv_stdio_container_t io[5] = {{.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_IGNORE},
-                                  {.flags = UV_IGNORE}, {.flags = UV_IGNORE}};
+    uv_stdio_container_t io[5] = {{.flags = UV_IGNORE},
+                                  {.flags = UV_IGNORE},
+                                  {.flags = UV_IGNORE},
+                                  {.flags = UV_IGNORE},
+                                  {.flags = UV_IGNORE}};
     io[2] = (uv_stdio_container_t){.flags = to_us, .data.stream = (uv_stream_t *)&c->err};
     if (c->captures) io[1] = (uv_stdio_container_t){.flags = to_us, .data.stream = (uv_stream_t *)&c->out};
     if (socket >= 0) io[3] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = socket};
@@ -153,7 +160,9 @@ static int start(struct oc_server *s, struct oc_server_child *c, const struct oc
     uv_process_options_t o = {.file = "/proc/self/exe",
                               .args = (char **)p->argv,
                               .stdio = io,
-                              .stdio_count = p->board_fd >= 0 ? 5 : socket >= 0 ? 4 : 3,
+                              .stdio_count = p->board_fd >= 0 ? 5
+                                             : socket >= 0    ? 4
+                                                              : 3,
                               .exit_cb = on_process_exit};
     int err = uv_spawn(&s->loop, &c->process, &o);
     if (err) return err;

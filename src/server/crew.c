@@ -90,7 +90,8 @@ static bool start_thread(struct oc_server_crew *c) {
     return !failed;
 }
 
-enum oc_err oc_server_crew_open(uv_loop_t *loop, int n_threads, struct oc_server_crew **out, struct oc_errinfo *ei) {
+enum oc_err oc_server_crew_open(uv_loop_t *loop, int n_threads, struct oc_server_crew **out,
+                                struct oc_errinfo *ei) {
     struct oc_server_crew *c = calloc(1, sizeof *c + (size_t)n_threads * sizeof *c->threads);
     *out = NULL;
     if (!c) return oc_fail(ei, OC_ERR_NOMEM, "no memory for %d threads", n_threads);
@@ -104,7 +105,8 @@ enum oc_err oc_server_crew_open(uv_loop_t *loop, int n_threads, struct oc_server
         return oc_fail(ei, OC_ERR_IO, "the loop takes no handle: %s", uv_strerror(uv));
     }
     c->wake.data = c;
-    while (c->n_threads < n_threads && start_thread(c)) {}
+    while (c->n_threads < n_threads && start_thread(c)) {
+    }
     if (c->n_threads == n_threads) {
         *out = c;
         return OC_OK;

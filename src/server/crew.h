@@ -1,8 +1,8 @@
 /* server/crew.h - a few threads for work that the loop must not do.
  *
- * Two crews are open: one for work that computes, one for work that waits for the network, so that slow hosts cannot
- * hold up templates. Posted and answered on the loop's thread. A work item owns or keeps alive all that it
- * touches; nothing else touches it between post and done. */
+ * Two crews are open: one for work that computes, one for work that waits for the network, so that slow hosts
+ * cannot hold up templates. Posted and answered on the loop's thread. A work item owns or keeps alive all
+ * that it touches; nothing else touches it between post and done. */
 #ifndef OC_SERVER_CREW_H
 #define OC_SERVER_CREW_H
 
@@ -28,8 +28,8 @@ void oc_server_crew_post(struct oc_server_crew *c, struct oc_server_work *w);
 bool oc_server_crew_withdraw(struct oc_server_crew *c, struct oc_server_work *w);
 /* Items posted whose done has not been called. */
 int oc_server_crew_n_pending(const struct oc_server_crew *c);
-/* Ends the threads after what they do now; nothing may be pending. The memory goes once the loop has closed the
- * handle. NULL is allowed. */
+/* Ends the threads after what they do now; nothing may be pending. The memory goes once the loop has closed
+ * the handle. NULL is allowed. */
 void oc_server_crew_close(struct oc_server_crew *c);
 
 #endif

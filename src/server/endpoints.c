@@ -56,7 +56,8 @@ static const struct route routes[] = {
     {"/admin/unload", POST, ADMIN | JSON, "admin", oc_server_admin_unload},
 };
 
-/* ---- The gate ----------------------------------------------------------------------------------------------- */
+/* ---- The gate
+ * ----------------------------------------------------------------------------------------------- */
 
 static bool path_matches(const char *pattern, struct oc_str path) {
     size_t n = strlen(pattern);
@@ -66,7 +67,8 @@ static bool path_matches(const char *pattern, struct oc_str path) {
 
 static const struct route *find_route(const struct oc_server_door *d, struct oc_str path) {
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
-        if ((routes[i].flags & (d->is_admin ? ADMIN : MAIN)) && path_matches(routes[i].path, path)) return &routes[i];
+        if ((routes[i].flags & (d->is_admin ? ADMIN : MAIN)) && path_matches(routes[i].path, path))
+            return &routes[i];
     return NULL;
 }
 
@@ -76,7 +78,8 @@ static int method_bit(enum oc_http_method m) {
 }
 
 static const char *allowed_methods(int methods) {
-    static const char *const names[] = {"", "GET, HEAD, OPTIONS", "POST, OPTIONS", "GET, HEAD, POST, OPTIONS"};
+    static const char *const names[] = {"", "GET, HEAD, OPTIONS", "POST, OPTIONS",
+                                        "GET, HEAD, POST, OPTIONS"};
     return names[methods & 3];
 }
 
@@ -96,7 +99,8 @@ static void add_value_header(struct oc_http_exchange *x, const char *name, struc
 static void add_cors(struct oc_http_exchange *x, struct oc_str origin) {
     if (!origin.n) return;
     add_value_header(x, "Access-Control-Allow-Origin", origin);
-    oc_http_header(x, "Access-Control-Expose-Headers", "X-Request-Id, X-Queue-Wait-Ms, X-Queue-Position, Retry-After");
+    oc_http_header(x, "Access-Control-Expose-Headers",
+                   "X-Request-Id, X-Queue-Wait-Ms, X-Queue-Position, Retry-After");
     oc_http_header(x, "Vary", "Origin");
 }
 
@@ -108,7 +112,8 @@ static int preflight(struct oc_server *s, struct oc_http_exchange *x, const stru
     if (wanted.n)
         add_value_header(x, "Access-Control-Allow-Headers", wanted);
     else
-        oc_http_header(x, "Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key, X-Priority");
+        oc_http_header(x, "Access-Control-Allow-Headers",
+                       "Authorization, Content-Type, X-Api-Key, X-Priority");
     oc_http_header(x, "Access-Control-Max-Age", "600");
     oc_server_record_answer(s, r ? r->endpoint : "other", 204, h->received_ns);
     oc_http_respond(x, 204, "text/plain", OC_STR(""));
@@ -116,14 +121,15 @@ static int preflight(struct oc_server *s, struct oc_http_exchange *x, const stru
 }
 
 /* Who asks: the host it called us by, the page it comes from. */
-static bool check_caller(const struct oc_server_door *d, const struct oc_http_request *h, struct oc_api_error *e,
-                         const char **reason) {
+static bool check_caller(const struct oc_server_door *d, const struct oc_http_request *h,
+                         struct oc_api_error *e, const char **reason) {
     struct oc_str host = oc_http_request_header(h, "Host"), origin = oc_http_request_header(h, "Origin");
     *reason = "host"; /* HTTP/1.0 may leave it out; browsers, whom this is about, do not */
     if (host.p && !oc_gate_host_ok(d->s->gate, host))
-        return oc_api_fail(e, OC_API_FORBIDDEN, NULL,
-                           "this server does not go by the name in Host: use an IP address or localhost, or start it "
-                           "with --allowed-hosts");
+        return oc_api_fail(
+            e, OC_API_FORBIDDEN, NULL,
+            "this server does not go by the name in Host: use an IP address or localhost, or start it "
+            "with --allowed-hosts");
     *reason = "origin";
     if (!oc_gate_origin_ok(d->s->gate, origin, host))
         return oc_api_fail(e, OC_API_FORBIDDEN, NULL,
@@ -134,15 +140,16 @@ static bool check_caller(const struct oc_server_door *d, const struct oc_http_re
 static bool check_route(const struct oc_http_request *h, const struct route *r, struct oc_http_exchange *x,
                         struct oc_api_error *e) {
     if (!r)
-        return oc_api_fail(e, OC_API_NOT_FOUND, NULL, "there is nothing at %.*s", (int)(h->path.n < 200 ? h->path.n : 200),
-                           h->path.p);
+        return oc_api_fail(e, OC_API_NOT_FOUND, NULL, "there is nothing at %.*s",
+                           (int)(h->path.n < 200 ? h->path.n : 200), h->path.p);
     if (r->methods & method_bit(h->method)) return true;
     oc_http_header(x, "Allow", allowed_methods(r->methods));
     return oc_api_fail(e, OC_API_METHOD, NULL, "%s takes %s only", r->path, allowed_methods(r->methods));
 }
 
 static int key_of(const struct oc_server *s, const struct oc_http_request *h, uint8_t salt[16]) {
-    return oc_gate_key(s->gate, oc_http_request_header(h, "Authorization"), oc_http_request_header(h, "X-Api-Key"), salt);
+    return oc_gate_key(s->gate, oc_http_request_header(h, "Authorization"),
+                       oc_http_request_header(h, "X-Api-Key"), salt);
 }
 
 static bool has_body(const struct oc_http_request *h) {
@@ -152,8 +159,10 @@ static bool has_body(const struct oc_http_request *h) {
 
 static bool check_type(const struct oc_http_request *h, const struct route *r, struct oc_api_error *e) {
     struct oc_str type = oc_http_request_header(h, "Content-Type");
-    if (!(r->flags & JSON) || h->method != OC_HTTP_POST || (!type.n && !has_body(h)) || oc_gate_is_json(type)) return true;
-    return oc_api_fail(e, OC_API_MEDIA_TYPE, NULL, "the body must be JSON: send Content-Type: application/json");
+    if (!(r->flags & JSON) || h->method != OC_HTTP_POST || (!type.n && !has_body(h)) || oc_gate_is_json(type))
+        return true;
+    return oc_api_fail(e, OC_API_MEDIA_TYPE, NULL,
+                       "the body must be JSON: send Content-Type: application/json");
 }
 
 static bool check_rate(struct oc_server *s, const struct route *r, int key, struct oc_api_error *e) {
@@ -188,7 +197,8 @@ static int on_head(void *arg, struct oc_http_exchange *x, const struct oc_http_r
     int key = key_of(s, h, salt);
     if (key < 0 && !(r->flags & OPEN)) {
         oc_http_header(x, "WWW-Authenticate", "Bearer");
-        oc_api_fail(&e, OC_API_UNAUTHENTICATED, NULL, "this server wants an API key: Authorization: Bearer KEY");
+        oc_api_fail(&e, OC_API_UNAUTHENTICATED, NULL,
+                    "this server wants an API key: Authorization: Bearer KEY");
         return refuse(d, x, h, r, &e, "key");
     }
     if (!check_type(h, r, &e)) return refuse(d, x, h, r, &e, "content_type");
@@ -197,7 +207,8 @@ static int on_head(void *arg, struct oc_http_exchange *x, const struct oc_http_r
     return 0;
 }
 
-/* ---- Requests ----------------------------------------------------------------------------------------------- */
+/* ---- Requests
+ * ----------------------------------------------------------------------------------------------- */
 
 static void on_request(void *arg, struct oc_http_exchange *x, const struct oc_http_request *h) {
     struct oc_server_door *d = arg;
@@ -221,7 +232,8 @@ static void on_drain(void *arg, struct oc_http_exchange *x) {
     if (u && u->on_drain) u->on_drain(u);
 }
 
-static void error_body(void *arg, int status, const char *message, struct oc_buf *body, const char **content_type) {
+static void error_body(void *arg, int status, const char *message, struct oc_buf *body,
+                       const char **content_type) {
     struct oc_server_door *d = arg;
     struct oc_api_error e = {0};
     oc_api_fail(&e, oc_api_problem_of_status(status), NULL, "%s", message);

@@ -1,7 +1,7 @@
 /* server/endpoints.h - the table of URLs, and the gate before them.
  *
- * Both ports go through it: a request is judged by its head (host, origin, route, key, content type, rate, drain)
- * before its body is read. Loop's thread only. */
+ * Both ports go through it: a request is judged by its head (host, origin, route, key, content type, rate,
+ * drain) before its body is read. Loop's thread only. */
 #ifndef OC_SERVER_ENDPOINTS_H
 #define OC_SERVER_ENDPOINTS_H
 

@@ -17,7 +17,8 @@ static int context_of(const struct oc_json *config) {
 
 static const char *architecture_of(const struct oc_json *config) {
     const struct oc_json *v = oc_json_get(config, "architectures");
-    return v && v->type == OC_JSON_ARR && v->n_items && v->items[0].type == OC_JSON_STR ? v->items[0].str.p : "";
+    return v && v->type == OC_JSON_ARR && v->n_items && v->items[0].type == OC_JSON_STR ? v->items[0].str.p
+                                                                                        : "";
 }
 
 enum oc_err oc_server_facts_read(struct oc_arena *a, const struct oc_hub_env *hub, const char *name,
@@ -29,8 +30,10 @@ enum oc_err oc_server_facts_read(struct oc_arena *a, const struct oc_hub_env *hu
     const char *path = oc_path_join(a, out->dir, "config.json");
     if (!path) return oc_fail(ei, OC_ERR_NOMEM, "no memory for a path");
     if (!oc_file_exists(path))
-        return oc_fail(ei, OC_ERR_NOT_FOUND, "%.200s has no config.json: it is not the directory of a model, or only "
-                                             "a part of it was downloaded", name);
+        return oc_fail(ei, OC_ERR_NOT_FOUND,
+                       "%.200s has no config.json: it is not the directory of a model, or only "
+                       "a part of it was downloaded",
+                       name);
     OC_TRY(oc_json_load(a, path, OC_LIMIT_CONFIG_BYTES, &config, ei));
     const struct oc_json *vision = oc_json_get(&config, "vision_config");
     out->vision = vision && vision->type == OC_JSON_OBJ;
@@ -41,7 +44,8 @@ enum oc_err oc_server_facts_read(struct oc_arena *a, const struct oc_hub_env *hu
 }
 
 static bool is_plain(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
 }
 
 bool oc_server_facts_id_ok(struct oc_str id, const char **why) {
@@ -84,7 +88,8 @@ struct oc_str oc_server_facts_base_name(const char *path) {
 }
 
 static bool ends_path(char c) {
-    return c == 0 || c == ' ' || c == ':' || c == ',' || c == ';' || c == '\'' || c == '"' || c == ')' || c == '\n';
+    return c == 0 || c == ' ' || c == ':' || c == ',' || c == ';' || c == '\'' || c == '"' || c == ')' ||
+           c == '\n';
 }
 
 void oc_server_facts_hide_paths(char *text) {

@@ -21,10 +21,11 @@ struct oc_server_facts {
     int64_t created; /* unix seconds: config.json's age */
 };
 
-/* Finds the model called `name` (a directory, or org/name in the cache) and reads its config.json. Errors: those of
- * oc_hub_cache_find and oc_json_load; OC_ERR_NOT_FOUND without config.json. */
-OC_MUST_CHECK enum oc_err oc_server_facts_read(struct oc_arena *a, const struct oc_hub_env *hub, const char *name,
-                                               struct oc_server_facts *out, struct oc_errinfo *ei);
+/* Finds the model called `name` (a directory, or org/name in the cache) and reads its config.json. Errors:
+ * those of oc_hub_cache_find and oc_json_load; OC_ERR_NOT_FOUND without config.json. */
+OC_MUST_CHECK enum oc_err oc_server_facts_read(struct oc_arena *a, const struct oc_hub_env *hub,
+                                               const char *name, struct oc_server_facts *out,
+                                               struct oc_errinfo *ei);
 
 /* True for `org/name` of plain ASCII, as a client may ask for it; *why says what is wrong otherwise. */
 bool oc_server_facts_id_ok(struct oc_str id, const char **why);
@@ -35,7 +36,8 @@ bool oc_server_facts_allowed(const struct oc_server_list *patterns, const char *
 /* What the part of a path after its last '/' is, with slashes at the end left out: the id of a directory. */
 struct oc_str oc_server_facts_base_name(const char *path);
 
-/* Takes the folders out of the paths in a sentence for a client: "/a/b/c.json: broken" becomes "c.json: broken". */
+/* Takes the folders out of the paths in a sentence for a client: "/a/b/c.json: broken" becomes "c.json:
+ * broken". */
 void oc_server_facts_hide_paths(char *text);
 
 #endif

@@ -23,10 +23,10 @@ struct oc_server_eye {
     int index;
     struct oc_server_child *child; /* NULL: between two processes */
     struct oc_server_link *link;
-    bool busy, failed; /* failed: it is being killed */
+    bool busy, failed;           /* failed: it is being killed */
     struct oc_server_look *look; /* NULL while busy: abandoned */
-    uint64_t n_looks;  /* of this process; also the id of the messages */
-    uv_timer_t timer;  /* limit of a picture, or pause before a start */
+    uint64_t n_looks;            /* of this process; also the id of the messages */
+    uv_timer_t timer;            /* limit of a picture, or pause before a start */
     uint64_t pause_ms;
     bool timed_out;
 };
@@ -44,7 +44,8 @@ struct oc_server_images {
 static void start_eye(struct oc_server_eye *e);
 static void feed(struct oc_server_images *p);
 
-/* ---- The queue ---------------------------------------------------------------------------------------------- */
+/* ---- The queue
+ * ---------------------------------------------------------------------------------------------- */
 
 static void enqueue(struct oc_server_images *p, struct oc_server_look *l, bool in_front) {
     l->state = OC_LOOK_WAITING;
@@ -63,14 +64,15 @@ static void dequeue(struct oc_server_images *p, struct oc_server_look *l) {
     p->n_waiting--;
 }
 
-static void finish(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
-                   const struct oc_errinfo *ei) {
+static void finish(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
+                   int patches, const struct oc_errinfo *ei) {
     l->state = OC_LOOK_OUT;
     l->eye = NULL;
     l->done(l, how, seen, patches, ei);
 }
 
-enum oc_err oc_server_images_look(struct oc_server_images *p, struct oc_server_look *l, struct oc_errinfo *ei) {
+enum oc_err oc_server_images_look(struct oc_server_images *p, struct oc_server_look *l,
+                                  struct oc_errinfo *ei) {
     if (p->n_waiting >= MAX_WAITING) return oc_fail(ei, OC_ERR_LIMIT, "too many pictures wait to be decoded");
     l->n_tries = 0;
     l->queued_ms = oc_server_now_ms();
@@ -79,8 +81,8 @@ enum oc_err oc_server_images_look(struct oc_server_images *p, struct oc_server_l
     return OC_OK;
 }
 
-
-/* ---- One process -------------------------------------------------------------------------------------------- */
+/* ---- One process
+ * -------------------------------------------------------------------------------------------- */
 
 /* Ends the process; on_process_end starts the next. */
 static void fail_eye(struct oc_server_eye *e) {
@@ -107,7 +109,8 @@ static void set_free(struct oc_server_eye *e) {
     uv_timer_start(&e->timer, on_time, ABANDONED_MS, 0);
 }
 
-static void take_seen(struct oc_server_eye *e, struct oc_server_look *l, struct oc_arena *a, struct oc_ipc_frame *f) {
+static void take_seen(struct oc_server_eye *e, struct oc_server_look *l, struct oc_arena *a,
+                      struct oc_ipc_frame *f) {
     struct oc_ipc_seen m;
     struct oc_errinfo ei;
     enum oc_err err = oc_ipc_seen_read(a, f->payload, f->n_bytes, &m, &ei);
@@ -126,7 +129,8 @@ static void take_seen(struct oc_server_eye *e, struct oc_server_look *l, struct 
         close(patches);
 }
 
-static void take_unseen(struct oc_server_eye *e, struct oc_server_look *l, struct oc_arena *a, struct oc_ipc_frame *f) {
+static void take_unseen(struct oc_server_eye *e, struct oc_server_look *l, struct oc_arena *a,
+                        struct oc_ipc_frame *f) {
     struct oc_ipc_unseen m;
     struct oc_errinfo ei;
     if (oc_ipc_unseen_read(a, f->payload, f->n_bytes, &m, &ei)) {
@@ -170,7 +174,8 @@ static void lose_look(struct oc_server_eye *e) {
     l->eye = NULL;
     if (timed_out) {
         e->pool->n_timeouts++;
-        oc_fail(&ei, OC_ERR_LIMIT, "the picture took longer than %d s to decode", e->pool->s->config->image_timeout_s);
+        oc_fail(&ei, OC_ERR_LIMIT, "the picture took longer than %d s to decode",
+                e->pool->s->config->image_timeout_s);
     } else {
         oc_fail(&ei, OC_ERR_FORMAT, "the picture brought down the process that decodes pictures");
     }
@@ -201,9 +206,9 @@ static void on_timer_closed(uv_handle_t *h) {
 
 static void log_exit(const struct oc_server_eye *e, int status, int sig) {
     bool expected = e->pool->closing || (!sig && status == 0);
-    oc_log(e->pool->s->log, expected ? OC_LOG_DEBUG : OC_LOG_WARN, "image-worker ended", OC_LOG_I("place", e->index),
-           OC_LOG_I("code", status), OC_LOG_I("signal", sig), OC_LOG_I("busy", e->busy),
-           OC_LOG_I("timed_out", e->timed_out));
+    oc_log(e->pool->s->log, expected ? OC_LOG_DEBUG : OC_LOG_WARN, "image-worker ended",
+           OC_LOG_I("place", e->index), OC_LOG_I("code", status), OC_LOG_I("signal", sig),
+           OC_LOG_I("busy", e->busy), OC_LOG_I("timed_out", e->timed_out));
 }
 
 static void on_process_end(void *arg, int status, int sig, struct oc_str output) {
@@ -211,7 +216,7 @@ static void on_process_end(void *arg, int status, int sig, struct oc_str output)
     struct oc_server_images *p = e->pool;
     (void)output;
     log_exit(e, status, sig);
-    e->failed = true; /* takes nothing more */
+    e->failed = true;                           /* takes nothing more */
     if (e->link) oc_server_link_drain(e->link); /* it may have answered before it went */
     bool wanted = p->closing || (!e->busy && status == 0 && sig == 0 && e->n_looks >= RECYCLE_AFTER);
     oc_server_link_close(e->link);
@@ -257,7 +262,8 @@ static void start_eye(struct oc_server_eye *e) {
         uv_timer_start(&e->timer, on_pause_over, MAX_PAUSE_MS / 10, 0);
 }
 
-/* ---- Work --------------------------------------------------------------------------------------------------- */
+/* ---- Work
+ * --------------------------------------------------------------------------------------------------- */
 
 static enum oc_err send_look(struct oc_server_eye *e, struct oc_server_look *l, struct oc_errinfo *ei) {
     struct oc_buf b;
@@ -266,7 +272,8 @@ static enum oc_err send_look(struct oc_server_eye *e, struct oc_server_look *l, 
     oc_buf_init(&b, 64 * OC_KIB);
     enum oc_err err;
     if (oc_ipc_look_write(&b, &l->what)) {
-        err = oc_server_link_send(e->link, OC_IPC_LOOK, e->n_looks + 1, oc_buf_str(&b), b.n_bytes, &fd, 1, ei);
+        err =
+            oc_server_link_send(e->link, OC_IPC_LOOK, e->n_looks + 1, oc_buf_str(&b), b.n_bytes, &fd, 1, ei);
     } else {
         close(fd);
         err = oc_fail(ei, OC_ERR_NOMEM, "no memory for a message");
@@ -315,7 +322,8 @@ void oc_server_images_cancel(struct oc_server_images *p, struct oc_server_look *
     if (uv_timer_get_due_in(&e->timer) > ABANDONED_MS) uv_timer_start(&e->timer, on_time, ABANDONED_MS, 0);
 }
 
-/* ---- The pool ----------------------------------------------------------------------------------------------- */
+/* ---- The pool
+ * ----------------------------------------------------------------------------------------------- */
 
 static int pool_size(const struct oc_server_config *c) {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);

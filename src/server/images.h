@@ -1,9 +1,9 @@
 /* server/images.h - the pool of image-workers: each looks at one picture at a time.
  *
- * Started before they are needed. A picture waits in a bounded queue until one is free; one that takes too long or
- * brings its process down costs one process and one try: the picture is tried once more, the process replaced
- * (after a pause that grows while it keeps failing). Processes are also replaced after many pictures. Loop's
- * thread only. */
+ * Started before they are needed. A picture waits in a bounded queue until one is free; one that takes too
+ * long or brings its process down costs one process and one try: the picture is tried once more, the process
+ * replaced (after a pause that grows while it keeps failing). Processes are also replaced after many
+ * pictures. Loop's thread only. */
 #ifndef OC_SERVER_IMAGES_H
 #define OC_SERVER_IMAGES_H
 
@@ -28,9 +28,10 @@ struct oc_server_look {
     int fd; /* the bytes; stays the caller's */
     int n_tries;
     uint64_t queued_ms;
-    /* seen and patches (the callee's from now on) with SEEN only, ei with the others. The look is out already. */
-    void (*done)(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
-                 const struct oc_errinfo *ei);
+    /* seen and patches (the callee's from now on) with SEEN only, ei with the others. The look is out
+     * already. */
+    void (*done)(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
+                 int patches, const struct oc_errinfo *ei);
 };
 
 OC_MUST_CHECK enum oc_err oc_server_images_open(struct oc_server *s, struct oc_server_images **out,
@@ -44,7 +45,8 @@ void oc_server_images_cancel(struct oc_server_images *p, struct oc_server_look *
 /* Once a second: pictures do not wait for ever for processes that cannot be started. */
 void oc_server_images_tick(struct oc_server_images *p, uint64_t now_ms);
 
-/* Ends all processes; the pool frees itself when the last is gone (oc_server_progress tells). NULL is allowed. */
+/* Ends all processes; the pool frees itself when the last is gone (oc_server_progress tells). NULL is
+ * allowed. */
 void oc_server_images_close(struct oc_server_images *p);
 
 struct oc_server_images_figures {

@@ -69,7 +69,8 @@ static void read_slice(struct oc_server_link *l) {
     uint64_t until = oc_clock_ns() + SLICE_NS;
     bool more = true;
     l->reading = true;
-    while ((more = read_one(l)) && oc_clock_ns() < until) {}
+    while ((more = read_one(l)) && oc_clock_ns() < until) {
+    }
     l->reading = false;
     if (l->closed) {
         l->closed = false;
@@ -82,7 +83,8 @@ static void read_slice(struct oc_server_link *l) {
 void oc_server_link_drain(struct oc_server_link *l) {
     if (l->closed || !l->ev.on_end) return;
     l->reading = true;
-    while (read_one(l)) {}
+    while (read_one(l)) {
+    }
     l->reading = false;
     if (!l->closed) return;
     l->closed = false;

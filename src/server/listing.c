@@ -76,7 +76,8 @@ static void reply(struct job *j) {
     if (!all)
         oc_api_fail(&e, OC_API_INTERNAL, NULL, "out of memory");
     else if (j->id.n && one == n)
-        oc_api_fail(&e, OC_API_MODEL_NOT_FOUND, "model", "there is no model %.*s here", (int)j->id.n, j->id.p);
+        oc_api_fail(&e, OC_API_MODEL_NOT_FOUND, "model", "there is no model %.*s here", (int)j->id.n,
+                    j->id.p);
     else if (j->id.n)
         oc_api_write_model(&b, &all[one]);
     else
@@ -133,14 +134,15 @@ static int hex_digit(char c) {
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* Percent-decodes into out; false when ill-formed or too long. Only %2F is of use in an id: what else is encoded fails
- * the check of ids or matches nothing. */
+/* Percent-decodes into out; false when ill-formed or too long. Only %2F is of use in an id: what else is
+ * encoded fails the check of ids or matches nothing. */
 static bool decode_path(struct oc_str path, char *out, size_t cap, size_t *n) {
     *n = 0;
     for (size_t i = 0; i < path.n; i++) {
         char c = path.p[i];
         if (c == '%') {
-            int hi = path.n - i > 2 ? hex_digit(path.p[i + 1]) : -1, lo = hi < 0 ? -1 : hex_digit(path.p[i + 2]);
+            int hi = path.n - i > 2 ? hex_digit(path.p[i + 1]) : -1,
+                lo = hi < 0 ? -1 : hex_digit(path.p[i + 2]);
             if (lo < 0) return false;
             c = (char)(hi * 16 + lo);
             i += 2;
@@ -163,6 +165,7 @@ void oc_server_listing_one(struct oc_server_ask *a) {
         start(a, s);
         return;
     }
-    oc_api_fail(&e, OC_API_MODEL_NOT_FOUND, "model", "there is no model of that name here: GET /v1/models lists them");
+    oc_api_fail(&e, OC_API_MODEL_NOT_FOUND, "model",
+                "there is no model of that name here: GET /v1/models lists them");
     oc_server_ask_fail(a, &e);
 }

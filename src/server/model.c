@@ -13,7 +13,8 @@
 #define MEASURE_BYTES (64 * OC_KIB)
 #define CHAT_IDLE_MS 60000 /* tokenizer and template of a model without a worker are kept so long */
 
-/* ---- Making and freeing ------------------------------------------------------------------------------------- */
+/* ---- Making and freeing
+ * ------------------------------------------------------------------------------------- */
 
 static void set_dir(struct oc_server_model *m, const struct oc_server_facts *f) {
     char *dir = strdup(f->dir);
@@ -28,15 +29,16 @@ static void set_dir(struct oc_server_model *m, const struct oc_server_facts *f) 
 }
 
 enum oc_err oc_server_model_make(struct oc_server *s, const char *id, const char *name,
-                                 const struct oc_server_facts *facts, bool registered, struct oc_server_model **out,
-                                 struct oc_errinfo *ei) {
+                                 const struct oc_server_facts *facts, bool registered,
+                                 struct oc_server_model **out, struct oc_errinfo *ei) {
     struct oc_server_model *m = calloc(1, sizeof *m);
     const struct oc_server_config *c = s->config;
-    struct oc_admission_params p = {.n_slots = c->parallel > 0 ? c->parallel : 1,
-                                    .max_waiting = c->queue_depth,
-                                    .timeout_s = {c->queue_timeout_s[0], c->queue_timeout_s[1], c->queue_timeout_s[2]},
-                                    .on_start = oc_server_request_on_slot,
-                                    .on_timeout = oc_server_request_on_queue_timeout};
+    struct oc_admission_params p = {
+        .n_slots = c->parallel > 0 ? c->parallel : 1,
+        .max_waiting = c->queue_depth,
+        .timeout_s = {c->queue_timeout_s[0], c->queue_timeout_s[1], c->queue_timeout_s[2]},
+        .on_start = oc_server_request_on_slot,
+        .on_timeout = oc_server_request_on_queue_timeout};
     *out = NULL;
     if (m) {
         m->s = s;
@@ -45,8 +47,9 @@ enum oc_err oc_server_model_make(struct oc_server *s, const char *id, const char
         m->name = strdup(name);
         set_dir(m, facts);
     }
-    enum oc_err err = m && m->id && m->name && m->dir ? oc_admission_open(&p, &m->admission, ei)
-                                                      : oc_fail(ei, OC_ERR_NOMEM, "no memory for the model %.100s", id);
+    enum oc_err err = m && m->id && m->name && m->dir
+                          ? oc_admission_open(&p, &m->admission, ei)
+                          : oc_fail(ei, OC_ERR_NOMEM, "no memory for the model %.100s", id);
     if (err) {
         oc_server_model_free(m);
         return err;
@@ -87,7 +90,8 @@ static void set_state(struct oc_server_model *m, enum oc_server_model_state stat
     m->state_since_ms = oc_server_now_ms();
 }
 
-/* ---- Wants -------------------------------------------------------------------------------------------------- */
+/* ---- Wants
+ * -------------------------------------------------------------------------------------------------- */
 
 bool oc_server_model_is_usable(const struct oc_server_model *m) {
     return m->state == OC_MODEL_READY && oc_server_worker_state(m->worker) == OC_WORKER_READY;
@@ -172,7 +176,8 @@ static bool worker_wanted(const struct oc_server_model *m) {
     return false;
 }
 
-/* ---- Preparing: files, tokenizer, template ------------------------------------------------------------------- */
+/* ---- Preparing: files, tokenizer, template
+ * ------------------------------------------------------------------- */
 
 struct prepare {
     struct oc_server_work work;
@@ -212,7 +217,8 @@ static void fail_load(struct oc_server_model *m, enum oc_api_problem problem, co
     oc_api_fail(&e, problem, "model", "the model %.100s cannot be loaded: %.300s", m->id, told);
     if (problem == OC_API_MODEL_LOADING || problem == OC_API_NO_MEMORY) e.retry_after_s = 10;
     oc_metrics_add(m->s->metrics, OC_M_MODEL_LOADS, m->id, "failed", 1);
-    oc_log(m->s->log, OC_LOG_ERROR, "a model cannot be loaded", OC_LOG_S("model", m->id), OC_LOG_S("why", why));
+    oc_log(m->s->log, OC_LOG_ERROR, "a model cannot be loaded", OC_LOG_S("model", m->id),
+           OC_LOG_S("why", why));
     oc_server_model_fail_wants(m, &e);
 }
 
@@ -281,13 +287,15 @@ void oc_server_model_close_chat(struct oc_server_model *m) {
     m->chat = NULL;
 }
 
-/* ---- Measuring ---------------------------------------------------------------------------------------------- */
+/* ---- Measuring
+ * ---------------------------------------------------------------------------------------------- */
 
 static enum oc_err take_measure(struct oc_server_model *m, struct oc_str output, struct oc_errinfo *ei) {
     struct oc_server_measure me;
     const struct oc_server_config *c = m->s->config;
     OC_TRY(oc_server_budget_parse_measure(output.p, output.n, &me, ei));
-    m->kv_tokens = c->kv_tokens > 0 ? c->kv_tokens : oc_server_budget_kv_tokens(&me, m->s->models->budget_bytes);
+    m->kv_tokens =
+        c->kv_tokens > 0 ? c->kv_tokens : oc_server_budget_kv_tokens(&me, m->s->models->budget_bytes);
     m->need_bytes = oc_server_budget_need(&me, m->kv_tokens);
     return OC_OK;
 }
@@ -331,7 +339,8 @@ static void measure(struct oc_server_model *m) {
         set_state(m, OC_MODEL_MEASURING);
 }
 
-/* ---- The worker --------------------------------------------------------------------------------------------- */
+/* ---- The worker
+ * --------------------------------------------------------------------------------------------- */
 
 static void copy_text(char *to, size_t cap, struct oc_str s) {
     snprintf(to, cap, "%.*s", (int)(s.n < cap ? s.n : cap - 1), s.p);
@@ -354,9 +363,10 @@ static void on_ready(void *arg, struct oc_server_worker *w, const struct oc_ipc_
     m->load_s = oc_server_worker_load_s(w);
     m->last_used_ms = oc_server_now_ms();
     if (r->n_sessions > 0) oc_admission_set_slots(m->admission, r->n_sessions, m->last_used_ms);
-    oc_log(m->s->log, OC_LOG_INFO, "model loaded", OC_LOG_S("model", m->id), OC_LOG_I("worker", oc_server_worker_id(w)),
-           OC_LOG_I("pid", oc_server_worker_pid(w)), OC_LOG_D("load_s", m->load_s), OC_LOG_S("isa", m->isa),
-           OC_LOG_I("ctx", r->ctx_tokens), OC_LOG_I("sequences", r->n_sessions), OC_LOG_I("kv_tokens", r->kv_tokens));
+    oc_log(m->s->log, OC_LOG_INFO, "model loaded", OC_LOG_S("model", m->id),
+           OC_LOG_I("worker", oc_server_worker_id(w)), OC_LOG_I("pid", oc_server_worker_pid(w)),
+           OC_LOG_D("load_s", m->load_s), OC_LOG_S("isa", m->isa), OC_LOG_I("ctx", r->ctx_tokens),
+           OC_LOG_I("sequences", r->n_sessions), OC_LOG_I("kv_tokens", r->kv_tokens));
     grant(m);
     oc_server_model_advance(m);
 }
@@ -387,7 +397,8 @@ static void on_dead(void *arg, struct oc_server_worker *w, const char *how) {
     struct oc_metrics *mt = m->s->metrics;
     m->n_deaths += died;
     if (died)
-        oc_metrics_add(mt, OC_M_WORKER_RESTARTS, m->id, oc_server_worker_has_stalled(w) ? "stalled" : "died", 1);
+        oc_metrics_add(mt, OC_M_WORKER_RESTARTS, m->id, oc_server_worker_has_stalled(w) ? "stalled" : "died",
+                       1);
     if (m->state == OC_MODEL_READY || m->stop_when_idle)
         oc_metrics_add(mt, OC_M_MODEL_UNLOADS, m->id, died ? "died" : m->stop_reason, 1);
     m->worker = NULL;
@@ -402,7 +413,8 @@ static void on_dead(void *arg, struct oc_server_worker *w, const char *how) {
 
 static void start_worker(struct oc_server_model *m) {
     struct oc_errinfo ei;
-    struct oc_server_worker_events ev = {.arg = m, .on_ready = on_ready, .on_refused = on_refused, .on_dead = on_dead};
+    struct oc_server_worker_events ev = {
+        .arg = m, .on_ready = on_ready, .on_refused = on_refused, .on_dead = on_dead};
     if (oc_server_worker_start(m->s, m->dir, m->kv_tokens, &ev, &m->worker, &ei)) {
         m->state = OC_MODEL_UNLOADED;
         fail_load(m, OC_API_INTERNAL, ei.msg);
@@ -410,7 +422,8 @@ static void start_worker(struct oc_server_model *m) {
     }
     m->state = OC_MODEL_LOADING;
     oc_log(m->s->log, OC_LOG_INFO, "loading a model", OC_LOG_S("model", m->id), OC_LOG_S("dir", m->dir),
-           OC_LOG_I("worker", oc_server_worker_id(m->worker)), OC_LOG_I("pid", oc_server_worker_pid(m->worker)),
+           OC_LOG_I("worker", oc_server_worker_id(m->worker)),
+           OC_LOG_I("pid", oc_server_worker_pid(m->worker)),
            OC_LOG_I("need_mb", m->need_bytes / (int64_t)OC_MIB));
 }
 
@@ -424,7 +437,8 @@ static void take_room(struct oc_server_model *m) {
     oc_server_model_fail_wants(m, &e);
 }
 
-/* ---- The states --------------------------------------------------------------------------------------------- */
+/* ---- The states
+ * --------------------------------------------------------------------------------------------- */
 
 static void leave_unloaded(struct oc_server_model *m) {
     if (!m->chat) {
@@ -461,7 +475,8 @@ void oc_server_model_unload(struct oc_server_model *m, const char *reason, struc
     oc_server_model_advance(m);
 }
 
-/* A state on the way to a load has lasted for the whole of --load-timeout; LOADING has its own limit in worker.c. */
+/* A state on the way to a load has lasted for the whole of --load-timeout; LOADING has its own limit in
+ * worker.c. */
 static void too_late(struct oc_server_model *m) {
     if (m->state == OC_MODEL_WAITING) {
         m->state = OC_MODEL_UNLOADED;

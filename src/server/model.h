@@ -1,9 +1,9 @@
 /* server/model.h - one model: from its files to a worker that runs it, and back.
  *
- * States, in order: UNLOADED; PREPARING (files found again, tokenizer and template opened, on a crew); MEASURING (a
- * child says what memory it takes); WAITING (for room in the budget); LOADING; READY; STOPPING. Whoever needs a model
- * holds a `want`: all wants of a model share one load, and a load that fails answers them all. A model with no wants
- * held is idle and may be unloaded. Loop's thread only. */
+ * States, in order: UNLOADED; PREPARING (files found again, tokenizer and template opened, on a crew);
+ * MEASURING (a child says what memory it takes); WAITING (for room in the budget); LOADING; READY; STOPPING.
+ * Whoever needs a model holds a `want`: all wants of a model share one load, and a load that fails answers
+ * them all. A model with no wants held is idle and may be unloaded. Loop's thread only. */
 #ifndef OC_SERVER_MODEL_H
 #define OC_SERVER_MODEL_H
 
@@ -58,14 +58,14 @@ struct oc_server_model {
     struct oc_chat_model *chat; /* NULL: not open */
     struct oc_server_worker *worker;
     struct oc_server_child *measure; /* while MEASURING */
-    struct oc_ipc_ready ready; /* of the worker while READY; strings below */
+    struct oc_ipc_ready ready;       /* of the worker while READY; strings below */
     char family[32], isa[32];
     int64_t need_bytes; /* measured; 0: not yet */
     int64_t kv_tokens;  /* of the KV pool, chosen from that */
     struct oc_server_want *first, *last;
     int n_wants_waiting, n_held;
     uint64_t last_used_ms, state_since_ms;
-    bool stop_when_idle; /* new wants wait until it has gone */
+    bool stop_when_idle;     /* new wants wait until it has gone */
     const char *stop_reason; /* label of metrics: asked, idle, room */
     struct oc_server_unload *unloads;
     struct oc_admission *admission;
@@ -75,7 +75,8 @@ struct oc_server_model {
     double load_s, ttft_ms; /* of the last load, of the last answer */
 };
 
-/* Adds a model to the registry's list; strings are copied. Errors: OC_ERR_NOMEM, those of oc_admission_open. */
+/* Adds a model to the registry's list; strings are copied. Errors: OC_ERR_NOMEM, those of oc_admission_open.
+ */
 struct oc_server_facts;
 OC_MUST_CHECK enum oc_err oc_server_model_make(struct oc_server *s, const char *id, const char *name,
                                                const struct oc_server_facts *facts, bool registered,
@@ -87,8 +88,9 @@ bool oc_server_model_want(struct oc_server_model *m, struct oc_server_want *w);
 /* Gives back what is held or waited for. Nothing when it is out. */
 void oc_server_model_release(struct oc_server_want *w);
 
-bool oc_server_model_is_resident(const struct oc_server_model *m); /* has a worker, starting and stopping included */
-bool oc_server_model_is_usable(const struct oc_server_model *m);   /* its worker takes jobs */
+bool oc_server_model_is_resident(
+    const struct oc_server_model *m); /* has a worker, starting and stopping included */
+bool oc_server_model_is_usable(const struct oc_server_model *m); /* its worker takes jobs */
 bool oc_server_model_is_idle(const struct oc_server_model *m);
 /* Unloads it once nobody holds it; u may be NULL. Only while it is resident. reason: asked, idle, room. */
 void oc_server_model_unload(struct oc_server_model *m, const char *reason, struct oc_server_unload *u);

@@ -7,7 +7,8 @@
 #include "base/file.h"
 #include "base/limits.h"
 
-/* ---- The registry ------------------------------------------------------------------------------------------- */
+/* ---- The registry
+ * ------------------------------------------------------------------------------------------- */
 
 struct oc_server_model *oc_server_models_get(const struct oc_server_models *ms, struct oc_str id) {
     struct oc_server_model *m = ms->first;
@@ -23,7 +24,8 @@ static void append(struct oc_server_models *ms, struct oc_server_model *m) {
     ms->n++;
 }
 
-static enum oc_err register_model(struct oc_server_models *ms, const char *id, const char *name, struct oc_errinfo *ei) {
+static enum oc_err register_model(struct oc_server_models *ms, const char *id, const char *name,
+                                  struct oc_errinfo *ei) {
     struct oc_server_facts facts;
     struct oc_server_model *m;
     struct oc_arena a;
@@ -56,7 +58,8 @@ static enum oc_err register_all(struct oc_server_models *ms, struct oc_errinfo *
     const struct oc_server_config *c = setup->config;
     for (int i = 0; i < c->models.n; i++) {
         const char *name = c->models.items[i];
-        if (is_embedded(setup, name) && setup->embedded_dir && !oc_file_is_dir(name)) continue; /* comes below */
+        if (is_embedded(setup, name) && setup->embedded_dir && !oc_file_is_dir(name))
+            continue; /* comes below */
         OC_TRY(register_named(ms, name, ei));
     }
     if (setup->embedded_dir && !oc_server_models_get(ms, oc_str_from(setup->embedded_name)))
@@ -72,7 +75,8 @@ static enum oc_err choose_default(struct oc_server_models *ms, struct oc_errinfo
         if (oc_server_models_get(ms, oc_str_from(ms->default_id)) ||
             oc_server_facts_id_ok(oc_str_from(ms->default_id), &why))
             return OC_OK;
-        return oc_fail(ei, OC_ERR_USAGE, "the default model '%.100s' is neither one of the models nor of the form org/name",
+        return oc_fail(ei, OC_ERR_USAGE,
+                       "the default model '%.100s' is neither one of the models nor of the form org/name",
                        ms->default_id);
     }
     ms->default_id = ms->first ? ms->first->id : NULL;
@@ -98,7 +102,8 @@ void oc_server_models_close(struct oc_server_models *ms) {
     free(ms);
 }
 
-/* ---- Finding ------------------------------------------------------------------------------------------------ */
+/* ---- Finding
+ * ------------------------------------------------------------------------------------------------ */
 
 static void run_lookup(struct oc_server_work *w) {
     struct oc_server_lookup *l = (struct oc_server_lookup *)w;
@@ -107,9 +112,11 @@ static void run_lookup(struct oc_server_work *w) {
 
 static void not_found(struct oc_server_lookup *l, struct oc_api_error *err) {
     if (l->err == OC_ERR_NOT_FOUND)
-        oc_api_fail(err, OC_API_MODEL_NOT_FOUND, "model", "there is no model %.200s here: GET /v1/models lists them", l->id);
+        oc_api_fail(err, OC_API_MODEL_NOT_FOUND, "model",
+                    "there is no model %.200s here: GET /v1/models lists them", l->id);
     if (l->err == OC_ERR_NOT_FOUND) return;
-    oc_log(l->s->log, OC_LOG_ERROR, "a model cannot be read", OC_LOG_S("model", l->id), OC_LOG_S("why", l->ei.msg));
+    oc_log(l->s->log, OC_LOG_ERROR, "a model cannot be read", OC_LOG_S("model", l->id),
+           OC_LOG_S("why", l->ei.msg));
     oc_server_facts_hide_paths(l->ei.msg);
     oc_api_fail(err, OC_API_INTERNAL, "model", "the model %.100s cannot be read: %.300s", l->id, l->ei.msg);
 }
@@ -118,7 +125,8 @@ static void looked_up(struct oc_server_work *w) {
     struct oc_server_lookup *l = (struct oc_server_lookup *)w;
     struct oc_server_models *ms = l->s->models;
     struct oc_api_error e = {0};
-    struct oc_server_model *m = oc_server_models_get(ms, oc_str_from(l->id)); /* another lookup may have been faster */
+    struct oc_server_model *m =
+        oc_server_models_get(ms, oc_str_from(l->id)); /* another lookup may have been faster */
     if (!m && !l->err && ms->n >= OC_LIMIT_HUB_MODELS)
         l->err = oc_fail(&l->ei, OC_ERR_LIMIT, "this server has seen too many models");
     if (!m && !l->err) {
@@ -130,27 +138,32 @@ static void looked_up(struct oc_server_work *w) {
     l->done(l, m, m ? NULL : &e);
 }
 
-bool oc_server_models_find(struct oc_server_lookup *l, struct oc_server *s, struct oc_str id, struct oc_server_model **m,
-                           struct oc_api_error *err) {
+bool oc_server_models_find(struct oc_server_lookup *l, struct oc_server *s, struct oc_str id,
+                           struct oc_server_model **m, struct oc_api_error *err) {
     const char *why;
     *m = NULL;
     *err = (struct oc_api_error){0};
     if (!id.n && s->models->default_id) id = oc_str_from(s->models->default_id);
-    if (!id.n) return !oc_api_fail(err, OC_API_BAD_REQUEST, "model", "model is missing, and this server has no default");
+    if (!id.n)
+        return !oc_api_fail(err, OC_API_BAD_REQUEST, "model",
+                            "model is missing, and this server has no default");
     if ((*m = oc_server_models_get(s->models, id))) return true;
     if (!oc_server_facts_id_ok(id, &why))
         return !oc_api_fail(err, OC_API_BAD_REQUEST, "model",
-                            "invalid model id: %s (organization/model-name, or an id of GET /v1/models)", why);
+                            "invalid model id: %s (organization/model-name, or an id of GET /v1/models)",
+                            why);
     *l = (struct oc_server_lookup){.work = {.run = run_lookup, .done = looked_up}, .s = s, .done = l->done};
     snprintf(l->id, sizeof l->id, "%.*s", (int)id.n, id.p);
     if (!oc_server_facts_allowed(&s->config->allow_models, l->id))
-        return !oc_api_fail(err, OC_API_FORBIDDEN, "model", "the model %.200s is not on this server's list", l->id);
+        return !oc_api_fail(err, OC_API_FORBIDDEN, "model", "the model %.200s is not on this server's list",
+                            l->id);
     oc_arena_init(&l->arena, OC_LIMIT_JSON_BYTES);
     oc_server_crew_post(s->quick, &l->work);
     return false;
 }
 
-/* ---- Memory ------------------------------------------------------------------------------------------------- */
+/* ---- Memory
+ * ------------------------------------------------------------------------------------------------- */
 
 int64_t oc_server_models_used_bytes(const struct oc_server_models *ms) {
     int64_t sum = 0;
@@ -169,9 +182,11 @@ static double gib(int64_t bytes) {
     return (double)bytes / (double)OC_GIB;
 }
 
-static void refuse(const struct oc_server_models *ms, const struct oc_server_model *m, struct oc_api_error *err) {
+static void refuse(const struct oc_server_models *ms, const struct oc_server_model *m,
+                   struct oc_api_error *err) {
     oc_api_fail(err, OC_API_NO_MEMORY, "model",
-                "the model %.100s needs %.2f GiB (weights, KV cache, working memory) and the memory budget is %.2f GiB: "
+                "the model %.100s needs %.2f GiB (weights, KV cache, working memory) and the memory budget "
+                "is %.2f GiB: "
                 "it cannot fit; nothing was unloaded",
                 m->id, gib(m->need_bytes), gib(ms->budget_bytes));
 }
@@ -189,8 +204,8 @@ enum oc_server_verdict oc_server_models_room(struct oc_server_models *ms, struct
                                              .idle = oc_server_model_is_idle(o) && !o->stop_when_idle,
                                              .going = o->state == OC_MODEL_STOPPING || o->stop_when_idle};
     }
-    enum oc_server_verdict v = oc_server_budget_decide(ms->budget_bytes, m->need_bytes, OC_LIMIT_SERVER_WORKERS, r, n,
-                                                       victims, &n_victims);
+    enum oc_server_verdict v = oc_server_budget_decide(ms->budget_bytes, m->need_bytes,
+                                                       OC_LIMIT_SERVER_WORKERS, r, n, victims, &n_victims);
     if (v == OC_BUDGET_NEVER) refuse(ms, m, err);
     for (int i = 0; v == OC_BUDGET_EVICT && i < n_victims; i++) {
         struct oc_server_model *o = owner[victims[i]];

@@ -1,7 +1,7 @@
 /* server/models.h - all models that this server knows, and the memory they share.
  *
- * Registered ones (-m, the embedded one) from the start; others enter when a client first names them and they are in
- * the Hugging Face cache. Loop's thread only. */
+ * Registered ones (-m, the embedded one) from the start; others enter when a client first names them and they
+ * are in the Hugging Face cache. Loop's thread only. */
 #ifndef OC_SERVER_MODELS_H
 #define OC_SERVER_MODELS_H
 
@@ -17,13 +17,14 @@ struct oc_server_models {
     int64_t budget_bytes;
 };
 
-/* Registers what is configured. Blocking reads, before the loop runs. Errors: those of oc_server_facts_read with the
- * model's name; OC_ERR_USAGE: two models would have one id. */
+/* Registers what is configured. Blocking reads, before the loop runs. Errors: those of oc_server_facts_read
+ * with the model's name; OC_ERR_USAGE: two models would have one id. */
 OC_MUST_CHECK enum oc_err oc_server_models_open(struct oc_server *s, struct oc_server_models **out,
                                                 struct oc_errinfo *ei);
 void oc_server_models_close(struct oc_server_models *ms); /* all must be unloaded */
 
-struct oc_server_model *oc_server_models_get(const struct oc_server_models *ms, struct oc_str id); /* NULL: not known */
+struct oc_server_model *oc_server_models_get(const struct oc_server_models *ms,
+                                             struct oc_str id); /* NULL: not known */
 
 /* A lookup of an id, possibly in the cache on disk; embedded. */
 struct oc_server_lookup {
@@ -37,8 +38,8 @@ struct oc_server_lookup {
     void (*done)(struct oc_server_lookup *l, struct oc_server_model *m, const struct oc_api_error *err);
 };
 /* Finds the model `id` (empty: the default). True: *m or *err is filled now. False: done follows, always. */
-bool oc_server_models_find(struct oc_server_lookup *l, struct oc_server *s, struct oc_str id, struct oc_server_model **m,
-                           struct oc_api_error *err);
+bool oc_server_models_find(struct oc_server_lookup *l, struct oc_server *s, struct oc_str id,
+                           struct oc_server_model **m, struct oc_api_error *err);
 
 /* Decides for a model in state WAITING. EVICT has unloaded the victims already. *err is filled for NEVER. */
 enum oc_server_verdict oc_server_models_room(struct oc_server_models *ms, struct oc_server_model *m,
@@ -48,7 +49,8 @@ void oc_server_models_room_made(struct oc_server_models *ms);
 
 void oc_server_models_tick(struct oc_server_models *ms, uint64_t now_ms); /* once a second */
 void oc_server_models_tick_queues(struct oc_server_models *ms, uint64_t now_ms);
-int64_t oc_server_models_used_bytes(const struct oc_server_models *ms); /* measured needs of resident models */
+int64_t
+oc_server_models_used_bytes(const struct oc_server_models *ms); /* measured needs of resident models */
 int oc_server_models_n_resident(const struct oc_server_models *ms);
 
 #endif

@@ -1,4 +1,5 @@
-/* server/pictures.c - the pictures of a request: URL to bytes on a crew, bytes to patches in an image-worker. */
+/* server/pictures.c - the pictures of a request: URL to bytes on a crew, bytes to patches in an image-worker.
+ */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,8 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define MAX_REDIRECTS 3
 
-/* ---- Errors ------------------------------------------------------------------------------------------------- */
+/* ---- Errors
+ * ------------------------------------------------------------------------------------------------- */
 
 static void fail_picture(struct oc_server_picture *p, enum oc_api_problem problem, const char *what) {
     struct oc_api_error e = {0};
@@ -34,15 +36,18 @@ static void fail_poisoned(struct oc_server_picture *p) {
                  "this picture is refused: processes died twice in a row while they worked on it");
 }
 
-/* ---- Looking ------------------------------------------------------------------------------------------------ */
+/* ---- Looking
+ * ------------------------------------------------------------------------------------------------ */
 
-static void on_seen(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
-                    const struct oc_errinfo *ei) {
-    struct oc_server_picture *p = (struct oc_server_picture *)((char *)l - offsetof(struct oc_server_picture, look));
+static void on_seen(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
+                    int patches, const struct oc_errinfo *ei) {
+    struct oc_server_picture *p =
+        (struct oc_server_picture *)((char *)l - offsetof(struct oc_server_picture, look));
     struct oc_server_request *r = p->r;
     p->look_ms = oc_clock_ms_since(p->look_ns);
     if (how == OC_LOOK_CRASHED) {
-        for (int i = 0; i < l->n_tries; i++) oc_server_poison_blame(r->s->poison, p->bytes_digest, oc_server_now_ms());
+        for (int i = 0; i < l->n_tries; i++)
+            oc_server_poison_blame(r->s->poison, p->bytes_digest, oc_server_now_ms());
         oc_server_record_picture_failed(r, "crashed");
         fail_picture(p, OC_API_BAD_IMAGE, ei->msg);
         return;
@@ -85,7 +90,8 @@ static void look(struct oc_server_picture *p) {
     if (oc_server_images_look(r->s->images, &p->look, &ei)) fail_picture(p, OC_API_OVERLOADED, ei.msg);
 }
 
-/* ---- Fetching ----------------------------------------------------------------------------------------------- */
+/* ---- Fetching
+ * ----------------------------------------------------------------------------------------------- */
 
 static void digest_bytes(struct oc_server_picture *p) {
     void *bytes = p->n_bytes ? mmap(NULL, p->n_bytes, PROT_READ, MAP_SHARED, p->bytes_fd, 0) : MAP_FAILED;
@@ -96,7 +102,8 @@ static void digest_bytes(struct oc_server_picture *p) {
 }
 
 static void run_fetch(struct oc_server_work *w) {
-    struct oc_server_picture *p = (struct oc_server_picture *)((char *)w - offsetof(struct oc_server_picture, work));
+    struct oc_server_picture *p =
+        (struct oc_server_picture *)((char *)w - offsetof(struct oc_server_picture, work));
     const struct oc_server_config *c = p->r->s->config;
     struct oc_fetch_options o = {.remote = c->remote_images,
                                  .allow_private = c->allow_private_images,
@@ -116,7 +123,8 @@ static void run_fetch(struct oc_server_work *w) {
 }
 
 static void fetched(struct oc_server_work *w) {
-    struct oc_server_picture *p = (struct oc_server_picture *)((char *)w - offsetof(struct oc_server_picture, work));
+    struct oc_server_picture *p =
+        (struct oc_server_picture *)((char *)w - offsetof(struct oc_server_picture, work));
     struct oc_server_request *r = p->r;
     p->fetching = false;
     if (!oc_server_request_unpin(r)) return;
@@ -146,7 +154,8 @@ static void fetch(struct oc_server_picture *p) {
     oc_server_crew_post(p->on_slow ? s->slow : s->quick, &p->work);
 }
 
-/* ---- All of them -------------------------------------------------------------------------------------------- */
+/* ---- All of them
+ * -------------------------------------------------------------------------------------------- */
 
 void oc_server_pictures_start(struct oc_server_request *r) {
     size_t n = r->api.n_pictures;
@@ -159,7 +168,8 @@ void oc_server_pictures_start(struct oc_server_request *r) {
         return;
     }
     r->n_pictures = n;
-    for (size_t i = 0; i < n; i++) r->pictures[i] = (struct oc_server_picture){.r = r, .bytes_fd = -1, .patches_fd = -1};
+    for (size_t i = 0; i < n; i++)
+        r->pictures[i] = (struct oc_server_picture){.r = r, .bytes_fd = -1, .patches_fd = -1};
     for (size_t i = 0; i < n; i++) fetch(&r->pictures[i]);
 }
 
@@ -198,8 +208,9 @@ void oc_server_pictures_blame(struct oc_server_request *r) {
     for (size_t i = 0; i < r->n_pictures; i++) {
         if (!r->pictures[i].is_seen) continue;
         int n = oc_server_poison_blame(r->s->poison, r->pictures[i].seen.digest, oc_server_now_ms());
-        oc_log(r->s->log, OC_LOG_WARN, "a worker died while it worked on a picture", OC_LOG_S("request", r->id),
-               OC_LOG_S("picture", r->api.pictures[i].param), OC_LOG_I("deaths", n));
+        oc_log(r->s->log, OC_LOG_WARN, "a worker died while it worked on a picture",
+               OC_LOG_S("request", r->id), OC_LOG_S("picture", r->api.pictures[i].param),
+               OC_LOG_I("deaths", n));
     }
 }
 

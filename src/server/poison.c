@@ -29,7 +29,8 @@ void oc_server_poison_close(struct oc_server_poison *p) {
 
 static struct entry *find(const struct oc_server_poison *p, const uint8_t digest[32]) {
     for (int i = 0; p->n && i < OC_LIMIT_SERVER_POISON; i++)
-        if (p->entries[i].n_deaths && !memcmp(p->entries[i].digest, digest, 32)) return (struct entry *)&p->entries[i];
+        if (p->entries[i].n_deaths && !memcmp(p->entries[i].digest, digest, 32))
+            return (struct entry *)&p->entries[i];
     return NULL;
 }
 

@@ -1,7 +1,8 @@
 /* server/poison.h - pictures that were at work when a process died.
  *
- * Known by digest: of their bytes while they are decoded, of their pixels while they are encoded or prefilled. The
- * second death in a row makes the picture refused for an hour; a success clears it. Bounded. Loop's thread only. */
+ * Known by digest: of their bytes while they are decoded, of their pixels while they are encoded or
+ * prefilled. The second death in a row makes the picture refused for an hour; a success clears it. Bounded.
+ * Loop's thread only. */
 #ifndef OC_SERVER_POISON_H
 #define OC_SERVER_POISON_H
 

@@ -36,7 +36,8 @@ int oc_server_process_n_fds(void) {
 double oc_server_process_cpu_s(void) {
     struct rusage u;
     if (getrusage(RUSAGE_SELF, &u)) return 0;
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 int64_t oc_server_process_workers_rss(const struct oc_server *s) {

@@ -1,4 +1,5 @@
-/* server/prompt.c - the prompt of a request: template and tokens on a crew, limits, and the jobs for the worker. */
+/* server/prompt.c - the prompt of a request: template and tokens on a crew, limits, and the jobs for the
+ * worker. */
 #include <fcntl.h>
 #include <limits.h>
 #include <stddef.h>
@@ -11,7 +12,8 @@
 #include "server/record.h"
 #include "server/request.h"
 
-/* ---- Template and tokenizer --------------------------------------------------------------------------------- */
+/* ---- Template and tokenizer
+ * --------------------------------------------------------------------------------- */
 
 static enum oc_err encode_chat(struct oc_server_request *r, struct oc_errinfo *ei) {
     const struct oc_chat_model *chat = r->model->chat;
@@ -25,7 +27,8 @@ static enum oc_err encode_chat(struct oc_server_request *r, struct oc_errinfo *e
     if (m.n_images != r->api.n_pictures)
         return oc_fail(ei, OC_ERR_FORMAT, "%zu picture parts, but %zu of them name a picture", m.n_images,
                        r->api.n_pictures);
-    return oc_chat_model_encode(chat, &m.list, r->api.chat_template_kwargs, r->api.add_generation_prompt, &r->ids, ei);
+    return oc_chat_model_encode(chat, &m.list, r->api.chat_template_kwargs, r->api.add_generation_prompt,
+                                &r->ids, ei);
 }
 
 static enum oc_err encode_text(struct oc_server_request *r, struct oc_errinfo *ei) {
@@ -45,14 +48,16 @@ static enum oc_err encode_text(struct oc_server_request *r, struct oc_errinfo *e
 }
 
 static void run_prompt(struct oc_server_work *w) {
-    struct oc_server_request *r = (struct oc_server_request *)((char *)w - offsetof(struct oc_server_request, work));
+    struct oc_server_request *r =
+        (struct oc_server_request *)((char *)w - offsetof(struct oc_server_request, work));
     uint64_t start = oc_clock_ns();
     r->prompt_err = r->is_chat ? encode_chat(r, &r->prompt_ei) : encode_text(r, &r->prompt_ei);
     r->prompt_ms = oc_clock_ms_since(start);
 }
 
 static void done_prompt(struct oc_server_work *w) {
-    struct oc_server_request *r = (struct oc_server_request *)((char *)w - offsetof(struct oc_server_request, work));
+    struct oc_server_request *r =
+        (struct oc_server_request *)((char *)w - offsetof(struct oc_server_request, work));
     struct oc_api_error e = {0};
     if (!oc_server_request_unpin(r)) return;
     if (!r->prompt_err) {
@@ -60,7 +65,8 @@ static void done_prompt(struct oc_server_work *w) {
         oc_server_request_part_done(r);
         return;
     }
-    oc_api_fail(&e, oc_api_problem_of(r->prompt_err), r->is_chat ? "messages" : "prompt", "%s", r->prompt_ei.msg);
+    oc_api_fail(&e, oc_api_problem_of(r->prompt_err), r->is_chat ? "messages" : "prompt", "%s",
+                r->prompt_ei.msg);
     oc_server_request_fail(r, &e);
 }
 
@@ -70,25 +76,30 @@ void oc_server_prompt_start(struct oc_server_request *r) {
     oc_server_crew_post(r->s->quick, &r->work);
 }
 
-/* ---- Limits ------------------------------------------------------------------------------------------------- */
+/* ---- Limits
+ * ------------------------------------------------------------------------------------------------- */
 
 static bool check_ids(struct oc_server_request *r, struct oc_api_error *e) {
     const struct oc_ipc_ready *ready = &r->model->ready;
     size_t n_slots = 0;
     for (size_t i = 0; i < r->ids.n; i++) {
         if (r->ids.v[i] >= (uint32_t)ready->n_vocab)
-            return oc_api_fail(e, OC_API_BAD_REQUEST, "prompt", "token %u is not in the model's vocabulary of %d",
-                               r->ids.v[i], ready->n_vocab);
+            return oc_api_fail(e, OC_API_BAD_REQUEST, "prompt",
+                               "token %u is not in the model's vocabulary of %d", r->ids.v[i],
+                               ready->n_vocab);
         n_slots += ready->rules.kind != 0 && r->ids.v[i] == (uint32_t)ready->image_token;
     }
     if (n_slots != r->n_pictures)
-        return oc_api_fail(e, OC_API_BAD_REQUEST, r->is_chat ? "messages" : "prompt",
-                           "the prompt has places for %zu pictures, and the request %zu: the chat template does not "
-                           "put every picture in", n_slots, r->n_pictures);
+        return oc_api_fail(
+            e, OC_API_BAD_REQUEST, r->is_chat ? "messages" : "prompt",
+            "the prompt has places for %zu pictures, and the request %zu: the chat template does not "
+            "put every picture in",
+            n_slots, r->n_pictures);
     for (size_t i = 0; i < r->api.n_biases; i++)
         if (r->api.biases[i].token < 0 || r->api.biases[i].token >= ready->n_vocab)
-            return oc_api_fail(e, OC_API_BAD_REQUEST, "logit_bias", "token %d is not in the model's vocabulary of %d",
-                               r->api.biases[i].token, ready->n_vocab);
+            return oc_api_fail(e, OC_API_BAD_REQUEST, "logit_bias",
+                               "token %d is not in the model's vocabulary of %d", r->api.biases[i].token,
+                               ready->n_vocab);
     return true;
 }
 
@@ -100,23 +111,27 @@ bool oc_server_prompt_check(struct oc_server_request *r, struct oc_api_error *e)
     r->n_prompt = (int64_t)r->ids.n - (int64_t)r->n_pictures + r->n_image;
     const char *param = r->is_chat ? "messages" : "prompt";
     if (r->n_prompt == 0) return oc_api_fail(e, OC_API_BAD_REQUEST, param, "the prompt is empty");
-    int ctx = ready->kv_tokens > 0 && ready->kv_tokens < ready->ctx_tokens ? ready->kv_tokens : ready->ctx_tokens;
+    int ctx =
+        ready->kv_tokens > 0 && ready->kv_tokens < ready->ctx_tokens ? ready->kv_tokens : ready->ctx_tokens;
     int64_t room = ctx - r->n_prompt;
     if (room < 1)
-        return oc_api_fail(e, OC_API_CONTEXT_LENGTH, param,
-                           "the context of this model is %d tokens, but the prompt has %lld (%lld of them for pictures) "
-                           "and an answer needs at least one",
-                           ctx, (long long)r->n_prompt, (long long)r->n_image);
+        return oc_api_fail(
+            e, OC_API_CONTEXT_LENGTH, param,
+            "the context of this model is %d tokens, but the prompt has %lld (%lld of them for pictures) "
+            "and an answer needs at least one",
+            ctx, (long long)r->n_prompt, (long long)r->n_image);
     if (r->api.max_tokens > room)
-        return oc_api_fail(e, OC_API_CONTEXT_LENGTH, "max_tokens",
-                           "the context of this model is %d tokens, but the prompt has %lld (%lld of them for pictures) and "
-                           "max_tokens asks for %lld more: %lld are left",
-                           ctx, (long long)r->n_prompt, (long long)r->n_image, (long long)r->api.max_tokens, (long long)room);
+        return oc_api_fail(
+            e, OC_API_CONTEXT_LENGTH, "max_tokens",
+            "the context of this model is %d tokens, but the prompt has %lld (%lld of them for pictures) "
+            "and max_tokens asks for %lld more: %lld are left",
+            ctx, (long long)r->n_prompt, (long long)r->n_image, (long long)r->api.max_tokens, (long long)room);
     r->max_tokens = r->api.max_tokens > 0 ? r->api.max_tokens : room;
     return true;
 }
 
-/* ---- Jobs --------------------------------------------------------------------------------------------------- */
+/* ---- Jobs
+ * --------------------------------------------------------------------------------------------------- */
 
 /* The request's values, else the model's own: greedy where its files do not ask for sampling. */
 static void set_sampling(const struct oc_server_request *r, struct oc_ipc_sampling *s) {
@@ -135,8 +150,8 @@ static void set_sampling(const struct oc_server_request *r, struct oc_ipc_sampli
     s->n_logprobs = a->logprobs ? a->top_logprobs : -1;
 }
 
-static void fill_job(struct oc_server_request *r, const struct oc_server_choice *c, struct oc_ipc_bias *biases,
-                     struct oc_ipc_job_picture *pictures, struct oc_ipc_job *m) {
+static void fill_job(struct oc_server_request *r, const struct oc_server_choice *c,
+                     struct oc_ipc_bias *biases, struct oc_ipc_job_picture *pictures, struct oc_ipc_job *m) {
     const struct oc_chat_generation *g = &r->model->chat->generation;
     *m = (struct oc_ipc_job){.tokens = (const int32_t *)r->ids.v,
                              .n_tokens = (uint32_t)r->ids.n,
@@ -152,7 +167,8 @@ static void fill_job(struct oc_server_request *r, const struct oc_server_choice 
     }
     for (size_t i = 0; i < r->api.n_biases; i++)
         biases[i] = (struct oc_ipc_bias){r->api.biases[i].token, r->api.biases[i].bias};
-    for (int i = 0; !r->api.ignore_eos && i < g->n_eos && i < OC_IPC_MAX_EOS; i++) m->eos[m->n_eos++] = g->eos[i];
+    for (int i = 0; !r->api.ignore_eos && i < g->n_eos && i < OC_IPC_MAX_EOS; i++)
+        m->eos[m->n_eos++] = g->eos[i];
     memcpy(m->salt, r->salt, sizeof m->salt);
     set_sampling(r, &m->sampling);
     m->sampling.seed = c->seed;

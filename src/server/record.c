@@ -13,10 +13,13 @@ void oc_server_record_answer(struct oc_server *s, const char *endpoint, int stat
     char text[16];
     snprintf(text, sizeof text, "%d", status);
     oc_metrics_add(s->metrics, OC_M_REQUESTS, endpoint, text, 1);
-    if (received_ns) oc_metrics_observe(s->metrics, OC_M_REQUEST_TIME, endpoint, NULL, oc_clock_ms_since(received_ns) / 1e3);
+    if (received_ns)
+        oc_metrics_observe(s->metrics, OC_M_REQUEST_TIME, endpoint, NULL,
+                           oc_clock_ms_since(received_ns) / 1e3);
 }
 
-/* ---- Completion requests ------------------------------------------------------------------------------------ */
+/* ---- Completion requests
+ * ------------------------------------------------------------------------------------ */
 
 void oc_server_record_request_started(struct oc_server_request *r) {
     r->s->totals.n_requests++;
@@ -73,11 +76,12 @@ static void log_end(const struct oc_server_request *r, int status, const char *r
     for (int i = 0; i < r->n_choices; i++) n_output += r->choices[i].n_tokens;
     double ttft = r->first_ns ? (double)(r->first_ns - r->received_ns) / 1e6 : 0;
     oc_log(r->s->log, status >= 500 ? OC_LOG_WARN : OC_LOG_INFO, "request", OC_LOG_S("request", r->id),
-           OC_LOG_S("model", r->model ? r->model->id : ""), OC_LOG_S("key", oc_gate_key_name(r->s->gate, r->key)),
-           OC_LOG_I("status", status), OC_LOG_S("end", reason),
-           OC_LOG_S("stage", oc_server_request_stage_name(r->stage)), OC_LOG_I("pictures", (int64_t)r->n_pictures),
-           OC_LOG_I("prompt_tokens", r->n_prompt), OC_LOG_I("output_tokens", n_output), OC_LOG_D("ttft_ms", ttft),
-           OC_LOG_D("ms", ms), OC_LOG_D("queue_ms", r->queue_ms), OC_LOG_I("replays", r->n_replays));
+           OC_LOG_S("model", r->model ? r->model->id : ""),
+           OC_LOG_S("key", oc_gate_key_name(r->s->gate, r->key)), OC_LOG_I("status", status),
+           OC_LOG_S("end", reason), OC_LOG_S("stage", oc_server_request_stage_name(r->stage)),
+           OC_LOG_I("pictures", (int64_t)r->n_pictures), OC_LOG_I("prompt_tokens", r->n_prompt),
+           OC_LOG_I("output_tokens", n_output), OC_LOG_D("ttft_ms", ttft), OC_LOG_D("ms", ms),
+           OC_LOG_D("queue_ms", r->queue_ms), OC_LOG_I("replays", r->n_replays));
 }
 
 /* Why a stream ended before its end; NULL: it did not. */
@@ -114,7 +118,8 @@ void oc_server_record_token_gap(struct oc_server_request *r, uint64_t gap_ns) {
     oc_metrics_observe(r->s->metrics, OC_M_ITL, r->model->id, NULL, (double)gap_ns / 1e9);
 }
 
-/* ---- Pictures ----------------------------------------------------------------------------------------------- */
+/* ---- Pictures
+ * ----------------------------------------------------------------------------------------------- */
 
 static const char *scheme_of(struct oc_str url) {
     if (oc_str_starts(url, OC_STR("data:"))) return "data";
@@ -143,7 +148,8 @@ void oc_server_record_picture_failed(struct oc_server_request *r, const char *re
     oc_metrics_add(r->s->metrics, OC_M_IMAGES, result, NULL, 1);
 }
 
-/* ---- Gauges ------------------------------------------------------------------------------------------------- */
+/* ---- Gauges
+ * ------------------------------------------------------------------------------------------------- */
 
 #define BOARD(field) ((double)atomic_load_explicit(&b->field, memory_order_relaxed))
 

@@ -1,4 +1,5 @@
-/* server/record.h - what happened, into metrics and the log: the one place that knows both names and events. */
+/* server/record.h - what happened, into metrics and the log: the one place that knows both names and events.
+ */
 #ifndef OC_SERVER_RECORD_H
 #define OC_SERVER_RECORD_H
 
@@ -17,7 +18,8 @@ void oc_server_record_first_token(struct oc_server_request *r);
 void oc_server_record_token_gap(struct oc_server_request *r, uint64_t gap_ns);
 void oc_server_record_fetched(struct oc_server_request *r, const struct oc_server_picture *p);
 void oc_server_record_seen(struct oc_server_request *r, const struct oc_server_picture *p);
-void oc_server_record_picture_failed(struct oc_server_request *r, const char *result); /* refused, fetch_failed, crashed */
+void oc_server_record_picture_failed(struct oc_server_request *r,
+                                     const char *result); /* refused, fetch_failed, crashed */
 
 /* Gauges and the counters that others keep, before a scrape. */
 void oc_server_record_gauges(struct oc_server *s);

@@ -23,7 +23,8 @@ const char *oc_server_request_stage_name(enum oc_server_stage stage) {
     return names[stage];
 }
 
-/* ---- Beginning and end -------------------------------------------------------------------------------------- */
+/* ---- Beginning and end
+ * -------------------------------------------------------------------------------------- */
 
 static void on_gone(struct oc_server_user *u) {
     struct oc_server_request *r = (struct oc_server_request *)u;
@@ -118,7 +119,8 @@ void oc_server_request_fail(struct oc_server_request *r, const struct oc_api_err
     oc_server_request_end(r, status, e->message);
 }
 
-/* ---- PARSE -------------------------------------------------------------------------------------------------- */
+/* ---- PARSE
+ * -------------------------------------------------------------------------------------------------- */
 
 static void parse(struct oc_server_request *r) {
     struct oc_str body = {oc_buf_str(&r->body), r->body.n_bytes};
@@ -138,7 +140,8 @@ static void parsed(struct oc_server_request *r) {
 }
 
 static void done_parse(struct oc_server_work *w) {
-    struct oc_server_request *r = (struct oc_server_request *)((char *)w - offsetof(struct oc_server_request, work));
+    struct oc_server_request *r =
+        (struct oc_server_request *)((char *)w - offsetof(struct oc_server_request, work));
     if (oc_server_request_unpin(r)) parsed(r);
 }
 
@@ -191,14 +194,16 @@ void oc_server_request_start(struct oc_server *s, struct oc_http_exchange *x, co
     oc_server_crew_post(s->quick, &r->work);
 }
 
-/* ---- RESOLVE ------------------------------------------------------------------------------------------------ */
+/* ---- RESOLVE
+ * ------------------------------------------------------------------------------------------------ */
 
 static void resolved(struct oc_server_request *r, struct oc_server_model *m, const struct oc_api_error *err) {
     struct oc_api_error e = {0};
     if (err) {
         oc_server_request_fail(r, err);
     } else if (r->api.n_pictures && !m->vision) {
-        oc_api_fail(&e, OC_API_UNSUPPORTED, r->api.pictures[0].param, "the model %.100s takes no pictures", m->id);
+        oc_api_fail(&e, OC_API_UNSUPPORTED, r->api.pictures[0].param, "the model %.100s takes no pictures",
+                    m->id);
         oc_server_request_fail(r, &e);
     } else {
         enter_queue(r, m);
@@ -206,7 +211,8 @@ static void resolved(struct oc_server_request *r, struct oc_server_model *m, con
 }
 
 static void looked_up(struct oc_server_lookup *l, struct oc_server_model *m, const struct oc_api_error *err) {
-    struct oc_server_request *r = (struct oc_server_request *)((char *)l - offsetof(struct oc_server_request, lookup));
+    struct oc_server_request *r =
+        (struct oc_server_request *)((char *)l - offsetof(struct oc_server_request, lookup));
     if (oc_server_request_unpin(r)) resolved(r, m, err);
 }
 
@@ -221,7 +227,8 @@ static void resolve(struct oc_server_request *r) {
         r->n_pins++;
 }
 
-/* ---- QUEUE -------------------------------------------------------------------------------------------------- */
+/* ---- QUEUE
+ * -------------------------------------------------------------------------------------------------- */
 
 static struct oc_server_request *of_ticket(struct oc_ticket *t) {
     return (struct oc_server_request *)((char *)t - offsetof(struct oc_server_request, ticket));
@@ -248,10 +255,13 @@ void oc_server_request_on_queue_timeout(void *arg, struct oc_ticket *t) {
     if (r->s->draining)
         oc_api_fail(&e, OC_API_DRAINING, NULL, "the server is shutting down");
     else
-        oc_api_fail(&e, OC_API_QUEUE_TIMEOUT, NULL, "the request waited %.0f ms for a free slot, which is the limit of its "
-                                                    "priority", r->queue_ms);
+        oc_api_fail(&e, OC_API_QUEUE_TIMEOUT, NULL,
+                    "the request waited %.0f ms for a free slot, which is the limit of its "
+                    "priority",
+                    r->queue_ms);
     e.retry_after_s = r->s->draining ? 5 : 30;
-    oc_metrics_add(r->s->metrics, OC_M_QUEUE_TIMEOUTS, r->model->id, oc_admission_priority_name(r->priority), 1);
+    oc_metrics_add(r->s->metrics, OC_M_QUEUE_TIMEOUTS, r->model->id, oc_admission_priority_name(r->priority),
+                   1);
     oc_server_request_fail(r, &e);
 }
 
@@ -259,10 +269,12 @@ static void turn_away(struct oc_server_request *r, enum oc_admit how) {
     struct oc_api_error e = {0};
     oc_gate_give(r->s->gate, r->key); /* it got nothing for its token */
     r->s->totals.n_queue_rejects++;
-    oc_metrics_add(r->s->metrics, OC_M_QUEUE_REJECTS, r->model->id, how == OC_ADMIT_FULL ? "full" : "draining", 1);
+    oc_metrics_add(r->s->metrics, OC_M_QUEUE_REJECTS, r->model->id,
+                   how == OC_ADMIT_FULL ? "full" : "draining", 1);
     if (how == OC_ADMIT_FULL)
-        oc_api_fail(&e, OC_API_OVERLOADED, NULL, "the queue of the model %.100s is full (%d waiting): try again shortly",
-                    r->model->id, r->s->config->queue_depth);
+        oc_api_fail(&e, OC_API_OVERLOADED, NULL,
+                    "the queue of the model %.100s is full (%d waiting): try again shortly", r->model->id,
+                    r->s->config->queue_depth);
     else
         oc_api_fail(&e, OC_API_DRAINING, NULL, "the server is shutting down");
     e.retry_after_s = how == OC_ADMIT_FULL ? 30 : 5;
@@ -280,7 +292,8 @@ static void enter_queue(struct oc_server_request *r, struct oc_server_model *m) 
         turn_away(r, how);
 }
 
-/* ---- LOAD --------------------------------------------------------------------------------------------------- */
+/* ---- LOAD
+ * --------------------------------------------------------------------------------------------------- */
 
 static void prepare(struct oc_server_request *r) {
     struct oc_api_error e = {0};
@@ -299,7 +312,8 @@ static void prepare(struct oc_server_request *r) {
 }
 
 static void on_have(struct oc_server_want *w, const struct oc_api_error *err) {
-    struct oc_server_request *r = (struct oc_server_request *)((char *)w - offsetof(struct oc_server_request, want));
+    struct oc_server_request *r =
+        (struct oc_server_request *)((char *)w - offsetof(struct oc_server_request, want));
     if (err)
         oc_server_request_fail(r, err);
     else
@@ -313,7 +327,8 @@ static void load(struct oc_server_request *r) {
     if (oc_server_model_want(r->model, &r->want)) prepare(r);
 }
 
-/* ---- Slimming ------------------------------------------------------------------------------------------------ */
+/* ---- Slimming
+ * ------------------------------------------------------------------------------------------------ */
 
 static bool copy_str(struct oc_arena *a, struct oc_str *s) {
     char *copy = oc_arena_strndup(a, s->p ? s->p : "", s->n);
@@ -345,8 +360,8 @@ static bool copy_fields(struct oc_arena *a, struct oc_api_request *q) {
     return true;
 }
 
-/* Pictures in base64 and long texts have done their part once the prompt is made: the body goes before the model runs,
- * which may take minutes. */
+/* Pictures in base64 and long texts have done their part once the prompt is made: the body goes before the
+ * model runs, which may take minutes. */
 static void slim(struct oc_server_request *r) {
     struct oc_api_request q = r->api;
     struct oc_arena a;
@@ -362,12 +377,14 @@ static void slim(struct oc_server_request *r) {
     r->api = q;
 }
 
-/* ---- RUN ---------------------------------------------------------------------------------------------------- */
+/* ---- RUN
+ * ---------------------------------------------------------------------------------------------------- */
 
 static void run(struct oc_server_request *r) {
     struct oc_api_error e = {0};
     struct oc_errinfo ei;
-    if (!oc_server_model_is_usable(r->model)) { /* its worker died meanwhile: the next one has done nothing for it yet */
+    if (!oc_server_model_is_usable(
+            r->model)) { /* its worker died meanwhile: the next one has done nothing for it yet */
         oc_server_model_release(&r->want);
         load(r);
         return;
@@ -417,13 +434,15 @@ void oc_server_request_lost(struct oc_server_request *r) {
     load(r);
 }
 
-/* ---- Time --------------------------------------------------------------------------------------------------- */
+/* ---- Time
+ * --------------------------------------------------------------------------------------------------- */
 
 static void check_time(struct oc_server_request *r, uint64_t now_ms) {
     const struct oc_server_config *c = r->s->config;
     struct oc_api_error e = {0};
     if (oc_server_request_has_ended(r)) return;
-    if (c->request_timeout_s > 0 && r->has_slot && oc_clock_ms_since(r->slot_ns) > c->request_timeout_s * 1e3) {
+    if (c->request_timeout_s > 0 && r->has_slot &&
+        oc_clock_ms_since(r->slot_ns) > c->request_timeout_s * 1e3) {
         oc_api_fail(&e, OC_API_TIMEOUT, NULL, "the request took longer than the %d s that this server allows",
                     c->request_timeout_s);
         oc_server_request_fail(r, &e);

@@ -1,9 +1,10 @@
 /* server/request.h - the life of one completion request, from its body to its last byte.
  *
- * A small state machine on the loop's thread: PARSE, RESOLVE (which model), QUEUE (a slot of it), LOAD, PREPARE
- * (pictures and prompt, side by side), RUN, then the end. Whatever happens - the answer is finished, the client
- * leaves, a worker dies, time runs out - oc_server_request_end ends it once and gives back all that it holds. Memory
- * is freed a turn of the loop later, when no crew works on it any more, so callbacks may end it at any point.
+ * A small state machine on the loop's thread: PARSE, RESOLVE (which model), QUEUE (a slot of it), LOAD,
+ * PREPARE (pictures and prompt, side by side), RUN, then the end. Whatever happens - the answer is finished,
+ * the client leaves, a worker dies, time runs out - oc_server_request_end ends it once and gives back all
+ * that it holds. Memory is freed a turn of the loop later, when no crew works on it any more, so callbacks
+ * may end it at any point.
  *
  * pictures.c, prompt.c and answer.c hold its parts; this header is theirs. */
 #ifndef OC_SERVER_REQUEST_H
@@ -56,10 +57,10 @@ struct oc_server_choice {
     int index;
     uint64_t seed;
     struct oc_chat_detok detok;
-    struct oc_chat_stop *stop; /* NULL: no stop strings */
-    struct oc_buf text;        /* of an answer that is not streamed */
-    size_t n_fed, n_out;       /* bytes out of the detokenizer, out of the stop filter */
-    size_t n_chars;            /* characters out of the stop filter */
+    struct oc_chat_stop *stop;          /* NULL: no stop strings */
+    struct oc_buf text;                 /* of an answer that is not streamed */
+    size_t n_fed, n_out;                /* bytes out of the detokenizer, out of the stop filter */
+    size_t n_chars;                     /* characters out of the stop filter */
     struct oc_server_logprob *logprobs; /* not sent yet */
     size_t n_logprobs, cap_logprobs;
     bool role_sent, stopped, finished; /* stopped: by a stop string, the end of the job is awaited */
@@ -109,7 +110,7 @@ struct oc_server_request {
     struct oc_server_choice *choices;
     int n_choices, n_finished;
     int n_replays;
-    bool text_sent, slow;  /* slow: the client reads too slowly, what comes is held */
+    bool text_sent, slow; /* slow: the client reads too slowly, what comes is held */
     struct oc_buf held;
 };
 
@@ -148,10 +149,10 @@ void oc_server_requests_reap(struct oc_server *s);
 /* ---- pictures.c: fetch and look ---- */
 void oc_server_pictures_start(struct oc_server_request *r);
 void oc_server_pictures_cancel(struct oc_server_request *r);
-void oc_server_pictures_close(struct oc_server_request *r);         /* descriptors */
-void oc_server_pictures_forget(struct oc_server_request *r);        /* patches: no replay can follow */
-void oc_server_pictures_blame(struct oc_server_request *r);         /* a worker died over them */
-void oc_server_pictures_clear(struct oc_server_request *r);         /* they went through */
+void oc_server_pictures_close(struct oc_server_request *r);  /* descriptors */
+void oc_server_pictures_forget(struct oc_server_request *r); /* patches: no replay can follow */
+void oc_server_pictures_blame(struct oc_server_request *r);  /* a worker died over them */
+void oc_server_pictures_clear(struct oc_server_request *r);  /* they went through */
 bool oc_server_pictures_refused(struct oc_server_request *r, struct oc_api_error *e);
 
 /* ---- prompt.c: template, tokens, limits, jobs ---- */
@@ -162,8 +163,9 @@ bool oc_server_prompt_check(struct oc_server_request *r, struct oc_api_error *e)
 OC_MUST_CHECK enum oc_err oc_server_prompt_send(struct oc_server_request *r, struct oc_errinfo *ei);
 
 /* ---- answer.c: tokens to text to HTTP ---- */
-OC_MUST_CHECK enum oc_err oc_server_answer_open(struct oc_server_request *r, struct oc_errinfo *ei); /* choices */
-void oc_server_answer_reset(struct oc_server_request *r); /* for a replay */
+OC_MUST_CHECK enum oc_err oc_server_answer_open(struct oc_server_request *r,
+                                                struct oc_errinfo *ei); /* choices */
+void oc_server_answer_reset(struct oc_server_request *r);               /* for a replay */
 void oc_server_answer_close(struct oc_server_request *r);
 void oc_server_answer_ping(struct oc_server_request *r);
 void oc_server_answer_drained(struct oc_server_request *r);

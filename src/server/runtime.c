@@ -34,7 +34,8 @@ struct oc_server_runtime {
     int n;
 };
 
-/* ---- Parsing ------------------------------------------------------------------------------------------------ */
+/* ---- Parsing
+ * ------------------------------------------------------------------------------------------------ */
 
 /* A decimal number at the start of *s, which moves past it. */
 static bool take_number(struct oc_str *s, uint64_t *out) {
@@ -71,7 +72,8 @@ bool oc_server_runtime_parse_child(struct oc_str line, pid_t *pid, uint64_t *sta
     return take_number(&line, start_time) && *start_time && line.n == 0;
 }
 
-/* ---- Files of /proc ----------------------------------------------------------------------------------------- */
+/* ---- Files of /proc
+ * ----------------------------------------------------------------------------------------- */
 
 /* A small file's first bytes, without the last line end. */
 static struct oc_str read_small(const char *path, char *buf, size_t cap) {
@@ -103,11 +105,13 @@ static bool is_leftover(pid_t pid, uint64_t start_time) {
     char link[64], theirs[OC_LIMIT_PATH_BYTES], ours[OC_LIMIT_PATH_BYTES];
     if (oc_server_runtime_start_time(pid) != start_time) return false;
     snprintf(link, sizeof link, "/proc/%ld/exe", (long)pid);
-    struct oc_str a = program_of(link, theirs, sizeof theirs), b = program_of("/proc/self/exe", ours, sizeof ours);
+    struct oc_str a = program_of(link, theirs, sizeof theirs),
+                  b = program_of("/proc/self/exe", ours, sizeof ours);
     return a.n && oc_str_eq(a, b);
 }
 
-/* ---- Leftovers ---------------------------------------------------------------------------------------------- */
+/* ---- Leftovers
+ * ---------------------------------------------------------------------------------------------- */
 
 static struct oc_str next_line(struct oc_str *text) {
     const char *end = text->n ? memchr(text->p, '\n', text->n) : NULL;
@@ -155,17 +159,19 @@ static int sweep(const struct oc_server_runtime *r, const char *dir) {
     return n;
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------ */
+/* ---- Opening
+ * ------------------------------------------------------------------------------------------------ */
 
 static enum oc_err make_dir(const char *dir, struct oc_errinfo *ei) {
     struct stat st;
     if (mkdir(dir, 0700) && errno != EEXIST)
-        return oc_fail(ei, OC_ERR_IO, "the runtime directory %.300s cannot be made: %s", dir, strerror(errno));
+        return oc_fail(ei, OC_ERR_IO, "the runtime directory %.300s cannot be made: %s", dir,
+                       strerror(errno));
     if (lstat(dir, &st) || !S_ISDIR(st.st_mode))
         return oc_fail(ei, OC_ERR_IO, "the runtime directory %.300s is not a directory", dir);
     if (st.st_uid != geteuid() || (st.st_mode & 022))
-        return oc_fail(ei, OC_ERR_IO, "the runtime directory %.300s belongs to someone else or others may write to it",
-                       dir);
+        return oc_fail(ei, OC_ERR_IO,
+                       "the runtime directory %.300s belongs to someone else or others may write to it", dir);
     return OC_OK;
 }
 
@@ -174,8 +180,10 @@ static void write_list(struct oc_server_runtime *r) {
     oc_buf_init(&b, FILE_BYTES);
     oc_buf_printf(&b, "%s\n", r->boot);
     for (int i = 0; i < r->n; i++)
-        oc_buf_printf(&b, "%ld %llu\n", (long)r->children[i].pid, (unsigned long long)r->children[i].start_time);
-    if (!b.failed && pwrite(r->fd, oc_buf_str(&b), b.n_bytes, 0) == (ssize_t)b.n_bytes && ftruncate(r->fd, (off_t)b.n_bytes)) {
+        oc_buf_printf(&b, "%ld %llu\n", (long)r->children[i].pid,
+                      (unsigned long long)r->children[i].start_time);
+    if (!b.failed && pwrite(r->fd, oc_buf_str(&b), b.n_bytes, 0) == (ssize_t)b.n_bytes &&
+        ftruncate(r->fd, (off_t)b.n_bytes)) {
         /* nothing to be done: the list is a help, not a promise */
     }
     oc_buf_free(&b);
@@ -183,15 +191,18 @@ static void write_list(struct oc_server_runtime *r) {
 
 static enum oc_err take_lock(struct oc_server_runtime *r, const char *dir, struct oc_errinfo *ei) {
     int n = snprintf(r->path, sizeof r->path, "%s/%ld" SUFFIX, dir, (long)getpid());
-    if (n < 0 || (size_t)n >= sizeof r->path) return oc_fail(ei, OC_ERR_IO, "the runtime directory's path is too long");
+    if (n < 0 || (size_t)n >= sizeof r->path)
+        return oc_fail(ei, OC_ERR_IO, "the runtime directory's path is too long");
     r->fd = open(r->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (r->fd < 0 || flock(r->fd, LOCK_EX | LOCK_NB))
-        return oc_fail(ei, OC_ERR_IO, "the file %.300s cannot be made or locked: %s", r->path, strerror(errno));
+        return oc_fail(ei, OC_ERR_IO, "the file %.300s cannot be made or locked: %s", r->path,
+                       strerror(errno));
     write_list(r);
     return OC_OK;
 }
 
-static enum oc_err open_in(struct oc_server_runtime *r, const char *dir, int *n_ended, struct oc_errinfo *ei) {
+static enum oc_err open_in(struct oc_server_runtime *r, const char *dir, int *n_ended,
+                           struct oc_errinfo *ei) {
     char boot[sizeof r->boot];
     struct oc_str id = read_small("/proc/sys/kernel/random/boot_id", boot, sizeof boot - 1);
     snprintf(r->boot, sizeof r->boot, "%.*s", (int)id.n, id.p);

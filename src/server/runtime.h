@@ -1,9 +1,9 @@
 /* server/runtime.h - the runtime directory: which processes belong to which orchestrator.
  *
- * Each instance has one file there, `<pid>.children`, locked while it lives: a line with the boot id, then a line
- * "pid start-time" for each child. A file whose lock can be had belongs to an orchestrator that was killed: its
- * children that still live (same boot, same start time, same program) are ended at the next start. Instances
- * side by side do not touch each other. Loop's thread only. */
+ * Each instance has one file there, `<pid>.children`, locked while it lives: a line with the boot id, then a
+ * line "pid start-time" for each child. A file whose lock can be had belongs to an orchestrator that was
+ * killed: its children that still live (same boot, same start time, same program) are ended at the next
+ * start. Instances side by side do not touch each other. Loop's thread only. */
 #ifndef OC_SERVER_RUNTIME_H
 #define OC_SERVER_RUNTIME_H
 
@@ -16,10 +16,10 @@
 
 struct oc_server_runtime;
 
-/* Makes the directory (0700) when it is not there, ends leftovers (*n_ended of them) and takes the lock. Errors:
- * OC_ERR_IO (also: the directory belongs to someone else or is open to others), OC_ERR_NOMEM. */
-OC_MUST_CHECK enum oc_err oc_server_runtime_open(const char *dir, struct oc_server_runtime **out, int *n_ended,
-                                                 struct oc_errinfo *ei);
+/* Makes the directory (0700) when it is not there, ends leftovers (*n_ended of them) and takes the lock.
+ * Errors: OC_ERR_IO (also: the directory belongs to someone else or is open to others), OC_ERR_NOMEM. */
+OC_MUST_CHECK enum oc_err oc_server_runtime_open(const char *dir, struct oc_server_runtime **out,
+                                                 int *n_ended, struct oc_errinfo *ei);
 /* Removes this instance's file. NULL is allowed. */
 void oc_server_runtime_close(struct oc_server_runtime *r);
 

@@ -44,7 +44,8 @@ void oc_server_progress(struct oc_server *s) {
     (void)s; /* every turn of the loop looks: see on_turn */
 }
 
-/* ---- Shutting down ------------------------------------------------------------------------------------------ */
+/* ---- Shutting down
+ * ------------------------------------------------------------------------------------------ */
 
 static void enter(struct serve *v, enum phase phase) {
     v->phase = phase;
@@ -59,8 +60,8 @@ static void begin_drain(struct serve *v) {
     struct oc_server *s = &v->s;
     enter(v, DRAINING);
     s->draining = true;
-    oc_log(s->log, OC_LOG_INFO, "shutting down: running requests may finish", OC_LOG_I("requests", s->n_requests),
-           OC_LOG_I("limit_s", s->config->drain_timeout_s));
+    oc_log(s->log, OC_LOG_INFO, "shutting down: running requests may finish",
+           OC_LOG_I("requests", s->n_requests), OC_LOG_I("limit_s", s->config->drain_timeout_s));
     oc_notify_send(s->config->notify_socket, "STOPPING=1");
     for (struct oc_server_model *m = s->models ? s->models->first : NULL; m; m = m->next)
         oc_admission_drain(m->admission, true);
@@ -68,7 +69,8 @@ static void begin_drain(struct serve *v) {
 
 static void fail_rest(struct oc_server *s) {
     struct oc_api_error e = {0};
-    oc_api_fail(&e, OC_API_DRAINING, NULL, "the server is shutting down and the request took too long to finish");
+    oc_api_fail(&e, OC_API_DRAINING, NULL,
+                "the server is shutting down and the request took too long to finish");
     oc_server_requests_fail_all(s, &e);
     s->stopping = true; /* nothing is loaded from now on */
     for (struct oc_server_model *m = s->models ? s->models->first : NULL; m; m = m->next)
@@ -104,7 +106,8 @@ static void begin_stop(struct serve *v) {
 static bool is_quiet(const struct serve *v) {
     const struct oc_server *s = &v->s;
     for (const struct oc_server_model *m = s->models ? s->models->first : NULL; m; m = m->next)
-        if (m->worker || m->n_refs || m->chat || m->state == OC_MODEL_MEASURING || m->state == OC_MODEL_PREPARING)
+        if (m->worker || m->n_refs || m->chat || m->state == OC_MODEL_MEASURING ||
+            m->state == OC_MODEL_PREPARING)
             return false;
     return !s->requests && !s->ended && s->n_calls == 0 && !s->images && v->n_open_servers == 0 &&
            (!s->quick || oc_server_crew_n_pending(s->quick) == 0) &&
@@ -127,7 +130,8 @@ static void close_chats(struct oc_server *s) {
 }
 
 static int n_connections(const struct oc_server *s) {
-    return (s->http ? oc_http_server_n_connections(s->http) : 0) + (s->admin ? oc_http_server_n_connections(s->admin) : 0);
+    return (s->http ? oc_http_server_n_connections(s->http) : 0) +
+           (s->admin ? oc_http_server_n_connections(s->admin) : 0);
 }
 
 /* One look at a shutdown in progress. */
@@ -141,12 +145,14 @@ static void step(struct serve *v) {
     if (v->phase == STOPPING) close_chats(s);
     if (v->phase == STOPPING && is_quiet(v)) begin_close(v);
     if (v->phase == STOPPING && ms_in_phase(v) >= STOP_MS) {
-        oc_log(s->log, OC_LOG_ERROR, "something does not end: the process leaves without it", OC_LOG_I("requests", s->n_requests));
+        oc_log(s->log, OC_LOG_ERROR, "something does not end: the process leaves without it",
+               OC_LOG_I("requests", s->n_requests));
         _exit(1);
     }
 }
 
-/* ---- Turns, ticks, signals ---------------------------------------------------------------------------------- */
+/* ---- Turns, ticks, signals
+ * ---------------------------------------------------------------------------------- */
 
 static void on_turn(uv_prepare_t *p) {
     struct serve *v = p->data;
@@ -194,7 +200,8 @@ static void open_handles(struct serve *v) {
     v->handles_open = true;
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------ */
+/* ---- Opening
+ * ------------------------------------------------------------------------------------------------ */
 
 /* Pictures and connections are descriptors: take as many as the system allows. */
 static void raise_descriptors(void) {
@@ -219,7 +226,8 @@ static enum oc_err open_log(struct oc_server *s, struct oc_errinfo *ei) {
     enum oc_log_level level = OC_LOG_INFO;
     oc_log_level_parse(oc_str_from(c->log_level), &level);
     OC_TRY(oc_log_open(c->log_file, c->log_json, level, "serve", &s->log, ei));
-    for (int i = 0; i < c->notes.n; i++) oc_log(s->log, OC_LOG_WARN, c->notes.items[i], OC_LOG_S("about", "configuration"));
+    for (int i = 0; i < c->notes.n; i++)
+        oc_log(s->log, OC_LOG_WARN, c->notes.items[i], OC_LOG_S("about", "configuration"));
     return OC_OK;
 }
 
@@ -234,16 +242,18 @@ static enum oc_err open_gate(struct oc_server *s, struct oc_errinfo *ei) {
                                .rate_per_minute = c->rate_per_minute,
                                .rate_burst = c->rate_burst};
     if (c->tls_cert || c->tls_key)
-        return oc_fail(ei, OC_ERR_UNSUPPORTED, "TLS is not built into this version: put nginx or HAProxy in front");
+        return oc_fail(ei, OC_ERR_UNSUPPORTED,
+                       "TLS is not built into this version: put nginx or HAProxy in front");
     return oc_gate_open(&p, &s->gate, ei);
 }
 
-static enum oc_err listen_on(struct serve *v, bool is_admin, const char *host, int port, struct oc_http_server **out,
-                             struct oc_errinfo *ei) {
+static enum oc_err listen_on(struct serve *v, bool is_admin, const char *host, int port,
+                             struct oc_http_server **out, struct oc_errinfo *ei) {
     const struct oc_server_config *c = v->s.config;
     struct oc_server_door *door = &v->doors[is_admin];
-    struct oc_http_options o = {
-        .max_connections = c->max_connections, .max_body_bytes = (size_t)c->max_body_bytes, .server_name = "ocellus"};
+    struct oc_http_options o = {.max_connections = c->max_connections,
+                                .max_body_bytes = (size_t)c->max_body_bytes,
+                                .server_name = "ocellus"};
     struct oc_http_events ev;
     *door = (struct oc_server_door){.s = &v->s, .is_admin = is_admin};
     oc_server_endpoints_events(door, &ev);
@@ -266,7 +276,8 @@ static enum oc_err open_parts(struct serve *v, struct oc_errinfo *ei) {
     OC_TRY(oc_server_models_open(s, &s->models, ei));
     OC_TRY(oc_server_runtime_open(c->runtime_dir, &s->runtime, &n_ended, ei));
     if (n_ended)
-        oc_log(s->log, OC_LOG_WARN, "processes that a killed server had left were ended", OC_LOG_I("processes", n_ended));
+        oc_log(s->log, OC_LOG_WARN, "processes that a killed server had left were ended",
+               OC_LOG_I("processes", n_ended));
     OC_TRY(oc_server_crew_open(&s->loop, N_QUICK, &s->quick, ei));
     OC_TRY(oc_server_crew_open(&s->loop, N_SLOW, &s->slow, ei));
     OC_TRY(listen_on(v, false, c->host, c->port, &s->http, ei));
@@ -279,21 +290,25 @@ static void say_listening(struct serve *v) {
     const char *host = s->config->host;
     bool v6 = strchr(host, ':') != NULL;
     char line[256];
-    snprintf(line, sizeof line, "listening on http://%s%s%s:%d (admin %d)", v6 ? "[" : "", host, v6 ? "]" : "",
-             oc_http_server_port(s->http), oc_http_server_port(s->admin));
-    oc_log(s->log, OC_LOG_INFO, line, OC_LOG_S("version", s->setup->version), OC_LOG_I("models", s->models->n),
+    snprintf(line, sizeof line, "listening on http://%s%s%s:%d (admin %d)", v6 ? "[" : "", host,
+             v6 ? "]" : "", oc_http_server_port(s->http), oc_http_server_port(s->admin));
+    oc_log(s->log, OC_LOG_INFO, line, OC_LOG_S("version", s->setup->version),
+           OC_LOG_I("models", s->models->n),
            OC_LOG_D("memory_budget_gib", (double)s->models->budget_bytes / (double)OC_GIB));
     if (s->config->log_file) fprintf(stderr, "ocellus: %s\n", line);
     if (!s->models->first)
-        oc_log(s->log, OC_LOG_WARN, "no model is registered: requests must name one of the Hugging Face cache",
+        oc_log(s->log, OC_LOG_WARN,
+               "no model is registered: requests must name one of the Hugging Face cache",
                OC_LOG_S("option", "--model"));
-    oc_metrics_set(s->metrics, OC_M_BUILD_INFO, s->setup->version, s->config->isa ? s->config->isa : "auto", 1);
+    oc_metrics_set(s->metrics, OC_M_BUILD_INFO, s->setup->version, s->config->isa ? s->config->isa : "auto",
+                   1);
     char ready[sizeof line + 32];
     snprintf(ready, sizeof ready, "READY=1\nSTATUS=%s", line);
     oc_notify_send(s->config->notify_socket, ready);
 }
 
-/* ---- The whole ---------------------------------------------------------------------------------------------- */
+/* ---- The whole
+ * ---------------------------------------------------------------------------------------------- */
 
 static void close_parts(struct serve *v) {
     struct oc_server *s = &v->s;

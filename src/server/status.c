@@ -30,7 +30,8 @@ static void finish(struct oc_server_ask *a, struct oc_server_writer *w, int stat
     oc_buf_free(w->b);
 }
 
-/* ---- What the answers say ----------------------------------------------------------------------------------- */
+/* ---- What the answers say
+ * ----------------------------------------------------------------------------------- */
 
 /* The loaded model that was used last; NULL: none. */
 static const struct oc_server_model *loaded_model(const struct oc_server *s) {
@@ -82,7 +83,8 @@ static void write_timestamp(struct oc_server_writer *w) {
     oc_server_writer_str(w, "timestamp", text);
 }
 
-/* ---- Health and readiness ----------------------------------------------------------------------------------- */
+/* ---- Health and readiness
+ * ----------------------------------------------------------------------------------- */
 
 void oc_server_status_health(struct oc_server_ask *a) {
     const struct oc_server_model *m = loaded_model(a->s), *stuck = stuck_model(a->s);
@@ -139,7 +141,8 @@ void oc_server_status_admin_health(struct oc_server_ask *a) {
     finish(a, &w, 200);
 }
 
-/* ---- Workers ------------------------------------------------------------------------------------------------ */
+/* ---- Workers
+ * ------------------------------------------------------------------------------------------------ */
 
 #define BOARD(field) ((int64_t)atomic_load_explicit(&b->field, memory_order_relaxed))
 
@@ -312,7 +315,8 @@ void oc_server_status_whole(struct oc_server_ask *a) {
     finish(a, &w, 200);
 }
 
-/* ---- Figures ------------------------------------------------------------------------------------------------ */
+/* ---- Figures
+ * ------------------------------------------------------------------------------------------------ */
 
 static void write_times(struct oc_server_writer *w, const struct oc_server *s) {
     double n = oc_metrics_value(s->metrics, OC_M_REQUEST_TIME, NULL, NULL);
@@ -375,7 +379,8 @@ void oc_server_status_figures(struct oc_server_ask *a) {
     oc_server_writer_int(&w, "failed_requests", (int64_t)t->n_failed);
     oc_server_writer_int(&w, "queue_full_rejects", (int64_t)t->n_queue_rejects);
     oc_server_writer_int(&w, "rate_limit_rejects", (int64_t)t->n_rate_rejects);
-    oc_server_writer_num(&w, "success_rate", (double)t->n_succeeded / (double)(t->n_requests ? t->n_requests : 1));
+    oc_server_writer_num(&w, "success_rate",
+                         (double)t->n_succeeded / (double)(t->n_requests ? t->n_requests : 1));
     write_times(&w, a->s);
     oc_server_writer_open(&w, "queue", '{');
     oc_server_writer_int(&w, "max_depth", f.max_waiting);
@@ -437,7 +442,8 @@ void oc_server_status_capabilities(struct oc_server_ask *a) {
 void oc_server_status_metrics(struct oc_server_ask *a) {
     struct oc_buf b;
     oc_buf_init(&b, 64);
-    bool own = oc_http_request_param(a->h, "names", &b) && oc_str_is((struct oc_str){oc_buf_str(&b), b.n_bytes}, "own");
+    bool own = oc_http_request_param(a->h, "names", &b) &&
+               oc_str_is((struct oc_str){oc_buf_str(&b), b.n_bytes}, "own");
     oc_buf_free(&b);
     oc_buf_init(&b, OC_SERVER_REPLY_BYTES);
     oc_server_record_gauges(a->s);

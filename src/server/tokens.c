@@ -29,7 +29,8 @@ struct job {
     bool ok;
 };
 
-/* ---- The end ------------------------------------------------------------------------------------------------ */
+/* ---- The end
+ * ------------------------------------------------------------------------------------------------ */
 
 static void finish(struct job *j) {
     if (j->want.model) oc_server_model_release(&j->want);
@@ -59,13 +60,15 @@ static void answer(struct job *j) {
     if (j->decode)
         oc_api_write_detokenized(&b, (struct oc_str){oc_buf_str(&j->text), j->text.n_bytes});
     else
-        oc_api_write_tokens(&b, (const int32_t *)j->ids.v, j->ids.n, oc_server_model_ctx_tokens(j->want.model));
+        oc_api_write_tokens(&b, (const int32_t *)j->ids.v, j->ids.n,
+                            oc_server_model_ctx_tokens(j->want.model));
     oc_server_call_reply_json(j->s, oc_server_call_detach(&j->user), j->endpoint, 200, &b, j->received_ns);
     oc_buf_free(&b);
     finish(j);
 }
 
-/* ---- Work --------------------------------------------------------------------------------------------------- */
+/* ---- Work
+ * --------------------------------------------------------------------------------------------------- */
 
 static enum oc_err encode(struct job *j, const struct oc_chat_model *chat, struct oc_errinfo *ei) {
     struct oc_chat_messages m;
@@ -106,7 +109,8 @@ static void ran(struct oc_server_work *w) {
         fail(j, &j->error);
 }
 
-static void post(struct job *j, void (*run_it)(struct oc_server_work *), void (*done)(struct oc_server_work *)) {
+static void post(struct job *j, void (*run_it)(struct oc_server_work *),
+                 void (*done)(struct oc_server_work *)) {
     j->pinned = true;
     j->work = (struct oc_server_work){.run = run_it, .done = done};
     oc_server_crew_post(j->s->quick, &j->work);

@@ -29,13 +29,14 @@ struct oc_server_worker {
     double load_s;
     bool stalled;
     bool asked, killed, refused; /* to stop by its owner; by us; the model could not be loaded */
-    char how[160]; /* why it was killed */
+    char how[160];               /* why it was killed */
     struct oc_server_job *buckets[N_BUCKETS];
     int n_jobs;
     uint64_t last_job;
 };
 
-/* ---- Jobs --------------------------------------------------------------------------------------------------- */
+/* ---- Jobs
+ * --------------------------------------------------------------------------------------------------- */
 
 static void link_job(struct oc_server_worker *w, struct oc_server_job *j) {
     struct oc_server_job **head = &w->buckets[j->id % N_BUCKETS];
@@ -62,8 +63,8 @@ static struct oc_server_job *find_job(const struct oc_server_worker *w, uint64_t
     return j;
 }
 
-/* Only a job that was encoding or prefilling can have been fatal by its picture; the board says which when it was
- * one alone. */
+/* Only a job that was encoding or prefilling can have been fatal by its picture; the board says which when it
+ * was one alone. */
 static bool is_blamed(const struct oc_server_worker *w, const struct oc_server_job *j) {
     if (!j->has_pictures) return false;
     uint64_t at_hand = atomic_load_explicit(&w->board->job, memory_order_relaxed);
@@ -81,8 +82,9 @@ static void lose_jobs(struct oc_server_worker *w) {
     }
 }
 
-enum oc_err oc_server_worker_send(struct oc_server_worker *w, struct oc_server_job *j, const struct oc_ipc_job *m,
-                                  const int *fds, int n_fds, struct oc_errinfo *ei) {
+enum oc_err oc_server_worker_send(struct oc_server_worker *w, struct oc_server_job *j,
+                                  const struct oc_ipc_job *m, const int *fds, int n_fds,
+                                  struct oc_errinfo *ei) {
     struct oc_buf b;
     oc_buf_init(&b, OC_LIMIT_IPC_FRAME_BYTES);
     enum oc_err err = OC_OK;
@@ -106,7 +108,8 @@ enum oc_err oc_server_worker_send(struct oc_server_worker *w, struct oc_server_j
 void oc_server_worker_finish(struct oc_server_job *j) {
     struct oc_server_worker *w = j->worker;
     struct oc_errinfo ei;
-    if (w && w->state == OC_WORKER_READY && oc_server_link_send(w->link, OC_IPC_CANCEL, j->id, "", 0, NULL, 0, &ei))
+    if (w && w->state == OC_WORKER_READY &&
+        oc_server_link_send(w->link, OC_IPC_CANCEL, j->id, "", 0, NULL, 0, &ei))
         oc_server_worker_kill(w, "a cancel could not be sent");
 }
 
@@ -116,7 +119,8 @@ void oc_server_worker_cancel(struct oc_server_job *j) {
     unlink_job(j);
 }
 
-/* ---- Messages ----------------------------------------------------------------------------------------------- */
+/* ---- Messages
+ * ----------------------------------------------------------------------------------------------- */
 
 static enum oc_err take_ready(struct oc_server_worker *w, struct oc_arena *a, const struct oc_ipc_frame *f,
                               struct oc_errinfo *ei) {
@@ -212,7 +216,8 @@ static void on_link_end(void *arg, const struct oc_errinfo *ei) {
     uv_timer_start(&w->timer, on_stop_time, END_MS, 0);
 }
 
-/* ---- The end ------------------------------------------------------------------------------------------------ */
+/* ---- The end
+ * ------------------------------------------------------------------------------------------------ */
 
 static void on_timer_closed(uv_handle_t *h) {
     struct oc_server_worker *w = h->data;
@@ -281,7 +286,8 @@ void oc_server_worker_stop(struct oc_server_worker *w) {
         oc_server_worker_kill(w, "it takes no messages");
 }
 
-/* ---- The start ---------------------------------------------------------------------------------------------- */
+/* ---- The start
+ * ---------------------------------------------------------------------------------------------- */
 
 static void add(struct oc_server_worker_argv *a, const char *s) {
     if (a->n < OC_SERVER_WORKER_ARGS - 1) a->v[a->n++] = (char *)s;
@@ -348,8 +354,8 @@ static enum oc_err spawn(struct oc_server_worker *w, struct oc_errinfo *ei) {
 }
 
 enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, int64_t kv_tokens,
-                                   const struct oc_server_worker_events *ev,
-                                   struct oc_server_worker **out, struct oc_errinfo *ei) {
+                                   const struct oc_server_worker_events *ev, struct oc_server_worker **out,
+                                   struct oc_errinfo *ei) {
     struct oc_server_worker *w = calloc(1, sizeof *w);
     *out = NULL;
     if (!w || !(w->dir = strdup(model_dir))) {
@@ -376,7 +382,8 @@ enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, i
     return OC_OK;
 }
 
-/* ---- Watching ----------------------------------------------------------------------------------------------- */
+/* ---- Watching
+ * ----------------------------------------------------------------------------------------------- */
 
 static double silent_s(const struct oc_server_worker *w) {
     uint64_t beat = atomic_load_explicit(&w->board->heartbeat_ns, memory_order_relaxed), now = oc_clock_ns();

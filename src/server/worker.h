@@ -1,8 +1,8 @@
 /* server/worker.h - the orchestrator's view of one worker process: its state, its jobs, its heartbeat.
  *
- * Owned by a model (model.h), loop's thread only. A worker starts, becomes ready or refuses, runs jobs, and dies;
- * its death is seen at once (SIGCHLD) and ends all its jobs. Messages are matched to jobs by id, so nothing of an
- * ended job reaches another. */
+ * Owned by a model (model.h), loop's thread only. A worker starts, becomes ready or refuses, runs jobs, and
+ * dies; its death is seen at once (SIGCHLD) and ends all its jobs. Messages are matched to jobs by id, so
+ * nothing of an ended job reaches another. */
 #ifndef OC_SERVER_WORKER_H
 #define OC_SERVER_WORKER_H
 
@@ -44,14 +44,15 @@ struct oc_server_worker_events {
 };
 
 /* Starts a worker for a model directory with a KV pool of so many tokens. Errors: OC_ERR_IO, OC_ERR_NOMEM. */
-OC_MUST_CHECK enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, int64_t kv_tokens,
-                                                 const struct oc_server_worker_events *ev,
+OC_MUST_CHECK enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir,
+                                                 int64_t kv_tokens, const struct oc_server_worker_events *ev,
                                                  struct oc_server_worker **out, struct oc_errinfo *ei);
 /* Asks it to exit; it is killed when it has not within a few seconds. */
 void oc_server_worker_stop(struct oc_server_worker *w);
 void oc_server_worker_kill(struct oc_server_worker *w, const char *why);
 
-/* Sends a job; fds are taken over in any case. Errors: OC_ERR_IO (it is not ready or just died), OC_ERR_LIMIT. */
+/* Sends a job; fds are taken over in any case. Errors: OC_ERR_IO (it is not ready or just died),
+ * OC_ERR_LIMIT. */
 OC_MUST_CHECK enum oc_err oc_server_worker_send(struct oc_server_worker *w, struct oc_server_job *j,
                                                 const struct oc_ipc_job *m, const int *fds, int n_fds,
                                                 struct oc_errinfo *ei);
@@ -72,10 +73,11 @@ int oc_server_worker_id(const struct oc_server_worker *w);
 int oc_server_worker_pid(const struct oc_server_worker *w);
 bool oc_server_worker_has_stalled(const struct oc_server_worker *w); /* that is why it was killed */
 int oc_server_worker_n_jobs(const struct oc_server_worker *w);
-double oc_server_worker_load_s(const struct oc_server_worker *w); /* from start to ready; so far while it loads */
+double
+oc_server_worker_load_s(const struct oc_server_worker *w); /* from start to ready; so far while it loads */
 
-/* The options that a worker of this configuration gets after `ocellus worker`, for it and for --measure; at most
- * OC_SERVER_WORKER_ARGS pointers with the NULL at the end, numbers written to text. */
+/* The options that a worker of this configuration gets after `ocellus worker`, for it and for --measure; at
+ * most OC_SERVER_WORKER_ARGS pointers with the NULL at the end, numbers written to text. */
 #define OC_SERVER_WORKER_ARGS 32
 struct oc_server_worker_argv {
     char *v[OC_SERVER_WORKER_ARGS];

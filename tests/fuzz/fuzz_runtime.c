@@ -1,4 +1,5 @@
-/* What the orchestrator reads of other processes: /proc/PID/stat, its own list of children, the line of --measure. */
+/* What the orchestrator reads of other processes: /proc/PID/stat, its own list of children, the line of
+ * --measure. */
 #include <stddef.h>
 #include <stdint.h>
 

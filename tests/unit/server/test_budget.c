@@ -11,7 +11,8 @@
 
 static int victims[16], n_victims;
 
-static enum oc_server_verdict decide(int64_t budget, int64_t need, const struct oc_server_resident *r, int n) {
+static enum oc_server_verdict decide(int64_t budget, int64_t need, const struct oc_server_resident *r,
+                                     int n) {
     return oc_server_budget_decide(budget, need, 16, r, n, victims, &n_victims);
 }
 
@@ -71,7 +72,8 @@ static void those_on_their_way_out_are_waited_for(void **state) {
 static void the_number_of_models_is_bounded(void **state) {
     struct oc_server_resident r[16];
     (void)state;
-    for (int i = 0; i < 16; i++) r[i] = (struct oc_server_resident){.bytes = 1, .idle = true, .last_used_ms = (uint64_t)(50 - i)};
+    for (int i = 0; i < 16; i++)
+        r[i] = (struct oc_server_resident){.bytes = 1, .idle = true, .last_used_ms = (uint64_t)(50 - i)};
     assert_int_equal(decide(100, 1, r, 15), OC_BUDGET_FITS);
     assert_int_equal(decide(100, 1, r, 16), OC_BUDGET_EVICT);
     assert_int_equal(n_victims, 1);
@@ -87,11 +89,17 @@ static enum oc_err parse(const char *text, struct oc_server_measure *m) {
 
 static void measurements(void **state) {
     struct oc_server_measure m;
-    const char *good = "{\"weight_bytes\":5,\"kv_bytes\":700,\"workspace_bytes\":11,\"embed_cache_bytes\":13,\"other\":1," REST;
-    const char *bad[] = {"", "{}", "[5]", "{\"weight_bytes\":-1,\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
-                         "{\"weight_bytes\":\"5\",\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
-                         "{\"weight_bytes\":9223372036854775807,\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
-                         "{\"weight_bytes\":1,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST};
+    const char *good = "{\"weight_bytes\":5,\"kv_bytes\":700,\"workspace_bytes\":11,\"embed_cache_bytes\":13,"
+                       "\"other\":1," REST;
+    const char *bad[] = {
+        "",
+        "{}",
+        "[5]",
+        "{\"weight_bytes\":-1,\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
+        "{\"weight_bytes\":\"5\",\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
+        "{\"weight_bytes\":9223372036854775807,\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":"
+        "1," REST,
+        "{\"weight_bytes\":1,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST};
     (void)state;
     assert_int_equal(parse(good, &m), OC_OK);
     assert_int_equal(oc_server_budget_need(&m, 100), 730);

@@ -1,4 +1,5 @@
-/* Work on other threads: all of it is done once, answers come on the loop, what has not begun can be taken back. */
+/* Work on other threads: all of it is done once, answers come on the loop, what has not begun can be taken
+ * back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -33,7 +34,8 @@ static void done_item(struct oc_server_work *w) {
 static void run_gate(struct oc_server_work *w) {
     struct gate *g = (struct gate *)w;
     atomic_store(&g->entered, true);
-    while (!atomic_load(&g->open)) {}
+    while (!atomic_load(&g->open)) {
+    }
 }
 
 static void done_gate(struct oc_server_work *w) {
@@ -85,7 +87,8 @@ static void what_has_not_begun_is_taken_back(void **state) {
         items[i] = (struct item){.work = {.run = run_item, .done = done_item}};
         oc_server_crew_post(c, &items[i].work);
     }
-    while (!atomic_load(&gate.entered)) {}
+    while (!atomic_load(&gate.entered)) {
+    }
     assert_false(oc_server_crew_withdraw(c, &gate.work)); /* at work */
     assert_true(oc_server_crew_withdraw(c, &items[2].work));
     assert_true(oc_server_crew_withdraw(c, &items[0].work));

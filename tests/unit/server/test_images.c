@@ -1,5 +1,5 @@
-/* The pool of image-workers, with real processes: this program plays their part when it is started as one. The bytes of a
- * picture say what its image-worker does. */
+/* The pool of image-workers, with real processes: this program plays their part when it is started as one.
+ * The bytes of a picture say what its image-worker does. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
@@ -19,7 +19,8 @@
 #include "server/images.h"
 #include "server/runtime.h"
 
-/* ---- The part of an image-worker ---------------------------------------------------------------------------- */
+/* ---- The part of an image-worker
+ * ---------------------------------------------------------------------------- */
 
 static void say(struct oc_ipc_channel *c, uint16_t type, uint64_t id, const struct oc_buf *b, int fd) {
     struct oc_errinfo ei;
@@ -85,7 +86,8 @@ static int be_image_worker(void) {
     return 0;
 }
 
-/* ---- The other side ----------------------------------------------------------------------------------------- */
+/* ---- The other side
+ * ----------------------------------------------------------------------------------------- */
 
 struct fixture {
     struct oc_server s;
@@ -101,8 +103,8 @@ struct picture {
     struct oc_errinfo ei;
 };
 
-static void on_done(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
-                    const struct oc_errinfo *ei) {
+static void on_done(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
+                    int patches, const struct oc_errinfo *ei) {
     struct picture *p = (struct picture *)l;
     p->n_done++;
     p->how = how;

@@ -1,16 +1,16 @@
 /* The list of children: parsing, the sweep of a dead owner's file, instances side by side. */
+#include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -22,8 +22,10 @@ static bool parse(const char *line, pid_t *pid, uint64_t *start) {
 }
 
 static void lines(void **state) {
-    static const char *const bad[] = {"", "x", "12", "12 ", "12 x", "12 5x", " 12 5", "1 5", "0 5", "-3 5", "12  5", "12 0",
-                                      "99999999999 5", "12 99999999999999999999999", "12 5 "};
+    static const char *const bad[] = {
+        "",     "x",   "12",   "12 ",   "12 x", "12 5x",         " 12 5",
+        "1 5",  "0 5", "-3 5", "12  5", "12 0", "99999999999 5", "12 99999999999999999999999",
+        "12 5 "};
     pid_t pid;
     uint64_t start;
     (void)state;
