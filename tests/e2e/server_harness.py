@@ -59,6 +59,19 @@ def wait_until(check, limit_s, what, every_s=0.02):
         time.sleep(every_s)
 
 
+def rested(look, rest_s=1.0, limit_s=30):
+    """What look() gives once it has been the same for rest_s: a connection that is closing still holds a descriptor."""
+    end = time.monotonic() + seconds(limit_s)
+    value, since = look(), time.monotonic()
+    while time.monotonic() - since < rest_s:
+        assert time.monotonic() < end, f"never the same for {rest_s} s: {value}"
+        time.sleep(0.05)
+        now = look()
+        if now != value:
+            value, since = now, time.monotonic()
+    return value
+
+
 def free_ports(n):
     socks = [socket.socket() for _ in range(n)]
     try:

@@ -15,9 +15,9 @@ import subprocess
 import time
 
 from harness import TMP, Skip
-from server_harness import (FAULT_N, SLOW, Server, Shared, ask, cache_model, case, check_error_object,
-                            data_url, image_part, in_background, is_alive, joined, main, picture,
-                            private_bytes, seconds, user, wait_until)
+from server_harness import (FAULT_N, SLOW, Server, Shared, ask, cache_model, case, check_error_object, data_url,
+                            image_part, in_background, is_alive, joined, main, picture, private_bytes, rested,
+                            seconds, user, wait_until)
 
 server = Shared(parallel=2)
 serial = Shared(parallel=1)
@@ -42,19 +42,10 @@ class Leaks:
     def __init__(self, s):
         settle(s)
         self.s = s
-        self.before = self.steady()
+        self.before = rested(self.look)
 
     def look(self):
         return self.s.n_descriptors()[self.s.pid], self.s.memfds()[self.s.pid]
-
-    def steady(self):
-        """What is held once nothing changes for half a second: a connection that is closing still counts."""
-        looks = [self.look()]
-        while len(looks) < 6 or len(set(looks[-6:])) > 1:
-            assert len(looks) < 300, f"descriptors and memfds never rest: {looks[-9:]}"
-            time.sleep(0.1)
-            looks.append(self.look())
-        return looks[-1]
 
     def check(self):
         settle(self.s)

@@ -10,8 +10,9 @@ import time
 import urllib.parse
 
 from harness import ROOT, TMP, Skip, run_json, write
-from server_harness import (LONG, SLOW, Server, Shared, case, data_url, heavy, image_part, in_background, in_parallel, main, need_option, picture,
-                            png_of_rows, rss_bytes, seconds, user, wait_until)
+from server_harness import (LONG, SLOW, Server, Shared, case, data_url, heavy, image_part, in_background,
+                            in_parallel, main, need_option, picture, png_of_rows, rested, rss_bytes, seconds,
+                            user, wait_until)
 
 server = Shared(ctx_tokens=8192)
 WHERE = "messages[0].content[0].image_url"
@@ -266,7 +267,7 @@ def pictures_leave_no_memfd_and_no_descriptor_behind():
     for i in range(3):
         look(data_url(picture(280, 280, i)), s).ok()
     s.wait_idle()
-    before, before_n = s.memfds(), s.n_descriptors()
+    before, before_n = rested(lambda: (s.memfds(), s.n_descriptors()))
     for i in range(20):
         look(data_url(picture(140, 140, 100 + i)), s).ok()
         look(data_url(picture(140, 140, 100 + i)[:300]), s).fails(400)

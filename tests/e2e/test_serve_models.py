@@ -6,8 +6,8 @@ import time
 import harness
 from harness import TMP, Skip
 from server_harness import (LONG, Server, Shared, cache_model, case, data_url, image_part, in_background,
-                            in_parallel, is_alive, main, picture, private_bytes, rss_bytes, seconds, user,
-                            wait_until)
+                            in_parallel, is_alive, main, picture, private_bytes, rested, rss_bytes, seconds,
+                            user, wait_until)
 
 A, B, PLAIN = "test/tiny-a", "other-org/Tiny.b_2", "test/plain"
 
@@ -411,7 +411,7 @@ def bb_109_cycles_leave_no_memory_behind():
         unload_all(s)
     for _ in range(3):
         cycle()
-    before, before_fds = private_bytes(s.pid), s.n_descriptors()[s.pid]
+    before, before_fds = private_bytes(s.pid), rested(lambda: s.n_descriptors()[s.pid])
     for _ in range(20 if LONG else 5):
         cycle()
     wait_until(lambda: s.n_descriptors()[s.pid] == before_fds, 5,
