@@ -256,7 +256,7 @@ static void fill_usage(const struct oc_server_request *r, struct oc_api_usage *u
     for (int i = 0; i < r->n_choices; i++)
         u->completion_tokens += r->choices[i].has_done ? r->choices[i].done.n_output : r->choices[i].n_tokens;
     *t = (struct oc_api_timings){.queue_ms = r->queue_ms,
-                                 .ttft_ms = r->first_ns ? (double)(r->first_ns - r->received_ns) / 1e6 : 0,
+                                 .ttft_ms = oc_server_request_ttft_ms(r),
                                  .n_prompt = (int)r->n_prompt,
                                  .n_image = (int)r->n_image,
                                  .n_decode = c->n_tokens};

@@ -74,7 +74,7 @@ static void record_done(struct oc_server_request *r) {
 static void log_end(const struct oc_server_request *r, int status, const char *reason, double ms) {
     int64_t n_output = 0;
     for (int i = 0; i < r->n_choices; i++) n_output += r->choices[i].n_tokens;
-    double ttft = r->first_ns ? (double)(r->first_ns - r->received_ns) / 1e6 : 0;
+    double ttft = oc_server_request_ttft_ms(r);
     oc_log(r->s->log, status >= 500 ? OC_LOG_WARN : OC_LOG_INFO, "request", OC_LOG_S("request", r->id),
            OC_LOG_S("model", r->model ? r->model->id : ""),
            OC_LOG_S("key", oc_gate_key_name(r->s->gate, r->key)), OC_LOG_I("status", status),
@@ -109,7 +109,7 @@ void oc_server_record_slot(struct oc_server_request *r) {
 }
 
 void oc_server_record_first_token(struct oc_server_request *r) {
-    double ms = (double)(r->first_ns - r->received_ns) / 1e6;
+    double ms = oc_server_request_ttft_ms(r);
     r->model->ttft_ms = ms;
     oc_metrics_observe(r->s->metrics, OC_M_TTFT, r->model->id, NULL, ms / 1e3);
 }

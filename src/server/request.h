@@ -124,6 +124,10 @@ void oc_server_request_end(struct oc_server_request *r, int status, const char *
 static inline bool oc_server_request_has_ended(const struct oc_server_request *r) {
     return r->stage == OC_STAGE_ENDED;
 }
+/* Milliseconds from its first byte to its first token; 0 before that. */
+static inline double oc_server_request_ttft_ms(const struct oc_server_request *r) {
+    return r->first_ns ? (double)(r->first_ns - r->received_ns) / 1e6 : 0;
+}
 /* X-Request-Id and the X-Queue headers, before the answer's first byte. */
 void oc_server_request_headers(struct oc_server_request *r);
 /* A work that held it is done; false when the request has ended and must not be touched. */
