@@ -208,12 +208,16 @@ static void leaving_and_lying_count_as_crashes(void **state) {
     assert_int_equal(p[2].how, OC_LOOK_SEEN);
 }
 
+/* A picture given to a process that is about to leave would lose a try, so that each round waits for fresh ones. */
 static void the_answer_of_one_that_leaves_counts(void **state) {
     struct fixture *fx = *state;
-    struct picture p[4];
-    for (int i = 0; i < 4; i++) look(fx, &p[i], "last");
-    for (int i = 0; i < 4; i++) wait_for(fx, &p[i]);
-    for (int i = 0; i < 4; i++) assert_int_equal(p[i].how, OC_LOOK_SEEN);
+    struct picture p[2];
+    for (uint64_t round = 1; round <= 3; round++) {
+        for (int i = 0; i < 2; i++) look(fx, &p[i], "last");
+        for (int i = 0; i < 2; i++) wait_for(fx, &p[i]);
+        for (int i = 0; i < 2; i++) assert_int_equal(p[i].how, OC_LOOK_SEEN);
+        while (figures(fx).n_restarts < 2 * round || figures(fx).n_idle < 2) uv_run(&fx->s.loop, UV_RUN_ONCE);
+    }
 }
 
 static void one_that_hangs_is_ended(void **state) {
