@@ -5,6 +5,8 @@ tasks of one scene are returned; the caller takes what fits its token budget.
 """
 import json
 
+from facts import in_fives, one_way
+
 SEED_PROMPT = "Please analyze this Enterprise Architecture diagram and explain what you see."
 
 PHRASES = {
@@ -65,6 +67,16 @@ PHRASES = {
                "Is \"{x}\" one of the boxes?", "Does this diagram show {x}?"],
 }
 
+PHRASES["differs"] = [
+    "What differs?", "What is different?", "What is the difference?", "What changed from picture 1 to picture 2?",
+    "Compare the pictures.", "How do the pictures differ?", "Which box is different?", "What is the difference between the two pictures?",
+    "Find the difference.", "What has changed?", "Spot the difference."]
+
+# How readily a question is taken when not all of a picture's fit into a row. Where the curriculum begins, reading comes
+# first all the same (data.READING).
+WEIGHTS = {"title": 2.5, "list": 4, "centre": 3, "read": 1.2, "describe": 1.2, "colour": 1.4, "count": 1, "count_arrows": 0.7,
+           "count_colour": 1, "arrow_to": 1, "arrow_from": 1, "find": 1.4, "absent": 0.9, "exists": 0.3}
+
 OPENINGS = ["Please tell me: ", "Look at the picture. ", "Can you tell me: ", "Hi! ", "Look at the diagram. ", "Question: "]
 CLOSINGS = [" Answer briefly.", " Answer with the text only.", " Be short.", " Please.", " Thanks."]
 
@@ -101,8 +113,7 @@ def and_join(names):
 
 
 def bbox_json(box):
-    rect = [int(round(v)) for v in box.rect]
-    return json.dumps([{"bbox_2d": rect, "label": box.label}], separators=(", ", ": "))
+    return json.dumps([{"bbox_2d": in_fives(box.rect), "label": box.label}], separators=(", ", ": "))
 
 
 def describe(scene):
@@ -161,42 +172,50 @@ def questions(rng, scene, words):
 
 
 def box_questions(rng, scene, words, put, kind):
-    put(5, "title", scene.title or NO_TITLE, None if scene.title else "absent")
-    put(8, "list", join([b.label for b in scene.boxes]))
-    put(1.6, "describe", describe(scene))
+    def ask(task, answer, name=None, **fill):
+        put(WEIGHTS[name or task], task, answer, name, **fill)
+
+    ask("title", scene.title or NO_TITLE, None if scene.title else "absent")
+    ask("list", join([b.label for b in scene.boxes]))
+    ask("describe", describe(scene))
     if not any(t != scene.title for t in text_lines(scene)) or rng.random() < 0.3:
-        put(2, "read", transcript(scene))
+        ask("read", transcript(scene))
     if kind == "hub":
-        put(6, "centre", scene.centre)
+        ask("centre", scene.centre)
     elif kind in ("flow", "layers", "tree"):
         put(0.5, "centre", NO_CENTRE, "absent")
     for box in rng.sample(scene.boxes, min(2, len(scene.boxes))):
-        put(0.6, "colour", box.colour, x=box.label)
-    put(0.6, "count", str(len(scene.boxes)))
-    put(0.15, "count_arrows", str(len(scene.arrows)))
+        ask("colour", box.colour, x=box.label)
+    ask("count", str(len(scene.boxes)))
+    ask("count_arrows", str(len(scene.arrows)))
     colour = rng.choice(scene.boxes).colour
-    put(0.25, "count_colour", str(sum(b.colour == colour for b in scene.boxes)), c=colour)
-    sources, targets = {}, {}
-    for a, b in scene.arrows:
-        sources.setdefault(a, []).append(b)
-        targets.setdefault(b, []).append(a)
-    one_to = [(a, b[0]) for a, b in sources.items() if len(b) == 1]
-    one_from = [(b, a[0]) for b, a in targets.items() if len(a) == 1]
-    for a, b in rng.sample(one_to, min(2, len(one_to))):
-        put(0.5, "arrow_to", b, x=a)
-    for b, a in rng.sample(one_from, min(2, len(one_from))):
-        put(0.5, "arrow_from", a, x=b)
+    ask("count_colour", str(sum(b.colour == colour for b in scene.boxes)), c=colour)
+    for task, arrows in (("arrow_to", scene.arrows), ("arrow_from", [(b, a) for a, b in scene.arrows])):
+        joined = list(one_way(arrows).items())
+        for a, b in rng.sample(joined, min(2, len(joined))):
+            ask(task, b, x=a)
     if "tilt" not in scene.kind:
-        for box in rng.sample(scene.boxes, 1):
-            put(0.3, "find", bbox_json(box), x=box.label)
+        box = rng.choice(scene.boxes)
+        ask("find", bbox_json(box), x=box.label)
     absent = words.label(rng)
     if absent.lower() not in {b.label.lower() for b in scene.boxes}:
         task = rng.choice(("find", "colour", "arrow_to", "exists"))
-        put(0.4, task, no_box(absent), "absent", x=absent)
-    put(0.2, "exists", "Yes.", x=rng.choice(scene.boxes).label)
+        ask(task, no_box(absent), "absent", x=absent)
+    ask("exists", "Yes.", x=rng.choice(scene.boxes).label)
 
 
-def which_questions(rng, scenes, words):
+def difference(scenes):
+    """What sets the second of two twins apart (layouts.make_twins)."""
+    a, b = scenes
+    if a.title != b.title:
+        return 'The title "%s" is "%s" in picture 2.' % (a.title, b.title)
+    for x, y in zip(a.boxes, b.boxes):
+        if x.label != y.label:
+            return 'The box "%s" is "%s" in picture 2.' % (x.label, y.label)
+    return "Nothing differs."
+
+
+def which_questions(rng, scenes, words, twins=False):
     """Questions about two to five pictures."""
     out = []
     owner = {}
@@ -211,8 +230,8 @@ def which_questions(rng, scenes, words):
         out.append(("absent", phrase(rng, "which", x=absent), "None of the pictures."))
     for i, scene in enumerate(scenes):
         if scene.title:
-            out.append(("which", "What is the title of picture %d?" % (i + 1), scene.title))
+            out.append(("title_of", "What is the title of picture %d?" % (i + 1), scene.title))
         if scene.boxes and rng.random() < 0.5:
-            out.append(("which", "List the boxes of picture %d." % (i + 1), join([b.label for b in scene.boxes])))
+            out.append(("list_of", "List the boxes of picture %d." % (i + 1), join([b.label for b in scene.boxes])))
     rng.shuffle(out)
-    return out
+    return [("differs", phrase(rng, "differs"), difference(scenes))] + out if twins else out

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl import image_processing_qwen2_vl as qwen_images
 
-from config import MAX_PIXELS, MIN_PIXELS, model_config
+from config import AIDS, MAX_PIXELS, MIN_PIXELS, model_config
 from data import BUCKETS, Source
 from export import float_weights
 from model import Ocellus
@@ -68,7 +68,7 @@ def same_logits():
             p.add_(torch.randn_like(p) * 0.1)
         else:
             p.mul_(1.5)
-    hf = hf_model({"model." + k: v for k, v in ours.state_dict().items() if not k.startswith("letters")})
+    hf = hf_model({"model." + k: v for k, v in ours.state_dict().items() if not k.startswith(AIDS)})
     source, worst = Source(5, test=True), 0.0
     for name in ("448x56", "392x280", "644x476", "336x224x3"):
         bucket = next(b for b in BUCKETS if b.name == name)

@@ -5,7 +5,8 @@ import time
 import numpy as np
 
 from ask import questions, which_questions
-from layouts import make_scene
+from facts import token_facts
+from layouts import make_scene, make_twins
 from page import font_names
 from tokens import Sequence
 from words import Words, default_word_list
@@ -13,6 +14,7 @@ from words import Words, default_word_list
 PATCH, SLOTS = 14, 4
 # Until EARLY in the curriculum most questions are of the kinds that teach reading.
 EARLY, READING = 0.35, ("read", "title", "centre", "list", "count", "absent", "which")
+TWINS = 0.4  # of the rows of two pictures are asked what differs
 DIAGRAMS = {"grid": 22, "hub": 30, "layers": 12, "flow": 14, "tree": 10, "bars": 4, "page": 8}
 ONLY_BOXES = {"grid": 3, "hub": 3, "flow": 2, "layers": 2}
 
@@ -36,8 +38,8 @@ BUCKETS = [
     Bucket(392, 280, 80, 384, 1, 2), Bucket(504, 308, 72, 384, 1, 2),
     Bucket(672, 448, 40, 480, 2, 4), Bucket(560, 560, 40, 480, 2, 2), Bucket(784, 448, 36, 480, 2, 3),
     Bucket(644, 476, 40, 480, 2, 2), Bucket(616, 364, 48, 480, 2, 2), Bucket(476, 700, 36, 480, 2, 1),
-    Bucket(336, 224, 24, 320, 2, 0.7, ONLY_BOXES, 2), Bucket(336, 224, 16, 320, 2, 0.3, ONLY_BOXES, 3),
-    Bucket(336, 224, 12, 320, 2, 0.15, ONLY_BOXES, 5),
+    Bucket(336, 224, 24, 320, 2, 1.4, ONLY_BOXES, 2), Bucket(448, 336, 16, 320, 2, 0.8, ONLY_BOXES, 2),
+    Bucket(336, 224, 16, 320, 2, 0.7, ONLY_BOXES, 3), Bucket(336, 224, 12, 320, 2, 0.5, ONLY_BOXES, 5),
     Bucket(896, 672, 18, 640, 3, 3), Bucket(1008, 560, 18, 640, 3, 2), Bucket(1344, 700, 12, 640, 3, 4),
     Bucket(1344, 672, 12, 640, 3, 1), Bucket(1036, 700, 14, 640, 3, 1), Bucket(700, 1008, 14, 640, 3, 0.7),
     Bucket(1204, 812, 12, 640, 3, 1), Bucket(1400, 700, 10, 640, 3, 0.7),
@@ -129,8 +131,11 @@ class Source:
     def row(self, bucket):
         rng = self.rng
         kinds = rng.choices(list(bucket.kinds), list(bucket.kinds.values()), k=bucket.n_img)
-        scenes = [self.scene(k, bucket) for k in kinds]
-        asked = questions(rng, scenes[0], self.words) if bucket.n_img == 1 else which_questions(rng, scenes, self.words)
+        twins = bucket.n_img == 2 and rng.random() < TWINS
+        scenes = make_twins(rng, kinds[0], bucket.w, bucket.h, self.words, self.fonts) if twins \
+            else [self.scene(k, bucket) for k in kinds]
+        asked = questions(rng, scenes[0], self.words) if bucket.n_img == 1 \
+            else which_questions(rng, scenes, self.words, twins)
         if self.place < EARLY and rng.random() < 0.85:
             asked = [q for q in asked if q[0] in READING] or asked
         seq = Sequence([(s.height // 28, s.width // 28) for s in scenes], bucket.length, rng)
@@ -149,6 +154,7 @@ class Source:
             "bucket": bucket.name, "n_img": bucket.n_img,
             "pixels": np.stack([s.pixels for s in scenes]),
             "letters": np.stack([letter_targets(s) for s in scenes]),
+            **dict(zip(("colour", "near", "place"), (np.stack(f) for f in zip(*map(token_facts, scenes))))),
             "ids": np.stack([q.ids for q in seqs]), "pos": np.stack([q.pos for q in seqs], 1),
             "seg": np.stack([q.seg for q in seqs]), "ans": np.stack([q.ans for q in seqs]),
             "tasks": [q.tasks for q in seqs]}

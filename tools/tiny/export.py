@@ -14,7 +14,7 @@ import tempfile
 
 import numpy as np
 
-from config import BITS, GENERATION_CONFIG, GROUP, PREPROCESSOR_CONFIG, model_config
+from config import AIDS, BITS, GENERATION_CONFIG, GROUP, PREPROCESSOR_CONFIG, model_config
 from quant import bf16_bits, bf16_round, dequantise, is_quantised, quantise
 from tokens import write_tokenizer
 
@@ -77,7 +77,7 @@ def export(source, folder):
     os.makedirs(folder, exist_ok=True)
     out = {}
     for name, (_, w) in sorted(read_safetensors(source).items()):
-        if name.startswith("letters"):
+        if name.startswith(AIDS):
             continue
         w = np.array(w, np.float32)
         new = mlx_name(name)

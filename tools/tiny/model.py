@@ -10,10 +10,12 @@ import torch.nn.functional as F
 
 from config import HEAD_DIM, MEAN, MERGE, PATCH, STD, TEMPORAL, TEXT, VISION, WINDOW
 from data import SLOTS, merge_order
+from facts import N_COLOURS, N_NEAR, N_PLACE
 from tokens import IMAGE_PAD, VOCAB
 
 V_DIM, V_HEADS = VISION["hidden_size"], VISION["num_heads"]
 V_HEAD = V_DIM // V_HEADS
+PLACE_LAYER = 4  # after so many layers of text a picture's tokens know where they are
 T_DIM, T_HEADS, T_KV = TEXT["hidden_size"], TEXT["num_attention_heads"], TEXT["num_key_value_heads"]
 
 
@@ -222,7 +224,9 @@ class Ocellus(nn.Module):
         super().__init__()
         self.visual = Vision()
         self.language_model = Text()
-        self.letters = nn.Linear(V_DIM, SLOTS * 95)  # training aid, not exported
+        self.letters = nn.Linear(V_DIM, SLOTS * 95)
+        self.facts = nn.Linear(T_DIM, N_COLOURS + 8 * N_NEAR)
+        self.places = nn.Linear(T_DIM, 12 * N_PLACE)
         for name, p in self.named_parameters():
             if p.dim() >= 2:
                 nn.init.normal_(p, std=0.04 if "embed_tokens" in name else p[0].numel() ** -0.5)
@@ -232,18 +236,35 @@ class Ocellus(nn.Module):
                 nn.init.zeros_(p)
 
     def forward(self, pixels, ids, pos, seg):
-        """Logits [b, n, VOCAB] and letter logits [m, patches, SLOTS, 95]. seg: -1 padding, 0 prefix, k segment."""
+        """Logits [b, n, VOCAB], and what the aids say: letters [m, patches, SLOTS, 95], colours [m, tokens, N_COLOURS],
+        near [m, tokens, 8, N_NEAR], places [m, tokens, 12, N_PLACE]. seg: -1 padding, 0 prefix, k segment."""
         text = self.language_model
         merged, patches = self.visual(pixels)
         x = text.embed_tokens(ids)
-        x = x.to(merged.dtype).masked_scatter((ids == IMAGE_PAD)[..., None], merged)
+        is_image = ids == IMAGE_PAD
+        x = x.to(merged.dtype).masked_scatter(is_image[..., None], merged)
         cos, sin = text.rope(pos)
         mask = segment_mask(seg, merged.dtype)
-        for layer in text.layers:
+        for i, layer in enumerate(text.layers):
             x = layer(x, cos, sin, mask)
+            if i + 1 == PLACE_LAYER:
+                places = self.places(unit(image_rows(x, is_image, merged.shape)))
         logits = F.linear(text.norm(x), text.embed_tokens.weight)
         letters = self.letters(patches).unflatten(-1, (SLOTS, 95))
-        return logits, letters
+        colours, near = self.facts(unit(merged)).split((N_COLOURS, 8 * N_NEAR), -1)
+        return logits, letters, colours, near.unflatten(-1, (8, N_NEAR)), places.unflatten(-1, (12, N_PLACE))
+
+
+def unit(x):
+    return F.rms_norm(x.float(), (x.shape[-1],)).to(x.dtype)
+
+
+def image_rows(x, is_image, shape):
+    """The rows of x [b, n, dim] where the pictures stand, as `shape`; every row of a batch has equally many. Sorting
+    instead of a boolean index, which would wait for the GPU."""
+    n = shape[0] * shape[1] // x.shape[0]
+    at = torch.argsort(is_image.to(torch.uint8), dim=1, descending=True, stable=True)[:, :n]
+    return x.gather(1, at[..., None].expand(-1, -1, x.shape[-1])).reshape(shape)
 
 
 def segment_mask(seg, dtype):

@@ -25,9 +25,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, IterableDataset
 
-from config import BITS, GROUP, TEXT, VISION
+from config import AIDS, BITS, GROUP, TEXT, VISION
 from data import BUCKETS, Pace, Source, pick_bucket
 from export import float_weights
+from facts import SKIP
 from model import Ocellus
 from quant import dequantise, is_quantised, quantise
 
@@ -96,7 +97,7 @@ class FourBit:
 
     def __init__(self, model):
         self.params = [p for n, p in model.named_parameters()
-                       if is_quantised(n, p.shape) and not n.startswith("letters")]
+                       if is_quantised(n, p.shape) and not n.startswith(AIDS)]
         self.full = None
 
     @torch.no_grad()
@@ -119,15 +120,33 @@ def to_gpu(batch):
     return out
 
 
+def asked_mean(logits, goal, ignore):
+    """Mean cross-entropy of the goals that are not `ignore`; 0 if there is none."""
+    goal = torch.where(goal == ignore, -100, goal.long()).flatten()
+    total = F.cross_entropy(logits.flatten(0, -2).float(), goal, ignore_index=-100, reduction="sum")
+    return total / (goal >= 0).sum().clamp(min=1)
+
+
+def mostly_none(logits, goal):
+    """Cross-entropy where class 0, nothing here, is common and counts little."""
+    goal = goal.long().flatten()
+    known = goal != SKIP
+    each = F.cross_entropy(logits.flatten(0, -2).float(), torch.where(known, goal, 0), reduction="none")
+    weight = torch.where(goal > 0, 1.0, 0.05) * known
+    return (each * weight).sum() / weight.sum().clamp(min=1)
+
+
+PARTS = {"answer": 1.0, "letters": 0.5, "colour": 0.25, "near": 0.25, "place": 0.25}  # of the loss, with their weights
+
+
 def losses(model, b):
-    logits, letters = model(b["pixels"], b["ids"], b["pos"], b["seg"])
-    want = b["ans"][:, 1:].bool()
-    target = torch.where(want, b["ids"][:, 1:], -100)
+    """The parts of the loss, in the order of PARTS, and the whole."""
+    logits, letters, colours, near, places = model(b["pixels"], b["ids"], b["pos"], b["seg"])
+    target = torch.where(b["ans"][:, 1:].bool(), b["ids"][:, 1:], -100)
     answer = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), target.flatten(), ignore_index=-100)
-    goal = b["letters"].long().flatten()
-    each = F.cross_entropy(letters.flatten(0, -2).float(), goal, reduction="none")
-    weight = torch.where(goal > 0, 1.0, 0.05)
-    return answer, (each * weight).sum() / weight.sum(), logits
+    parts = torch.stack((answer, mostly_none(letters, b["letters"]), mostly_none(colours, b["colour"]),
+                         asked_mean(near, b["near"], 0), asked_mean(places, b["place"], 0)))
+    return parts, (parts * torch.tensor(list(PARTS.values()), device=parts.device)).sum()
 
 
 def flops(bucket, rows):
@@ -188,8 +207,7 @@ def warm_up(model):
         b = to_gpu({k: torch.as_tensor(np.repeat(v, rows, 1 if k == "pos" else 0)) for k, v in batch.items()
                     if k not in ("tasks", "bucket", "n_img")})
         with torch.autocast("cuda", torch.bfloat16):
-            answer, letters, _ = losses(model, b)
-        (answer + 0.5 * letters).backward()
+            losses(model, b)[1].backward()
         model.zero_grad(set_to_none=True)
     torch.cuda.synchronize()
     memory = torch.cuda.max_memory_allocated() / 1e9
@@ -203,7 +221,7 @@ class Trainer:
         self.args, self.model = args, Ocellus().cuda()
         named = list(self.model.named_parameters())
         turned = [(n, p) for n, p in named
-                  if p.dim() == 2 and "embed_tokens" not in n and not n.startswith("letters")]
+                  if p.dim() == 2 and "embed_tokens" not in n and not n.startswith(AIDS)]
         chosen = {n for n, _ in turned}
         self.rest = [p for n, p in named if n not in chosen]
         self.muon = Muon(turned)
@@ -216,7 +234,7 @@ class Trainer:
         elif args.init:
             weights = {k.replace("model.", "", 1): torch.tensor(v) for k, v in float_weights(args.init).items()}
             left = self.model.load_state_dict(weights, strict=False)
-            assert not left.unexpected_keys and all("letters" in k for k in left.missing_keys), left
+            assert not left.unexpected_keys and all(k.startswith(AIDS) for k in left.missing_keys), left
         self.start = time.time()
 
     def load_state(self):
@@ -235,14 +253,14 @@ class Trainer:
         return self.elapsed() / (60 * self.args.minutes)
 
     def train_on(self, batch):
-        """One step; returns its two losses."""
+        """One step; returns the parts of its loss."""
         qat, f = self.progress() >= QAT_FROM, lr_factor(self.progress(), time.time() - self.start)
         b = to_gpu(batch)
         if qat:
             self.four.enter()
         with torch.autocast("cuda", torch.bfloat16):
-            answer, letters, _ = losses(self.model, b)
-        (answer + 0.5 * letters).backward()
+            parts, loss = losses(self.model, b)
+        loss.backward()
         if qat:
             self.four.leave()
         torch.nn.utils.clip_grad_norm_(self.rest, 1.0)
@@ -252,7 +270,7 @@ class Trainer:
         self.muon.step(self.args.muon_lr * f)
         self.model.zero_grad(set_to_none=True)
         self.step, self.pictures = self.step + 1, self.pictures + len(batch["pixels"])
-        return answer.detach(), letters.detach()
+        return parts.detach()
 
     def save(self, wait=False):
         """State to go on from, and the model as it ships, written by a process of its own."""
@@ -282,29 +300,28 @@ class Figures:
         self.clear()
 
     def clear(self):
-        self.sums, self.since = torch.zeros(len(STAGES), 3, device="cuda"), time.time()
+        self.sums, self.since = torch.zeros(len(STAGES), len(PARTS) + 1, device="cuda"), time.time()
         self.work, self.pictures, self.waited = 0, 0, 0.0
 
-    def add(self, batch, answer, letters):
+    def add(self, batch, parts):
         bucket = self.by_name[batch["bucket"]]
-        self.sums[bucket.stage] += torch.stack((answer, letters, torch.ones_like(answer)))
+        self.sums[bucket.stage] += F.pad(parts, (0, 1), value=1.0)
         self.work += flops(bucket, len(batch["ids"]))
         self.pictures += len(batch["pixels"])
 
     def show(self, run, place):
         rows, dt = self.sums.tolist(), time.time() - self.since
-        n = max(1.0, sum(r[2] for r in rows))
-        answer, letters = (sum(r[i] for r in rows) / n for i in (0, 1))
-        stages = {s: round(r[0] / r[2], 4) for s, r in zip(STAGES, rows) if r[2]}
+        n = max(1.0, sum(r[-1] for r in rows))
+        losses = {name: round(sum(r[i] for r in rows) / n, 4) for i, name in enumerate(PARTS)}
+        stages = {s: round(r[0] / r[-1], 4) for s, r in zip(STAGES, rows) if r[-1]}
         f = lr_factor(run.progress(), time.time() - run.start)
-        parts = " ".join("%s %.2f" % s for s in stages.items())
-        print("%6.1f s  p %.3f  place %.3f  step %d  answer %.4f (%s)  letters %.4f  %.0f pictures/s  "
+        print("%6.1f s  p %.3f  place %.3f  step %d  %s (%s)  %.0f pictures/s  "
               "%.1f steps/s  %.0f TFLOP/s  waited %.0f%%  lr %.3f %s" % (
-                  run.elapsed(), run.progress(), place, run.step, answer, parts, letters,
-                  self.pictures / dt, n / dt, self.work / dt / 1e12, 100 * self.waited / dt, f,
+                  run.elapsed(), run.progress(), place, run.step, "  ".join("%s %.4f" % p for p in losses.items()),
+                  " ".join("%s %.2f" % s for s in stages.items()), self.pictures / dt, n / dt, self.work / dt / 1e12, 100 * self.waited / dt, f,
                   "4-bit" if run.progress() >= QAT_FROM else ""), flush=True)
-        self.log.write(json.dumps({"s": round(run.elapsed(), 1), "step": run.step, "answer": answer, "stages": stages,
-                                   "letters": letters, "pictures": run.pictures, "place": place}) + "\n")
+        self.log.write(json.dumps({"s": round(run.elapsed(), 1), "step": run.step, **losses, "stages": stages,
+                                   "pictures": run.pictures, "place_in_run": place}) + "\n")
         self.clear()
         return stages
 
@@ -362,7 +379,7 @@ def loop(run, batches, place, held, log):
         t = time.time()
         batch = next(batches)
         figures.waited += time.time() - t
-        figures.add(batch, *run.train_on(batch))
+        figures.add(batch, run.train_on(batch))
         place.value = run.pace.place(run.progress())
         now = time.time()
         if now - figures.since > SHOW_S:
