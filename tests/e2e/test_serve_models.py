@@ -110,7 +110,8 @@ def bb_102_the_whole_life_of_a_model():
     unload_all(s)
     assert s.status()["model"]["loaded"] is False
     load(s, A).ok()
-    assert s.status()["model"] == {**s.status()["model"], "loaded": True, "name": A}
+    loaded = s.status()["model"]
+    assert loaded["loaded"] is True and loaded["name"] == A, loaded
     s.chat(model=A).ok()
     s.get("/health").ok()
     unload(s, A).ok()

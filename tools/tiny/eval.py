@@ -154,6 +154,7 @@ def make_cases(args, folder):
             paths = [os.path.join(folder, "%s_%03d_%d.png" % (name, i, k)) for k in range(len(scenes))]
             for path, scene in zip(paths, scenes):
                 Image.fromarray(scene.pixels).save(path)
+                scene.pixels = None
             cases.append({"task": task, "asked": name, "images": paths, "kind": scenes[0].kind,
                           "size": [scenes[0].width, scenes[0].height], "question": wording, "truth": truth,
                           "text_px": round(text_px(scenes, name), 1), "scene": scenes[0]})
