@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "base/topology.h"
 
 #define SPINS_BEFORE_SLEEP 20000 /* some 50 us: longer than the gap between two ops of one step */
 
@@ -100,10 +101,22 @@ static int cgroup_cpus(void) {
     return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
 }
 
+/* Threads stay on their NUMA node, so that what they write first is near; within it the system may move them, for on
+ * a machine that others use too a thread bound to one CPU waits for it while another is idle. */
+static void bind_to_nodes(struct oc_pool *p) {
+    struct oc_topology t;
+    oc_topology_read_own(&t);
+    if (t.n_nodes < 2) return;
+    for (int i = 1; i <= p->n_started; i++) {
+        const struct oc_topology_node *node = &t.nodes[oc_topology_node_of(&t, i, p->n_threads)];
+        (void)pthread_setaffinity_np(p->workers[i].thread, sizeof node->cpus, &node->cpus);
+    }
+}
+
 int oc_pool_usable_cpus(void) {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    int quota = cgroup_cpus();
+    struct oc_topology t;
+    oc_topology_read_own(&t);
+    int n = t.n_cores, quota = cgroup_cpus();
     if (quota > 0 && quota < n) n = quota;
     if (n > OC_LIMIT_THREADS) n = OC_LIMIT_THREADS;
     return n > 0 ? n : 1;
@@ -135,6 +148,7 @@ enum oc_err oc_pool_open(int n_threads, struct oc_pool **out, struct oc_errinfo 
         oc_pool_close(p);
         return oc_fail(ei, OC_ERR_NOMEM, "out of memory for the thread pool");
     }
+    bind_to_nodes(p);
     *out = p;
     return OC_OK;
 }

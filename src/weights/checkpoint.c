@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/limits.h"
+#include "base/topology.h"
 
 #define INDEX_NAME "model.safetensors.index.json"
 #define PREFETCH_STEP_BYTES (64 * OC_MIB)
@@ -320,8 +321,8 @@ static void prefetch_step(const uint8_t *p, size_t n_bytes, bool wait) {
     (void)madvise((void *)p, n_bytes, MADV_WILLNEED);
 }
 
-enum oc_err oc_weights_prefetch(const struct oc_checkpoint *ck, oc_weights_progress_fn *progress, void *arg,
-                                struct oc_errinfo *ei) {
+static enum oc_err prefetch_files(const struct oc_checkpoint *ck, oc_weights_progress_fn *progress, void *arg,
+                                  struct oc_errinfo *ei) {
     uint64_t total = 0, done = 0;
     for (size_t i = 0; i < ck->n_files; i++) total += ck->files[i].map.n_bytes;
     for (size_t i = 0; i < ck->n_files; i++) {
@@ -335,4 +336,13 @@ enum oc_err oc_weights_prefetch(const struct oc_checkpoint *ck, oc_weights_progr
         }
     }
     return OC_OK;
+}
+
+/* Any thread may read any row of a weight, so its pages lie on all NUMA nodes in turn. */
+enum oc_err oc_weights_prefetch(const struct oc_checkpoint *ck, oc_weights_progress_fn *progress, void *arg,
+                                struct oc_errinfo *ei) {
+    oc_topology_interleave(true);
+    enum oc_err err = prefetch_files(ck, progress, arg, ei);
+    oc_topology_interleave(false);
+    return err;
 }

@@ -183,12 +183,12 @@ def pages_of_the_cache_are_reserved():
 
 @case
 def bb_112_a_request_has_its_limit():
-    with Server(request_timeout=1) as s:
+    with Server(request_timeout=3) as s:
         s.chat(max_tokens=1).ok()
         began = time.monotonic()
         a = s.chat(max_tokens=LONG_ANSWER, timeout=60)
-        assert time.monotonic() - began < seconds(5)
-        if a.status != 200:  # a machine that makes 3500 tokens in a second has no timeout
+        assert time.monotonic() - began < seconds(8)
+        if a.status != 200:  # a machine that makes 3500 tokens in three seconds has no timeout
             a.fails((408, 503, 504))
         s.wait_idle(5)
 

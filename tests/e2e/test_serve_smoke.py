@@ -223,7 +223,7 @@ def a_request_without_text_is_run_again_when_its_worker_dies():
     wait(lambda: any(w["running"] for w in s.status()["workers"]), "the request to run")
     os.kill(pid, signal.SIGKILL)
     t.join(60 * SLOW)
-    assert box and box[0]["choices"] == want
+    assert box and box[0]["choices"] == want, (box, want)
     assert s.worker_pid() != pid
 
 

@@ -92,7 +92,7 @@ def is_right(question, got, truth, scene):
     box = next(b for b in scene.boxes if b.label == json.loads(truth)[0]["label"])
     try:
         a = json.loads(got)[0]
-        return a["label"] == box.label and len(a["bbox_2d"]) == 4 and iou(a["bbox_2d"], box.rect) >= 0.7
+        return a["label"] == box.label and len(a["bbox_2d"]) == 4 and bool(iou(a["bbox_2d"], box.rect) >= 0.7)
     except (ValueError, LookupError, TypeError):
         return False
 
