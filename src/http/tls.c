@@ -122,7 +122,7 @@ static enum oc_err parse_key(struct oc_str text, const char *path, EVP_PKEY **ou
             "the key in %s is encrypted, and nobody is asked for its password here: decrypt it (openssl "
             "pkey -in FILE -out NEW), and let only this user read the new file",
             path);
-    if (ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE)
+    if (!strstr(text.p, "PRIVATE KEY-----")) /* OpenSSL's reason does not tell */
         return oc_fail(ei, OC_ERR_USAGE,
                        "%s holds no PEM key: tls_key must hold the certificate's private key, from "
                        "-----BEGIN PRIVATE KEY----- on",
