@@ -17,8 +17,8 @@
  * closed first, and input is thrown away for up to OC_LIMIT_HTTP_LINGER_MS or OC_LIMIT_HTTP_DRAIN_BYTES,
  * so that the client can read the answer.
  *
- * With oc_http_options.tls the port speaks TLS (http/tls.h) and nothing else changes: what waits to be sent is
- * counted as before, and a client's close_notify is the end of its connection like a FIN. The handshake has
+ * With oc_http_options.tls the port speaks TLS (http/tls.h) and nothing else changes: what waits to be sent
+ * is counted as before, and a client's close_notify is the end of its connection like a FIN. The handshake has
  * header_timeout_ms from the accept on; who speaks plain HTTP instead is told so with 400.
  *
  * No callback is called from inside a function of this header: what a call sets off happens once the
@@ -89,7 +89,7 @@ struct oc_http_events {
 struct oc_http_options { /* 0 means the default of base/limits.h */
     int max_connections;
     size_t max_head_bytes, max_body_bytes;
-    int header_timeout_ms; /* from the first byte of a request to the end of its head; of a TLS handshake */
+    int header_timeout_ms; /* from the first byte of a request to the end of its head; a TLS handshake */
     int body_timeout_ms;   /* from the end of the head to the end of the body */
     int idle_timeout_ms;   /* keep-alive without a request */
     int write_timeout_ms;  /* output that makes no progress */

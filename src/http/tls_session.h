@@ -1,8 +1,10 @@
-/* http/tls_session.h - TLS of one connection, between bytes from the wire and bytes to it. Internal to the room.
+/* http/tls_session.h - TLS of one connection, between bytes from the wire and bytes to it. Internal to the
+ * room.
  *
- * It never waits: input is lent to it, output gathers in `out`, and whoever owns the socket moves both. The loop's
- * thread only. Memory: OpenSSL's buffers of a record are released while nothing is under way; before the handshake
- * is done no more than OC_LIMIT_HTTP_TLS_HELLO_BYTES are taken; `out` has a maximum, past which the session fails. */
+ * It never waits: input is lent to it, output gathers in `out`, and whoever owns the socket moves both. The
+ * loop's thread only. Memory: OpenSSL's buffers of a record are released while nothing is under way; before the
+ * handshake is done OC_LIMIT_HTTP_TLS_HELLO_BYTES and one read are taken at most; `out` has a maximum, past which
+ * the session fails. */
 #ifndef OC_HTTP_TLS_SESSION_H
 #define OC_HTTP_TLS_SESSION_H
 
@@ -41,7 +43,8 @@ void oc_http_tls_session_feed(struct oc_http_tls_session *s, const char *p, size
 enum oc_http_tls_state oc_http_tls_session_shake(struct oc_http_tls_session *s);
 
 /* Decrypts up to cap bytes: OK with *n > 0, MORE, ENDED or FAILED. After the handshake. */
-enum oc_http_tls_state oc_http_tls_session_read(struct oc_http_tls_session *s, char *p, size_t cap, size_t *n);
+enum oc_http_tls_state oc_http_tls_session_read(struct oc_http_tls_session *s, char *p, size_t cap,
+                                                size_t *n);
 
 /* Encrypts n > 0 bytes into `out`; false when that failed. After the handshake. */
 bool oc_http_tls_session_write(struct oc_http_tls_session *s, const char *p, size_t n);

@@ -600,26 +600,15 @@ static int teardown(void **state) {
     return 0;
 }
 
+#define T(t) cmocka_unit_test(t)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_versions),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_protocols),
-        cmocka_unit_test(test_client_refuses),
-        cmocka_unit_test(test_tickets),
-        cmocka_unit_test(test_renegotiation),
-        cmocka_unit_test(test_garbage),
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_cut_records),
-        cmocka_unit_test(test_endless_hello),
-        cmocka_unit_test(test_keys_without_end),
-        cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_much),
-        cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_warnings),
-        cmocka_unit_test(test_chain),
-        cmocka_unit_test(test_reload),
-        cmocka_unit_test(test_one_file),
+        T(test_versions),    T(test_refusals),      T(test_protocols),        T(test_client_refuses),
+        T(test_tickets),     T(test_renegotiation), T(test_garbage),          T(test_random),
+        T(test_cut_records), T(test_endless_hello), T(test_keys_without_end), T(test_ends),
+        T(test_much),        T(test_bad_files),     T(test_warnings),         T(test_chain),
+        T(test_reload),      T(test_one_file),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
