@@ -98,6 +98,7 @@
 #define OC_LIMIT_HTTP_TLS_HELLO_BYTES (64 * OC_KIB)  /* of a client's handshake, before the read that ends it */
 #define OC_LIMIT_HTTP_TLS_RECORD_BYTES (17 * OC_KIB) /* one record with all that goes around it */
 #define OC_LIMIT_HTTP_TLS_SEAL_BYTES (64 * OC_KIB)   /* encrypted at once: what a turn of the loop spends on it */
+#define OC_LIMIT_HTTP_TLS_KEY_UPDATES 64             /* of one connection: each costs a derivation of keys */
 #define OC_LIMIT_HTTP_TLS_OUT_BYTES (128 * OC_KIB)   /* encrypted and not yet with the loop */
 
 /* API */

@@ -132,7 +132,7 @@ void oc_http_input_refuse(struct oc_http_conn *c, int status, const char *messag
 
 void oc_http_exchange_free(struct oc_http_exchange *x);
 
-/* ---- secure.c: a connection with TLS, between the socket and input.c, output.c --------------------------- */
+/* ---- secure.c: a connection with TLS, between the socket and input.c, output.c ------------------------- */
 
 /* Works on bytes that came from the wire: the handshake, then requests. */
 void oc_http_secure_input(struct oc_http_conn *c, const char *p, size_t n);
@@ -156,7 +156,7 @@ void oc_http_secure_lost(struct oc_http_conn *c, enum oc_http_tls_failure failur
  * past that, or when the client is gone, the connection is marked broken. */
 void oc_http_output(struct oc_http_conn *c, const uv_buf_t *bufs, unsigned n_bufs, size_t max_bytes);
 
-/* With TLS: sends what waits, also what TLS itself has to say, unless a write is under way: its end goes on. */
+/* With TLS: sends what waits, also what TLS itself has to say. A write under way goes on with it itself. */
 void oc_http_output_flush(struct oc_http_conn *c);
 
 /* Bytes that wait to be sent. */

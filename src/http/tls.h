@@ -2,8 +2,8 @@
  *
  * One struct oc_http_tls serves any number of listening ports (http.h, oc_http_options); its owner closes it
  * after them. Belongs to the loop's thread. The rules: TLS 1.2 or 1.3; in 1.2 only ECDHE with AEAD ciphers;
- * key exchange over X25519 or P-256, which take a fraction of a millisecond; no renegotiation, no compression,
- * no early data, no sessions kept here (tickets carry them); by ALPN "http/1.1" or nothing.
+ * key exchange over X25519 or P-256, which take a fraction of a millisecond; no renegotiation, no
+ * compression, no early data, no sessions kept here (tickets carry them); by ALPN "http/1.1" or nothing.
  *
  * A connection is a struct oc_http_tls_session (http/tls_session.h), which knows no socket. */
 #ifndef OC_HTTP_TLS_H
@@ -25,8 +25,8 @@ enum oc_http_tls_failure {
 const char *oc_http_tls_failure_name(enum oc_http_tls_failure f);
 
 /* cert: PEM, the server's own certificate first, then those that lead to a root. key: PEM, not encrypted.
- * Errors: OC_ERR_USAGE, a sentence that names the file and says what to do: it cannot be read or is no PEM, the
- * key is encrypted or belongs to another certificate, either is too weak; OC_ERR_NOMEM. */
+ * Errors: OC_ERR_USAGE, a sentence that names the file and says what to do: it cannot be read or is no PEM,
+ * the key is encrypted or belongs to another certificate, either is too weak; OC_ERR_NOMEM. */
 OC_MUST_CHECK enum oc_err oc_http_tls_open(const char *cert, const char *key, struct oc_http_tls **out,
                                            struct oc_errinfo *ei);
 

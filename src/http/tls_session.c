@@ -16,6 +16,8 @@ static int bio_read(BIO *b, char *p, int cap) {
     struct oc_http_tls_session *s = BIO_get_data(b);
     BIO_clear_retry_flags(b);
     if (cap <= 0) return 0;
+    if (s->n_key_updates > OC_LIMIT_HTTP_TLS_KEY_UPDATES)
+        return -1; /* an error, as nothing asks to try again */
     if (s->n_in == 0) {
         BIO_set_retry_read(b);
         return -1;
@@ -32,6 +34,15 @@ static int bio_write(BIO *b, const char *p, int n) {
     BIO_clear_retry_flags(b);
     if (n <= 0) return 0;
     return oc_buf_add(&s->out, p, (size_t)n) ? n : -1;
+}
+
+/* Thousands of changes of keys fit into one read; a client has a use for one in many gigabytes. */
+static void on_message(int is_output, int version, int type, const void *p, size_t n, SSL *ssl, void *arg) {
+    struct oc_http_tls_session *s = arg;
+    (void)version;
+    (void)ssl;
+    if (!is_output && type == SSL3_RT_HANDSHAKE && n > 0 && *(const uint8_t *)p == SSL3_MT_KEY_UPDATE)
+        s->n_key_updates++;
 }
 
 static long bio_ctrl(BIO *b, int command, long n, void *p) {
@@ -67,6 +78,8 @@ struct oc_http_tls_session *oc_http_tls_session_open(struct oc_http_tls *t) {
     BIO_set_data(wire, s);
     BIO_set_init(wire, 1);
     SSL_set_bio(s->ssl, wire, wire);
+    SSL_set_msg_callback(s->ssl, on_message);
+    SSL_set_msg_callback_arg(s->ssl, s);
     SSL_set_accept_state(s->ssl);
     return s;
 }

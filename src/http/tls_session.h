@@ -2,9 +2,9 @@
  * room.
  *
  * It never waits: input is lent to it, output gathers in `out`, and whoever owns the socket moves both. The
- * loop's thread only. Memory: OpenSSL's buffers of a record are released while nothing is under way; before the
- * handshake is done OC_LIMIT_HTTP_TLS_HELLO_BYTES and one read are taken at most; `out` has a maximum, past which
- * the session fails. */
+ * loop's thread only. Memory: OpenSSL's buffers of a record are released while nothing is under way; before
+ * the handshake is done OC_LIMIT_HTTP_TLS_HELLO_BYTES and one read are taken at most; `out` has a maximum,
+ * past which the session fails. */
 #ifndef OC_HTTP_TLS_SESSION_H
 #define OC_HTTP_TLS_SESSION_H
 
@@ -27,6 +27,7 @@ struct oc_http_tls_session {
     size_t n_in;
     struct oc_buf out; /* for the wire; the owner empties it */
     size_t n_hello;    /* input before the end of the handshake */
+    int n_key_updates; /* of the peer */
     bool ready;        /* the handshake is done */
     bool failed;
     char reason[128]; /* in OpenSSL's words; those of the peer's alerts hold "alert" */
