@@ -273,8 +273,8 @@ static void test_all_faults_at_once(void **state) {
     static const char *const sentences[] = {
         "port (--port) and admin_port (--admin-port) are both 7, they must differ\n",
         "rate_burst (70, --rate-burst) must not be above rate_per_minute (60, default)\n",
-        "queue_timeout_high (120s) must not be below queue_timeout_normal (10s), and that not below "
-        "queue_timeout_low (30s)\n",
+        ("queue_timeout_high (120s) must not be below queue_timeout_normal (10s), and that not below "
+         "queue_timeout_low (30s)\n"),
         "MLX_QUEUE_REJECT_THRESHOLD (10) must not be below queue_depth (100, default)\n",
         "kv_tokens (100) must not be below ctx (4096), or 0\n",
         "there is no option --nonsense\n",
