@@ -94,6 +94,12 @@
 #define OC_LIMIT_HTTP_TURN_ACCEPTS 64
 #define OC_LIMIT_HTTP_OVERFLOW_CONNECTIONS 64        /* over the maximum, being told 503 at the same time */
 #define OC_LIMIT_HTTP_LINGER_MS 2000                 /* for the client to read the last answer before the close */
+#define OC_LIMIT_HTTP_TLS_FILE_BYTES (256 * OC_KIB)  /* a certificate chain, a key */
+#define OC_LIMIT_HTTP_TLS_HELLO_BYTES (64 * OC_KIB)  /* of a client's handshake, before the read that ends it */
+#define OC_LIMIT_HTTP_TLS_RECORD_BYTES (17 * OC_KIB) /* one record with all that goes around it */
+#define OC_LIMIT_HTTP_TLS_SEAL_BYTES (64 * OC_KIB)   /* encrypted at once: what a turn of the loop spends on it */
+#define OC_LIMIT_HTTP_TLS_KEY_UPDATES 64             /* of one connection: each costs a derivation of keys */
+#define OC_LIMIT_HTTP_TLS_OUT_BYTES (128 * OC_KIB)   /* encrypted and not yet with the loop */
 
 /* API */
 #define OC_LIMIT_API_MESSAGES 1024

@@ -32,12 +32,19 @@ static void on_closed(uv_handle_t *h) {
     oc_buf_free(&c->surplus);
     oc_buf_free(&c->out);
     oc_buf_free(&c->in_flight);
+    oc_http_tls_session_close(c->tls);
     free(c);
     oc_http_server_release(s);
 }
 
+static bool is_idle(const struct oc_http_conn *c) {
+    return !c->x || (c->x->in == OC_HTTP_IN_HEAD && !oc_http_head_begun(&c->x->head));
+}
+
 void oc_http_conn_close(struct oc_http_conn *c) {
     if (c->phase == OC_HTTP_CLOSED) return;
+    if (c->tls && is_idle(c) && !c->writing)
+        oc_http_secure_bye(c); /* else the client must see that it was cut */
     c->phase = OC_HTTP_CLOSED;
     oc_http_link_remove(&c->link);
     oc_http_link_remove(&c->deferred);
@@ -59,10 +66,11 @@ static void on_shutdown(uv_shutdown_t *req, int status) {
 /* Closing with input unread makes the kernel send RST, which can destroy the answer on its way. So the
  * sending side is closed first, and what still comes is thrown away until the client closes or the time is
  * up. */
-static void linger(struct oc_http_conn *c) {
+void oc_http_conn_linger(struct oc_http_conn *c) {
+    if (c->tls) oc_http_secure_bye(c);
     c->phase = OC_HTTP_LINGERING;
     oc_buf_free(&c->surplus);
-    if (uv_shutdown(&c->shutdown, (uv_stream_t *)&c->tcp, on_shutdown) != 0) {
+    if (c->broken || uv_shutdown(&c->shutdown, (uv_stream_t *)&c->tcp, on_shutdown) != 0) {
         oc_http_conn_close(c);
         return;
     }
@@ -79,6 +87,7 @@ void oc_http_conn_settle(struct oc_http_conn *c) {
         return;
     }
     if (!x || x->out != OC_HTTP_OUT_DONE || oc_http_output_left(c) > 0) return;
+    if (c->tls && c->writing) return; /* all is sent; close_notify can follow once the loop has said so */
     bool close = x->close || c->server->stopping;
     if (!close && x->in != OC_HTTP_IN_DONE) return; /* a refused body is still being read past */
     if (x->aborted && !x->chunked) { /* without framing, only RST tells a cut stream from its end */
@@ -90,7 +99,7 @@ void oc_http_conn_settle(struct oc_http_conn *c) {
     end_exchange(c, !x->aborted);
     if (c->phase != OC_HTTP_OPEN) return;
     if (close) {
-        linger(c);
+        oc_http_conn_linger(c);
     } else {
         oc_http_conn_rearm(c);
     }
@@ -122,7 +131,9 @@ void oc_http_conn_defer(struct oc_http_conn *c) {
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf) {
     (void)suggested;
     struct oc_http_server *s = ((struct oc_http_conn *)h->data)->server;
-    *buf = uv_buf_init(s->read_bytes, sizeof(s->read_bytes));
+    /* What is decrypted of one read, with the record that was begun before, is not more than a plain read. */
+    size_t n = sizeof(s->read_bytes) - (s->o.tls ? OC_LIMIT_HTTP_TLS_RECORD_BYTES : 0);
+    *buf = uv_buf_init(s->read_bytes, (unsigned)n);
 }
 
 void oc_http_conn_drain(struct oc_http_conn *c, size_t n) {
@@ -136,6 +147,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     struct oc_http_conn *c = stream->data;
     if (n == 0) return;
     if (n < 0) {
+        oc_http_secure_lost(c, OC_HTTP_TLS_GONE, "the client left");
         oc_http_conn_close(c);
         return;
     }
@@ -143,7 +155,9 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     if (now != c->turn_ms) c->n_turn = 0;
     c->turn_ms = now;
     oc_http_conn_advance(c); /* an answer of this turn may have ended the exchange already */
-    if (c->phase == OC_HTTP_OPEN) {
+    if (c->phase == OC_HTTP_OPEN && c->tls) {
+        oc_http_secure_input(c, buf->base, (size_t)n);
+    } else if (c->phase == OC_HTTP_OPEN) {
         oc_http_input(c, buf->base, (size_t)n);
     } else if (c->phase == OC_HTTP_LINGERING) {
         oc_http_conn_drain(c, (size_t)n);
@@ -151,10 +165,6 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
 }
 
 /* ---- Deadlines ----------------------------------------------------------------------------------------- */
-
-static bool is_idle(const struct oc_http_conn *c) {
-    return !c->x || (c->x->in == OC_HTTP_IN_HEAD && !oc_http_head_begun(&c->x->head));
-}
 
 void oc_http_conn_close_idle(struct oc_http_conn *c) {
     if (c->phase == OC_HTTP_OPEN && is_idle(c)) oc_http_conn_close(c);
@@ -164,6 +174,7 @@ static void on_timer(uv_timer_t *t) {
     struct oc_http_conn *c = t->data;
     struct oc_http_exchange *x = c->x;
     if (c->phase == OC_HTTP_LINGERING || is_idle(c)) {
+        oc_http_secure_lost(c, OC_HTTP_TLS_TIMEOUT, "the handshake did not end in time");
         oc_http_conn_close(c);
     } else if (x->in == OC_HTTP_IN_DONE) {
         if (!oc_http_output_tick(c)) oc_http_conn_close(c);
@@ -181,7 +192,9 @@ void oc_http_conn_rearm(struct oc_http_conn *c) {
     const struct oc_http_options *o = &c->server->o;
     if (c->phase != OC_HTTP_OPEN) return;
     if (is_idle(c)) {
-        uv_timer_start(&c->timer, on_timer, (uint64_t)o->idle_timeout_ms, 0);
+        bool shaking = oc_http_secure_is_shaking(c);
+        uv_timer_start(&c->timer, on_timer, (uint64_t)(shaking ? o->header_timeout_ms : o->idle_timeout_ms),
+                       0);
     } else if (c->x->in == OC_HTTP_IN_HEAD) {
         uv_timer_start(&c->timer, on_timer, (uint64_t)o->header_timeout_ms, 0);
     } else if (c->x->in == OC_HTTP_IN_BODY) {
@@ -193,6 +206,11 @@ void oc_http_conn_rearm(struct oc_http_conn *c) {
     } else {
         uv_timer_stop(&c->timer);
     }
+}
+
+void oc_http_conn_refuse_overflow(struct oc_http_conn *c) {
+    oc_http_input_refuse(c, 503, "The server has too many connections; try again later.");
+    oc_http_conn_advance(c);
 }
 
 /* ---- The beginning ------------------------------------------------------------------------------------- */
@@ -233,6 +251,12 @@ void oc_http_conn_open(struct oc_http_server *s, int fd, const char *peer, bool 
     }
     uv_timer_init(s->loop, &c->timer);
     init(c, s, peer, overflow);
+    if (s->o.tls) c->tls = oc_http_tls_session_open(s->o.tls);
+    if (s->o.tls && !c->tls) {
+        close(fd);
+        oc_http_conn_close(c);
+        return;
+    }
     if (uv_tcp_open(&c->tcp, fd) != 0) {
         close(fd);
         oc_http_conn_close(c);
@@ -244,7 +268,5 @@ void oc_http_conn_open(struct oc_http_server *s, int fd, const char *peer, bool 
         return;
     }
     oc_http_conn_rearm(c);
-    if (!overflow) return;
-    oc_http_input_refuse(c, 503, "The server has too many connections; try again later.");
-    oc_http_conn_advance(c);
+    if (overflow && !c->tls) oc_http_conn_refuse_overflow(c); /* with TLS it is told after the handshake */
 }

@@ -11,6 +11,7 @@
 #include "base/limits.h"
 #include "http/body.h"
 #include "http/head.h"
+#include "http/tls_session.h"
 
 /* Circular list; an element alone, and an empty list, points at itself. */
 struct oc_http_link {
@@ -35,6 +36,7 @@ struct oc_http_server {
     int64_t date_s; /* the second that `date` tells */
     char date[32];
     char read_bytes[OC_LIMIT_HTTP_READ_BYTES]; /* a read is copied or worked on before the next one */
+    char *plain_bytes; /* with TLS: OC_LIMIT_HTTP_TLS_RECORD_BYTES for what was decrypted, as above */
 };
 
 enum oc_http_phase { OC_HTTP_OPEN, OC_HTTP_LINGERING, OC_HTTP_CLOSED };
@@ -46,9 +48,11 @@ struct oc_http_conn {
     uv_shutdown_t shutdown;
     struct oc_http_link link, deferred;
     struct oc_http_server *server;
+    struct oc_http_tls_session *tls; /* NULL on a connection without TLS */
     struct oc_http_exchange *x;   /* the request being read or answered, or NULL */
     struct oc_buf surplus;        /* input after it */
     struct oc_buf out, in_flight; /* output: waiting, and given to the loop */
+    size_t n_sealed;              /* with TLS: bytes of `out` that are encrypted and gone */
     size_t last_left;             /* output that was left at the last look, to see progress */
     size_t n_drained;             /* input thrown away after a refusal */
     int n_stalled;                /* looks without progress */
@@ -103,6 +107,12 @@ void oc_http_conn_defer(struct oc_http_conn *c);
 /* Ends the exchange if it is over, and the connection if that is. As above. */
 void oc_http_conn_settle(struct oc_http_conn *c);
 
+/* Closes after the last output: the sending side first. Not inside a call of the user's. */
+void oc_http_conn_linger(struct oc_http_conn *c);
+
+/* Tells a connection over the maximum so. As above. */
+void oc_http_conn_refuse_overflow(struct oc_http_conn *c);
+
 /* Closes it if no request has begun. */
 void oc_http_conn_close_idle(struct oc_http_conn *c);
 
@@ -122,11 +132,32 @@ void oc_http_input_refuse(struct oc_http_conn *c, int status, const char *messag
 
 void oc_http_exchange_free(struct oc_http_exchange *x);
 
+/* ---- secure.c: a connection with TLS, between the socket and input.c, output.c ------------------------- */
+
+/* Works on bytes that came from the wire: the handshake, then requests. */
+void oc_http_secure_input(struct oc_http_conn *c, const char *p, size_t n);
+
+/* Encrypts the next piece of what waits in `out`; all that is for the wire is in tls->out then. False when
+ * that failed. */
+bool oc_http_secure_seal(struct oc_http_conn *c);
+
+/* Says close_notify, after all output that waits. */
+void oc_http_secure_bye(struct oc_http_conn *c);
+
+/* True while the handshake is not done. */
+bool oc_http_secure_is_shaking(const struct oc_http_conn *c);
+
+/* Tells the user of a handshake that came to nothing, if it had begun. */
+void oc_http_secure_lost(struct oc_http_conn *c, enum oc_http_tls_failure failure, const char *reason);
+
 /* ---- output.c: bytes to the socket --------------------------------------------------------------------- */
 
 /* Sends what the socket takes and copies the rest, which may make up to max_bytes with what already waits;
  * past that, or when the client is gone, the connection is marked broken. */
 void oc_http_output(struct oc_http_conn *c, const uv_buf_t *bufs, unsigned n_bufs, size_t max_bytes);
+
+/* With TLS: sends what waits, also what TLS itself has to say. A write under way goes on with it itself. */
+void oc_http_output_flush(struct oc_http_conn *c);
 
 /* Bytes that wait to be sent. */
 size_t oc_http_output_left(const struct oc_http_conn *c);
@@ -157,6 +188,9 @@ void oc_http_server_wake(struct oc_http_server *s);
 
 /* Closes the listening socket (listen.c). */
 void oc_http_listen_close(struct oc_http_server *s);
+
+/* Frees the memory of one that has no handles. */
+void oc_http_server_free(struct oc_http_server *s);
 
 /* One handle or connection less; frees the server after the last. */
 void oc_http_server_release(struct oc_http_server *s);

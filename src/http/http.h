@@ -17,6 +17,10 @@
  * closed first, and input is thrown away for up to OC_LIMIT_HTTP_LINGER_MS or OC_LIMIT_HTTP_DRAIN_BYTES,
  * so that the client can read the answer.
  *
+ * With oc_http_options.tls the port speaks TLS (http/tls.h) and nothing else changes: what waits to be sent
+ * is counted as before, and a client's close_notify is the end of its connection like a FIN. The handshake has
+ * header_timeout_ms from the accept on; who speaks plain HTTP instead is told so with 400.
+ *
  * No callback is called from inside a function of this header: what a call sets off happens once the
  * callback that made it has returned, or in the loop's next turn. */
 #ifndef OC_HTTP_HTTP_H
@@ -28,6 +32,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "http/tls.h"
 
 struct oc_http_server;
 struct oc_http_exchange; /* one request and its answer; owned by the connection */
@@ -77,16 +82,19 @@ struct oc_http_events {
     /* An error answer of the room's own (400, 408, 413, 431, 501, 505): writes the body for a status and a
      * sentence and says its content type. NULL: a plain text. */
     void (*error_body)(void *arg, int status, const char *message, struct oc_buf *body, const char **content_type);
+    /* A TLS handshake that had begun came to nothing; reason is a few words. May be NULL. */
+    void (*on_tls_failure)(void *arg, const char *peer, enum oc_http_tls_failure failure, const char *reason);
 };
 
 struct oc_http_options { /* 0 means the default of base/limits.h */
     int max_connections;
     size_t max_head_bytes, max_body_bytes;
-    int header_timeout_ms; /* from the first byte of a request to the end of its head */
+    int header_timeout_ms; /* from the first byte of a request to the end of its head; a TLS handshake */
     int body_timeout_ms;   /* from the end of the head to the end of the body */
     int idle_timeout_ms;   /* keep-alive without a request */
     int write_timeout_ms;  /* output that makes no progress */
     const char *server_name; /* of the Server header; NULL: none */
+    struct oc_http_tls *tls; /* borrowed until the server is closed; NULL: plain HTTP */
 };
 
 /* Listens on host:port (an IP literal or "localhost", which is 127.0.0.1; port 0: any free one; "::" takes

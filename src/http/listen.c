@@ -139,7 +139,14 @@ static struct oc_http_server *new_server(uv_loop_t *loop, const struct oc_http_o
         OC_ASSERT(!strpbrk(s->o.server_name, "\r\n"));
         s->o.server_name = strdup(s->o.server_name);
         if (!s->o.server_name) {
-            free(s);
+            oc_http_server_free(s);
+            return NULL;
+        }
+    }
+    if (s->o.tls) {
+        s->plain_bytes = malloc(OC_LIMIT_HTTP_TLS_RECORD_BYTES);
+        if (!s->plain_bytes) {
+            oc_http_server_free(s);
             return NULL;
         }
     }
@@ -170,8 +177,7 @@ enum oc_err oc_http_listen(uv_loop_t *loop, const char *host, int port, const st
     int error = s->fd < 0 ? -errno : uv_poll_init(loop, &s->listener, s->fd);
     if (error != 0) {
         oc_http_listen_close(s);
-        free((char *)s->o.server_name);
-        free(s);
+        oc_http_server_free(s);
         return oc_fail(ei, OC_ERR_IO, "cannot listen on %s port %d: %s", host, port, uv_strerror(error));
     }
     uv_timer_init(loop, &s->retry);

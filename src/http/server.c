@@ -26,12 +26,17 @@ const char *oc_http_server_date(struct oc_http_server *s) {
     return s->date;
 }
 
+void oc_http_server_free(struct oc_http_server *s) {
+    free((char *)s->o.server_name);
+    free(s->plain_bytes);
+    free(s);
+}
+
 void oc_http_server_release(struct oc_http_server *s) {
     if (--s->n_handles > 0) return;
     void (*done)(void *) = s->done;
     void *arg = s->done_arg;
-    free((char *)s->o.server_name);
-    free(s);
+    oc_http_server_free(s);
     if (done) done(arg);
 }
 

@@ -342,11 +342,10 @@ static void check_together(struct oc_config_reader *r) {
     check_rates(r);
     check_queue(r);
     check_memory(r);
-    if (c->tls_cert || c->tls_key)
-        oc_config_fault(
-            r, OC_ERR_USAGE,
-            "%s: TLS is not built yet: leave tls_cert and tls_key out, and put nginx or HAProxy in front",
-            source(r, c->tls_cert ? "tls_cert" : "tls_key"));
+    if (!c->tls_cert != !c->tls_key)
+        oc_config_fault(r, OC_ERR_USAGE, "%s: %s is given without %s: TLS needs both, or neither",
+                        source(r, c->tls_cert ? "tls_cert" : "tls_key"), c->tls_cert ? "tls_cert" : "tls_key",
+                        c->tls_cert ? "tls_key" : "tls_cert");
     if (c->media_dir && !oc_file_is_dir(c->media_dir))
         oc_config_fault(r, OC_ERR_USAGE, "%s: media_dir %s is no directory", source(r, "media_dir"),
                         c->media_dir);

@@ -36,7 +36,7 @@ struct oc_server_config {
     int64_t max_body_bytes;
     struct oc_server_list allowed_hosts, allowed_origins; /* besides IP literals and localhost; CORS */
     const char *api_keys_file; /* NULL: no keys */
-    const char *tls_cert, *tls_key;
+    const char *tls_cert, *tls_key; /* PEM files; both or neither */
     /* models */
     struct oc_server_list models;      /* -m: directories or org/name */
     struct oc_server_list allow_models; /* patterns org/name or org/x*; empty: all found */

@@ -242,11 +242,21 @@ static void error_body(void *arg, int status, const char *message, struct oc_buf
     oc_server_record_answer(d->s, "other", status, 0);
 }
 
+static void on_tls_failure(void *arg, const char *peer, enum oc_http_tls_failure failure,
+                           const char *reason) {
+    struct oc_server_door *d = arg;
+    const char *name = oc_http_tls_failure_name(failure);
+    oc_metrics_add(d->s->metrics, OC_M_TLS_FAILURES, name, NULL, 1);
+    oc_log(d->s->log, OC_LOG_DEBUG, "a TLS handshake came to nothing", OC_LOG_S("peer", peer),
+           OC_LOG_S("failure", name), OC_LOG_S("reason", reason));
+}
+
 void oc_server_endpoints_events(struct oc_server_door *door, struct oc_http_events *out) {
     *out = (struct oc_http_events){.arg = door,
                                    .on_head = on_head,
                                    .on_request = on_request,
                                    .on_end = on_end,
                                    .on_drain = on_drain,
-                                   .error_body = error_body};
+                                   .error_body = error_body,
+                                   .on_tls_failure = on_tls_failure};
 }

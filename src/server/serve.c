@@ -241,10 +241,16 @@ static enum oc_err open_gate(struct oc_server *s, struct oc_errinfo *ei) {
                                .rate_limit = c->rate_limit,
                                .rate_per_minute = c->rate_per_minute,
                                .rate_burst = c->rate_burst};
-    if (c->tls_cert || c->tls_key)
-        return oc_fail(ei, OC_ERR_UNSUPPORTED,
-                       "TLS is not built into this version: put nginx or HAProxy in front");
     return oc_gate_open(&p, &s->gate, ei);
+}
+
+static enum oc_err open_tls(struct oc_server *s, struct oc_errinfo *ei) {
+    const struct oc_server_config *c = s->config;
+    if (!c->tls_cert) return OC_OK;
+    OC_TRY(oc_http_tls_open(c->tls_cert, c->tls_key, &s->tls, ei));
+    if (*oc_http_tls_warning(s->tls))
+        oc_log(s->log, OC_LOG_WARN, oc_http_tls_warning(s->tls), OC_LOG_S("file", c->tls_cert));
+    return OC_OK;
 }
 
 static enum oc_err listen_on(struct serve *v, bool is_admin, const char *host, int port,
@@ -253,7 +259,8 @@ static enum oc_err listen_on(struct serve *v, bool is_admin, const char *host, i
     struct oc_server_door *door = &v->doors[is_admin];
     struct oc_http_options o = {.max_connections = c->max_connections,
                                 .max_body_bytes = (size_t)c->max_body_bytes,
-                                .server_name = "ocellus"};
+                                .server_name = "ocellus",
+                                .tls = v->s.tls};
     struct oc_http_events ev;
     *door = (struct oc_server_door){.s = &v->s, .is_admin = is_admin};
     oc_server_endpoints_events(door, &ev);
@@ -270,6 +277,7 @@ static enum oc_err open_parts(struct serve *v, struct oc_errinfo *ei) {
     v->fetch_open = true;
     OC_TRY(oc_metrics_open(&s->metrics, ei));
     OC_TRY(open_gate(s, ei));
+    OC_TRY(open_tls(s, ei));
     OC_TRY(oc_server_poison_open(&s->poison, ei));
     s->alerts = calloc(1, sizeof *s->alerts);
     if (!s->alerts) return oc_fail(ei, OC_ERR_NOMEM, "out of memory");
@@ -290,8 +298,8 @@ static void say_listening(struct serve *v) {
     const char *host = s->config->host;
     bool v6 = strchr(host, ':') != NULL;
     char line[256];
-    snprintf(line, sizeof line, "listening on http://%s%s%s:%d (admin %d)", v6 ? "[" : "", host,
-             v6 ? "]" : "", oc_http_server_port(s->http), oc_http_server_port(s->admin));
+    snprintf(line, sizeof line, "listening on %s://%s%s%s:%d (admin %d)", s->tls ? "https" : "http",
+             v6 ? "[" : "", host, v6 ? "]" : "", oc_http_server_port(s->http), oc_http_server_port(s->admin));
     oc_log(s->log, OC_LOG_INFO, line, OC_LOG_S("version", s->setup->version),
            OC_LOG_I("models", s->models->n),
            OC_LOG_D("memory_budget_gib", (double)s->models->budget_bytes / (double)OC_GIB));
@@ -318,6 +326,7 @@ static void close_parts(struct serve *v) {
     oc_server_poison_close(s->poison);
     free(s->alerts);
     if (s->gate) oc_gate_close(s->gate);
+    oc_http_tls_close(s->tls);
     if (s->metrics) oc_metrics_close(s->metrics);
 }
 

@@ -23,6 +23,7 @@ struct oc_server_poison;
 struct oc_server_request;
 struct oc_server_alerts;
 struct oc_http_server;
+struct oc_http_tls;
 
 /* What the command line gives besides the configuration: values that only cli/ may read. */
 struct oc_server_setup {
@@ -51,6 +52,7 @@ struct oc_server {
     struct oc_server_images *images;
     struct oc_server_poison *poison;
     struct oc_server_alerts *alerts;
+    struct oc_http_tls *tls; /* of both; NULL: plain HTTP */
     struct oc_http_server *http, *admin;
     struct oc_server_request *requests; /* live ones, doubly linked */
     struct oc_server_request *ended;    /* to be freed */

@@ -18,6 +18,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -258,7 +259,7 @@ class Stream:
     """An SSE answer: events() yields ("data", object), ("comment", text) and ("done", None)."""
 
     def __init__(self, server, path, body, headers=None, timeout=60):
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=seconds(timeout))
+        self.connection = server.http(timeout=timeout)
         self.connection.request("POST", path, json.dumps(body),
                                 {"Content-Type": "application/json", **(headers or {})})
         self.response = self.connection.getresponse()
@@ -429,7 +430,8 @@ def die_with_parent():
 
 
 class Server:
-    """A running `ocellus serve`. Keyword arguments are options by their names in src/server/config.h."""
+    """A running `ocellus serve`. Keyword arguments are options by their names in src/server/config.h. With tls_cert its
+    clients speak TLS and trust that certificate."""
 
     n_made = 0
 
@@ -441,6 +443,7 @@ class Server:
         options = {"port": self.port, "admin_port": self.admin_port, "models": models or [harness.MODEL],
                    "runtime_dir": os.path.join(self.dir, "run"), "ctx_tokens": 4096, "threads": 2, **options}
         options = {k: v for k, v in options.items() if v is not None}
+        self.tls = ssl.create_default_context(cafile=options["tls_cert"]) if "tls_cert" in options else None
         self.args = [BIN, "serve", *flags_of(options), *map(str, args)]
         self.log_path = log or os.path.join(self.dir, "log")
         self.env = environment(**{"E2E_MARK": self.mark(), **(env or {})})
@@ -485,8 +488,15 @@ class Server:
 
     # -- requests
 
+    def http(self, admin=False, timeout=60):
+        """A connection for http.client's requests."""
+        at = ("127.0.0.1", self.admin_port if admin else self.port)
+        if self.tls:
+            return http.client.HTTPSConnection(*at, timeout=seconds(timeout), context=self.tls)
+        return http.client.HTTPConnection(*at, timeout=seconds(timeout))
+
     def request(self, method, path, body=None, headers=None, admin=False, timeout=60):
-        c = http.client.HTTPConnection("127.0.0.1", self.admin_port if admin else self.port, timeout=seconds(timeout))
+        c = self.http(admin, timeout)
         try:
             h = dict(headers or {})
             if body is not None and not isinstance(body, (bytes, str)):
@@ -519,8 +529,10 @@ class Server:
         body = ask(text, **fields) if path.endswith("chat/completions") else fields
         return Stream(self, path, {**body, "stream": True}, headers, timeout)
 
-    def connect(self, admin=False, timeout=30):
-        return socket.create_connection(("127.0.0.1", self.admin_port if admin else self.port), seconds(timeout))
+    def connect(self, admin=False, timeout=30, bare=False):
+        """A socket; bare: without TLS, whatever the server speaks."""
+        c = socket.create_connection(("127.0.0.1", self.admin_port if admin else self.port), seconds(timeout))
+        return c if bare or not self.tls else self.tls.wrap_socket(c, server_hostname="127.0.0.1")
 
     def raw(self, data, timeout=10, admin=False):
         """Sends bytes and reads until the server closes, or the time is over: (bytes, closed)."""

@@ -1,16 +1,14 @@
-"""ocellus serve: start, configuration, SIGTERM, exit codes, systemd's socket, certificates."""
+"""ocellus serve: start, configuration, SIGTERM, exit codes, systemd's socket."""
 import json
 import os
 import re
 import signal
 import socket
-import ssl
-import subprocess
 import time
 
 from harness import TMP, Skip, environment, ocellus, write
 from server_harness import (Server, case, check_error_object, in_background, main,
-                            need_program, seconds, serve_help, wait_until)
+                            seconds, serve_help, wait_until)
 
 
 def config(*args, env=None):
@@ -371,30 +369,6 @@ def many_starts_and_stops():
     for _ in range(3):
         with Server() as s:
             s.chat(max_tokens=1).ok()
-
-
-@case
-def tls_works_or_says_that_it_is_not_built():
-    openssl = need_program("openssl")
-    key, cert = os.path.join(TMP, "tls.key"), os.path.join(TMP, "tls.crt")
-    subprocess.run([openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    if "not built yet" in serve_help():
-        r = ocellus("serve", "--tls-cert", cert, "--tls-key", key, "--port", 0, "--admin-port", 0)
-        assert r.code != 0 and "tls" in r.err.lower(), r
-        raise Skip("TLS is not built yet; the server says so")
-    with Server(tls_cert=cert, tls_key=key, wait=False) as s:
-        context = ssl.create_default_context(cafile=cert)
-
-        def get():
-            try:
-                with context.wrap_socket(s.connect(), server_hostname="localhost") as c:
-                    c.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                    return c.recv(65536)
-            except OSError:
-                return b""
-        wait_until(lambda: get().startswith(b"HTTP/1.1 200 "), 10, "an answer over TLS")
 
 
 @case

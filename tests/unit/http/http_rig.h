@@ -1,5 +1,6 @@
 /* What the tests of connections share: a server on a real loop, clients on plain sockets, and pumping the
- * loop until something is true or time is up. Everything runs in one thread. */
+ * loop until something is true or time is up. Everything runs in one thread. With RIG_TLS defined both sides
+ * speak TLS: test_http_*_tls.c run the tests of their neighbours so. */
 #ifndef OC_TEST_HTTP_RIG_H
 #define OC_TEST_HTTP_RIG_H
 
@@ -24,6 +25,10 @@
 #include "base/limits.h"
 #include "http/http.h"
 
+#ifdef RIG_TLS
+#include "tls_rig.h"
+#endif
+
 enum { RIG_PATIENCE_MS = 10000, RIG_KEPT = 8 };
 
 struct rig {
@@ -33,10 +38,17 @@ struct rig {
     struct oc_http_exchange *waiting[RIG_KEPT]; /* requests for /later, /stream and /hold */
     int n_waiting;
     int n_heads, n_requests, n_finished, n_gone, n_drains, n_errors;
-    uint64_t gone_ns;  /* when the last unfinished end was told */
-    struct oc_buf log; /* what was asked, a line each */
-    int refuse_with;   /* on_head's answer to /refuse */
-    size_t max_body;   /* set by on_head if not 0 */
+    uint64_t gone_ns;        /* when the last unfinished end was told */
+    struct oc_buf log;       /* what was asked, a line each */
+    int refuse_with;         /* on_head's answer to /refuse */
+    size_t max_body;         /* set by on_head if not 0 */
+    struct oc_http_tls *tls; /* NULL without RIG_TLS */
+    int n_tls_failures[4];
+    char tls_reason[128]; /* of the last */
+#ifdef RIG_TLS
+    struct tls_files tls_files;
+    SSL_CTX *client_ctx;
+#endif
     bool done;
 };
 
@@ -117,6 +129,14 @@ static void rig_error_body(void *arg, int status, const char *message, struct oc
     oc_buf_printf(body, "{\"status\":%d,\"message\":\"%s\"}", status, message);
 }
 
+static void rig_on_tls_failure(void *arg, const char *peer, enum oc_http_tls_failure failure,
+                               const char *reason) {
+    struct rig *r = arg;
+    assert_string_equal(peer, "127.0.0.1");
+    r->n_tls_failures[failure]++;
+    snprintf(r->tls_reason, sizeof(r->tls_reason), "%s", reason);
+}
+
 static void rig_on_tick(uv_timer_t *t) {
     (void)t;
 }
@@ -128,15 +148,24 @@ static inline void rig_open(struct rig *r, const char *host, const struct oc_htt
                                       .on_request = rig_on_request,
                                       .on_end = rig_on_end,
                                       .on_drain = rig_on_drain,
-                                      .error_body = rig_error_body};
+                                      .error_body = rig_error_body,
+                                      .on_tls_failure = rig_on_tls_failure};
     struct oc_errinfo ei = {0};
+    struct oc_http_options with = {0};
+    if (o) with = *o;
+#ifdef RIG_TLS
+    tls_files_make(&r->tls_files);
+    with.tls = r->tls = tls_open(&r->tls_files);
+    r->client_ctx = tls_client_context(0, 0);
+    SSL_CTX_set_mode(r->client_ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+#endif
     signal(SIGPIPE, SIG_IGN);
     oc_buf_init(&r->log, OC_MIB);
     r->refuse_with = 401;
     assert_int_equal(uv_loop_init(&r->loop), 0);
     uv_timer_init(&r->loop, &r->tick);
     uv_timer_start(&r->tick, rig_on_tick, 1, 1);
-    assert_int_equal(oc_http_listen(&r->loop, host, 0, o, &ev, &r->server, &ei), OC_OK);
+    assert_int_equal(oc_http_listen(&r->loop, host, 0, &with, &ev, &r->server, &ei), OC_OK);
     assert_true(oc_http_server_port(r->server) > 0);
 }
 
@@ -172,6 +201,11 @@ static inline void rig_close(struct rig *r) {
     uv_run(&r->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&r->loop), 0);
     oc_buf_free(&r->log);
+    oc_http_tls_close(r->tls);
+#ifdef RIG_TLS
+    SSL_CTX_free(r->client_ctx);
+    tls_files_remove(&r->tls_files);
+#endif
 }
 
 /* ---- Clients ------------------------------------------------------------------------------------------- */
@@ -180,7 +214,29 @@ struct client {
     int fd;
     struct oc_buf in;
     bool eof, reset;
+#ifdef RIG_TLS
+    SSL *ssl;
+    bool bye; /* the server ended with close_notify */
+#endif
 };
+
+/* The handshake, if there is one; it may fail. */
+static inline void client_start(struct client *k, struct rig *r) {
+#ifdef RIG_TLS
+    uint64_t begun = oc_clock_ns();
+    k->ssl = SSL_new(r->client_ctx);
+    assert_int_equal(SSL_set_fd(k->ssl, k->fd), 1);
+    for (int n; (n = SSL_connect(k->ssl)) != 1 && oc_clock_ms_since(begun) < RIG_PATIENCE_MS; rig_turn(r)) {
+        if (SSL_get_error(k->ssl, n) == SSL_ERROR_WANT_READ) continue;
+        k->reset = true;
+        break;
+    }
+    ERR_clear_error();
+#else
+    (void)k;
+    (void)r;
+#endif
+}
 
 static inline void client_open(struct client *k, struct rig *r) {
     struct sockaddr_in a = {.sin_family = AF_INET,
@@ -190,9 +246,14 @@ static inline void client_open(struct client *k, struct rig *r) {
     oc_buf_init(&k->in, 64 * OC_MIB);
     assert_int_equal(connect(k->fd, (struct sockaddr *)&a, sizeof(a)), 0);
     fcntl(k->fd, F_SETFL, O_NONBLOCK);
+    client_start(k, r);
 }
 
 static inline void client_close(struct client *k) {
+#ifdef RIG_TLS
+    SSL_free(k->ssl);
+    k->ssl = NULL;
+#endif
     if (k->fd >= 0) close(k->fd);
     k->fd = -1;
     oc_buf_free(&k->in);
@@ -205,11 +266,44 @@ static inline void client_reset(struct client *k) {
     client_close(k);
 }
 
+/* Like send and recv, through TLS if the rig has it. */
+static inline ssize_t client_put(struct client *k, const char *p, size_t n) {
+#ifdef RIG_TLS
+    ERR_clear_error();
+    int w = k->reset ? -1 : SSL_write(k->ssl, p, (int)n);
+    if (w > 0) return w;
+    errno = !k->reset && SSL_get_error(k->ssl, w) == SSL_ERROR_WANT_WRITE ? EAGAIN : EPIPE;
+    return -1;
+#else
+    return send(k->fd, p, n, MSG_NOSIGNAL);
+#endif
+}
+
+static inline ssize_t client_get(struct client *k, char *p, size_t n) {
+#ifdef RIG_TLS
+    ERR_clear_error();
+    errno = 0;
+    int got = SSL_read(k->ssl, p, (int)n);
+    if (got > 0) return got;
+    int error = SSL_get_error(k->ssl, got);
+    if (error == SSL_ERROR_WANT_READ) {
+        errno = EAGAIN;
+        return -1;
+    }
+    k->bye = error == SSL_ERROR_ZERO_RETURN;
+    if (k->bye || ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) return 0;
+    errno = ECONNRESET;
+    return -1;
+#else
+    return recv(k->fd, p, n, 0);
+#endif
+}
+
 /* Reads what is there. */
 static inline void client_read(struct client *k, size_t most) {
     char buf[16384];
     while (!k->eof && !k->reset && most > 0) {
-        ssize_t n = recv(k->fd, buf, most < sizeof(buf) ? most : sizeof(buf), 0);
+        ssize_t n = client_get(k, buf, most < sizeof(buf) ? most : sizeof(buf));
         if (n > 0) {
             oc_buf_add(&k->in, buf, (size_t)n);
             most -= (size_t)n;
@@ -227,7 +321,7 @@ static inline void client_read(struct client *k, size_t most) {
 static inline void client_send_n(struct client *k, struct rig *r, const char *p, size_t n) {
     uint64_t begun = oc_clock_ns();
     while (n > 0 && oc_clock_ms_since(begun) < RIG_PATIENCE_MS) {
-        ssize_t w = send(k->fd, p, n, MSG_NOSIGNAL);
+        ssize_t w = client_put(k, p, n);
         if (w < 0 && errno != EAGAIN && errno != EINTR) return;
         if (w > 0) {
             p += w;

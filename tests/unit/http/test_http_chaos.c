@@ -51,16 +51,16 @@ static void client_step(struct chaos *c, struct client *k) {
         shutdown(k->fd, SHUT_WR);
         break;
     case 3:
-        send(k->fd, much, sizeof(much), MSG_NOSIGNAL);
+        send(k->fd, much, sizeof(much), MSG_NOSIGNAL); /* never through TLS */
         break;
     case 4:
         client_read(k, draw(c, 100000));
         break;
     case 5:
-        send(k->fd, text, strlen(text) / 2, MSG_NOSIGNAL);
+        client_put(k, text, strlen(text) / 2);
         break;
     default:
-        send(k->fd, text, strlen(text), MSG_NOSIGNAL);
+        client_put(k, text, strlen(text));
     }
     if (k->fd >= 0 && client_ended(k)) client_close(k);
 }

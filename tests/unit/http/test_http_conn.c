@@ -328,6 +328,7 @@ static void check_peer(const char *host, int family, const char *peer) {
                                 : connect(k.fd, (struct sockaddr *)&four, sizeof(four));
     assert_int_equal(rc, 0);
     fcntl(k.fd, F_SETFL, O_NONBLOCK);
+    client_start(&k, &r);
     client_send(&k, &r, "GET /peer HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n");
     rig_until(&r, client_ended(&k));
     assert_string_equal(strstr(oc_buf_str(&k.in), "\r\n\r\n") + 4, peer);
@@ -445,10 +446,11 @@ static void test_close(void **state) {
         struct oc_http_server *s = NULL;
         const struct oc_http_events ev = {.arg = &r, .on_request = close_server, .on_end = rig_on_end};
         rig_open(&r, "127.0.0.1", NULL);
+        const struct oc_http_options o = {.tls = r.tls};
         oc_http_server_close(r.server, rig_on_done, &r);
         rig_until(&r, r.done);
         r.done = false;
-        assert_int_equal(oc_http_listen(&r.loop, "127.0.0.1", 0, NULL, &ev, &s, NULL), OC_OK);
+        assert_int_equal(oc_http_listen(&r.loop, "127.0.0.1", 0, &o, &ev, &s, NULL), OC_OK);
         r.server = s;
         client_open(&k[0], &r);
         char text[100];

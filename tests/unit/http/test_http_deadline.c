@@ -21,7 +21,7 @@ static double drip(struct rig *r, struct client *k, const char *text) {
     uint64_t begun = oc_clock_ns();
     size_t n = strlen(text);
     for (size_t i = 0; !client_ended(k) && oc_clock_ms_since(begun) < RIG_PATIENCE_MS; i++) {
-        send(k->fd, text + (i < n ? i : n - 1), 1, MSG_NOSIGNAL);
+        client_put(k, text + (i < n ? i : n - 1), 1);
         rig_for(r, 10);
     }
     return oc_clock_ms_since(begun);

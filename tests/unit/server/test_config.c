@@ -273,13 +273,12 @@ static void test_all_faults_at_once(void **state) {
     static const char *const sentences[] = {
         "port (--port) and admin_port (--admin-port) are both 7, they must differ\n",
         "rate_burst (70, --rate-burst) must not be above rate_per_minute (60, default)\n",
-        "queue_timeout_high (120s) must not be below queue_timeout_normal (10s), and that not below "
-        "queue_timeout_low (30s)\n",
+        ("queue_timeout_high (120s) must not be below queue_timeout_normal (10s), and that not below "
+         "queue_timeout_low (30s)\n"),
         "MLX_QUEUE_REJECT_THRESHOLD (10) must not be below queue_depth (100, default)\n",
         "kv_tokens (100) must not be below ctx (4096), or 0\n",
         "there is no option --nonsense\n",
-        "--tls-cert: TLS is not built yet: leave tls_cert and tls_key out, and put nginx or HAProxy in "
-        "front\n",
+        "--tls-cert: tls_cert is given without tls_key: TLS needs both, or neither\n",
         "--media-dir: media_dir /no/such/dir is no directory\n",
         "--threads: threads cannot be 'many', it must be a whole number from 0 to 256\n",
     };
@@ -656,7 +655,7 @@ static void test_table(void **state) {
         snprintf(env, sizeof env, "OCELLUS_%s=%s", k->flag, v);
         for (char *p = env; *p != '='; p++)
             *p = *p == '-' ? '_' : *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
-        bool tls = strncmp(k->key, "tls_", 4) == 0;
+        bool tls = strncmp(k->key, "tls_", 4) == 0; /* one without the other is a fault: test_tls */
         f->environ[0] = env;
         assert_int_equal(read_args(f, ""), tls ? OC_ERR_USAGE : OC_OK);
         if (!tls) assert_memory_equal(f->c.sources[i], env, strlen(f->c.sources[i]));
@@ -679,6 +678,24 @@ static void test_table(void **state) {
     assert_non_null(strstr(oc_buf_str(&help), "MLX_QUEUE_TIMEOUT_LOW"));
     oc_buf_free(&help);
     oc_buf_free(&value);
+}
+
+static void test_tls(void **state) {
+    struct fixture *f = *state;
+    ok(f, "");
+    assert_null(f->c.tls_cert);
+    assert_null(f->c.tls_key);
+    f->environ[0] = "OCELLUS_TLS_CERT=/from/variable.pem";
+    ok(f, "--tls-key /from/flag.pem");
+    assert_string_equal(f->c.tls_cert, "/from/variable.pem");
+    assert_string_equal(f->c.tls_key, "/from/flag.pem");
+    refused(f, "", "OCELLUS_TLS_CERT: tls_cert is given without tls_key: TLS needs both, or neither");
+    f->environ[0] = "OCELLUS_TLS_KEY=/from/variable.pem";
+    refused(f, "", "OCELLUS_TLS_KEY: tls_key is given without tls_cert: TLS needs both, or neither");
+    f->environ[0] = NULL;
+    yaml_ok(f, "tls_cert: /a.pem\ntls_key: /b.pem\n");
+    assert_string_equal(f->c.tls_cert, "/a.pem");
+    assert_string_equal(f->c.tls_key, "/b.pem");
 }
 
 static void test_runtime_dir(void **state) {
@@ -719,8 +736,8 @@ int main(void) {
         T(test_bad_yaml),        T(test_big_files),
         T(test_sizes_and_times), T(test_print_reads_back),
         T(test_print_random),    T(test_print_says_where),
-        T(test_table),           T(test_runtime_dir),
-        T(test_real_world),
+        T(test_table),           T(test_tls),
+        T(test_runtime_dir),     T(test_real_world),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,3 @@
+/* Chaos once more, through TLS. */
+#define RIG_TLS 1
+#include "test_http_chaos.c"

@@ -1,0 +1,3 @@
+/* Connections once more, through TLS. */
+#define RIG_TLS 1
+#include "test_http_conn.c"

@@ -1,0 +1,3 @@
+/* Streams once more, through TLS. */
+#define RIG_TLS 1
+#include "test_http_stream.c"
