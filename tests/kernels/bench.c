@@ -285,8 +285,10 @@ static void bench_prefill(struct bench *b) {
 
 static void bench_isa(const char *isa, bool quick, struct oc_pool *pool, uint8_t *pile, size_t pile_bytes, FILE *csv) {
     struct bench b = {.quick = quick, .csv = csv, .pile = pile, .pile_bytes = pile_bytes, .rng = {.rng = 7}};
-    if (oc_ops_for_isa(&b.ops, isa, NULL) != OC_OK) return;
+    struct oc_errinfo ei;
+    if (!ops_by_name(&b.ops, isa, &ei)) return;
     b.ctx.pool = pool;
+    b.ctx.int8 = b.ops.int8;
     b.ctx.scratch_bytes = oc_ops_scratch_bytes(4800, 11008, 151936, 128, oc_pool_n_threads(pool));
     b.ctx.scratch = aligned_alloc(64, b.ctx.scratch_bytes);
     OC_ASSERT(b.ctx.scratch);

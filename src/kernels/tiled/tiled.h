@@ -101,6 +101,25 @@ struct oc_simd_bf16 {
     void (*turn)(const float *in, int64_t ld, int n, int kk, float *out, int nr);
 };
 
+/* Rows of x rounded for role D with int8 (kernels/int8.h), m of them: bytes [m, ldq], scales and sums of the rounded
+ * groups [m, lds], 0 beyond the last group.
+ *
+ * Groups come in spans of 16, one for each lane of a vector of 32-bit sums: lane 4p + i is group 4i + p, as it falls out
+ * when the 16 pieces of a span are transposed as 4 x 4. For each word of a group, in order: vectors of 64 bytes, 4 for each
+ * lane; of 4-bit weights first the even ones of the word, then the odd ones. */
+#define OC_INT8_SPAN 16
+
+struct oc_dot_x8 {
+    const int8_t *q;
+    int64_t ldq;
+    const float *scales, *sums;
+    int64_t lds;
+};
+
+static inline int oc_int8_lane(int group_in_span) {
+    return 4 * (group_in_span % 4) + group_in_span / 4;
+}
+
 struct oc_simd {
     int mr, nr; /* the register tile; nr is two vectors */
     int lanes;  /* of a vector of float: nr / 2 */
@@ -122,6 +141,11 @@ struct oc_simd {
     /* out[i*ldo + r] = x row i dot row n0+r of w, for i < m, r < n. The order over k is fixed. */
     void (*dot)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                 int64_t ldo);
+
+    /* The same with rounded rows, or NULL. Bits are those of ref: exact within a group; then, group for group in its lane,
+     * acc = fma(scale, sum * x's scale, acc), acc = fma(zero_bias, x's sum, acc); lanes in the order of groups are added
+     * in halves. */
+    void (*dot8)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
 
     /* v[i] = act(v[i]). */
     void (*act_row)(enum oc_act act, float *v, int64_t n);
@@ -173,6 +197,10 @@ void oc_tiled_dot_prepare(const struct oc_weight *w, int lanes, const float *x, 
 
 /* sums[g] = the sum of x over quantisation group g, 0 from the last on: lds of them. */
 void oc_tiled_group_sums(const struct oc_weight *w, const float *x, float *sums, int64_t lds);
+
+/* One row of x for dot8 with weights in w's format: q holds ldq bytes, scales and sums lds. */
+void oc_tiled_dot8_prepare(const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq, float *scales, float *sums,
+                           int64_t lds);
 
 /* Scratch per thread of oc_tiled_gemm, and of the attention ops. */
 size_t oc_tiled_gemm_thread_bytes(void);

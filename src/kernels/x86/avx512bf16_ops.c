@@ -21,6 +21,7 @@ static const struct oc_simd simd = {
     .widen = oc_avx2_widen,
     .dot_prepare = oc_avx512_dot_prepare,
     .dot = oc_avx512_dot,
+    .dot8 = oc_avx512vnni_dot8,
     .act_row = oc_avx512_act_row,
     .max_row = oc_avx512_max_row,
     .exp_row = oc_avx512_exp_row,

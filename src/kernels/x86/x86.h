@@ -17,6 +17,9 @@ void oc_avx512_tile(const struct oc_tile *t);
 void oc_avx512_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds);
 void oc_avx512_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                    int64_t ldo);
+/* Needs AVX512_VNNI. */
+void oc_avx512vnni_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out,
+                        int64_t ldo);
 void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);
 float oc_avx512_max_row(const float *v, int64_t n);
 float oc_avx512_exp_row(float *v, int64_t n, float scale, float max);
