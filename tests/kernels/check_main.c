@@ -1,4 +1,4 @@
-/* check_kernels [--isa X] [--quick] [--seed N] [--bench [--threads N] [--csv FILE]]: checks (or times) the kernels this machine can run. */
+/* check_kernels [--isa X] [--quick] [--seed N] [--bench [--decode] [--threads N] [--csv FILE]]: checks (or times) the kernels this machine can run. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,7 +32,7 @@ int main(int argc, char **argv) {
     static const char *const names[] = {"ref",  "ref-int8",  "avx2", "avx2-int8", "avx512",        "avx512-int8", "avx512bf16",
                                         "amx-model", "amx",  "amxbf16", "amxbf16-model", "neon"};
     const char *only = NULL, *csv = NULL;
-    bool quick = false, timing = false;
+    bool quick = false, timing = false, decode_only = false;
     int n_threads = 0;
     uint64_t seed = 1;
     for (int i = 1; i < argc; i++) {
@@ -40,6 +40,8 @@ int main(int argc, char **argv) {
             quick = true;
         } else if (strcmp(argv[i], "--bench") == 0) {
             timing = true;
+        } else if (strcmp(argv[i], "--decode") == 0) {
+            decode_only = true;
         } else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc) {
             only = argv[++i];
         } else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
@@ -49,12 +51,12 @@ int main(int argc, char **argv) {
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             seed = strtoull(argv[++i], NULL, 10);
         } else {
-            fprintf(stderr, "usage: check_kernels [--isa X] [--quick] [--seed N] [--bench [--threads N] [--csv FILE]]\n");
+            fprintf(stderr, "usage: check_kernels [--isa X] [--quick] [--seed N] [--bench [--decode] [--threads N] [--csv FILE]]\n");
             return 2;
         }
     }
     if (timing) {
-        bench(only, quick, n_threads, csv);
+        bench(only, quick, decode_only, n_threads, csv);
         return 0;
     }
     int failures = 0, n_isas = 0;

@@ -1,24 +1,27 @@
 /* Role D with x rounded to 8 bits: weights as unsigned bytes by VPDPBUSD, exact in 32 bits within a group.
  *
- * Sixteen groups of four rows are turned once, so that each lane holds words of one group: a group's whole sum then grows
+ * Sixteen groups of sixteen rows are turned once, so that each lane holds words of one group: a group's whole sum then grows
  * in its lane, and the conversion, both scales and the zero bias come once for 16 groups. All rows of x pass over what was
- * turned, four at a time; their sums between spans stay in memory. */
+ * turned, four at a time with four rows of W; their sums between spans stay in memory. Sixteen rows of W share what is read of
+ * x, which for 8 rows of 11008 does not fit L1. */
 #include "kernels/x86/avx512.h"
 
-#define R 4
+#define R 4 /* rows of W at work; more of them are more streams than the prefetch can lead: 8 rows cost 10 %, 16 cost 35 % */
 #define MAX_M 4
 #define SPAN OC_INT8_SPAN
-#define MAX_STEPS 32 /* vectors of bytes of a span of groups of 128 */
+#define MAX_WORDS 32 /* of a group: 128 weights of 8 bits */
 /* Bytes by which the prefetch runs ahead, as in avx512_dot.c. */
 #define AHEAD 8192
 #define AHEAD_SCALES 1024
 
-/* Four rows at work. */
+/* Sixteen rows at work. */
 struct block {
-    __m512i w[R][MAX_STEPS]; /* a span, turned */
+    __m512i w[1][MAX_WORDS][R]; /* a span, turned: word for word of its groups */
     __m512 scales[R], zero_biases[R];
     __m512 acc[R][OC_D_SLICE];
     uint8_t pad[SPAN * 128]; /* the words of a row's last groups, when these fill no span */
+    const uint8_t *words[R], *scales_at[R], *zero_biases_at[R]; /* of the next span */
+    const uint8_t *ahead;                                               /* next to prefetch */
 };
 
 /* Pieces of 16 bytes at p, p + stride, ... */
@@ -44,58 +47,45 @@ static inline __attribute__((always_inline)) void load_quads(const uint8_t *p, c
     }
 }
 
-/* out = the span at p as bytes, in the order of struct oc_dot_x8. */
-static inline __attribute__((always_inline)) void turn(const uint8_t *p, const int bits, const int n_words, __m512i *out) {
-    const __m512i low = _mm512_set1_epi8(15);
+/* out[R * i] = word i of each group of the span at p, in the order of lanes. As many bytes are prefetched, between the other
+ * work: all at once they wait for each other. */
+static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead, const int n_words, __m512i *out) {
 #pragma GCC unroll 2
-    for (int quad = 0; quad < n_words / 4; quad++) {
+    for (int quad = 0; quad < n_words / 4; quad++, out += 4 * R) {
         __m512i t[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) _mm_prefetch((const char *)ahead + 256 * quad + 64 * i, _MM_HINT_T0);
         load_quads(p, n_words, quad, t);
         __m512i a = _mm512_unpacklo_epi32(t[0], t[1]), b = _mm512_unpackhi_epi32(t[0], t[1]);
         __m512i c = _mm512_unpacklo_epi32(t[2], t[3]), d = _mm512_unpackhi_epi32(t[2], t[3]);
-        __m512i u[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c), _mm512_unpacklo_epi64(b, d),
-                        _mm512_unpackhi_epi64(b, d)};
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            if (bits == 8) {
-                *out++ = u[i];
-            } else {
-                *out++ = _mm512_and_si512(u[i], low);
-                *out++ = _mm512_and_si512(_mm512_srli_epi16(u[i], 4), low);
-            }
-        }
+        out[0] = _mm512_unpacklo_epi64(a, c);
+        out[R] = _mm512_unpackhi_epi64(a, c);
+        out[2 * R] = _mm512_unpacklo_epi64(b, d);
+        out[3 * R] = _mm512_unpackhi_epi64(b, d);
     }
 }
 
-typedef void turn_fn(const uint8_t *p, __m512i *out);
+typedef void turn_fn(const uint8_t *p, const uint8_t *ahead, __m512i *out);
 
-static void turn_q4_32(const uint8_t *p, __m512i *out) {
-    turn(p, 4, 4, out);
+static void turn_4(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 4, out);
 }
 
-static void turn_q4_64(const uint8_t *p, __m512i *out) {
-    turn(p, 4, 8, out);
+static void turn_8(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 8, out);
 }
 
-static void turn_q4_128(const uint8_t *p, __m512i *out) {
-    turn(p, 4, 16, out);
+static void turn_16(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 16, out);
 }
 
-static void turn_q8_32(const uint8_t *p, __m512i *out) {
-    turn(p, 8, 8, out);
-}
-
-static void turn_q8_64(const uint8_t *p, __m512i *out) {
-    turn(p, 8, 16, out);
-}
-
-static void turn_q8_128(const uint8_t *p, __m512i *out) {
-    turn(p, 8, 32, out);
+static void turn_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 32, out);
 }
 
 static turn_fn *choose_turn(const struct oc_weight *w) {
-    if (w->bits == 8) return w->group == 32 ? turn_q8_32 : w->group == 64 ? turn_q8_64 : turn_q8_128;
-    return w->group == 32 ? turn_q4_32 : w->group == 64 ? turn_q4_64 : turn_q4_128;
+    const int n_words = w->group * w->bits / 32;
+    return n_words == 4 ? turn_4 : n_words == 8 ? turn_8 : n_words == 16 ? turn_16 : turn_32;
 }
 
 /* The order of lanes, which is its own inverse. */
@@ -103,85 +93,158 @@ static inline __m512i lane_order(void) {
     return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
 
-static inline __m512 load_groups(const uint8_t *p, enum oc_dtype dtype, int64_t at, int n) {
-    p += (size_t)at * (dtype == OC_F32 ? 4 : 2);
+/* Scales or zero biases of n groups, in the order of lanes. */
+static inline __attribute__((always_inline)) __m512 load_groups(const uint8_t *p, enum oc_dtype dtype, int n) {
     _mm_prefetch((const char *)p + AHEAD_SCALES, _MM_HINT_T0);
     return _mm512_permutexvar_ps(lane_order(), oc_avx512_load_float(p, dtype, oc_avx512_mask(n)));
 }
 
-/* acc of rows i .. i+M-1 of x grows by the span in b, whose first group is g. */
-static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group,
-                                                           int n_steps, int i, const int M) {
-    const int8_t *q = x->q + i * x->ldq + g * group;
-    const float *scales = x->scales + i * x->lds + g, *sums = x->sums + i * x->lds + g;
-    __m512i sum[R][MAX_M];
+/* sum += four products of unsigned bytes of w with bytes of x, in each lane. By hand: around the intrinsic gcc 12 copies every
+ * sum, half of them through memory, which makes the loop five times as slow. */
+static inline __attribute__((always_inline)) __m512i add_products(__m512i sum, __m512i w, __m512i x) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
+}
+
+/* sum[r][m] = four rows of W, a span of them at w, times rows of x, at q. */
+static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q, int64_t ldq, int n_words,
+                                                           __m512i sum[R][MAX_M], const int M, const int bits) {
+    const __m512i low = _mm512_set1_epi8(15);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) sum[r][m] = _mm512_setzero_si512();
     }
-    for (int s = 0; s < n_steps; s++, q += 64) {
-        __m512i xv[MAX_M];
+    for (int i = 0; i < n_words; i++, q += 64 * 8 / bits) {
+#pragma GCC unroll 2
+        for (int half = 0; half < 8 / bits; half++) {
+            __m512i x[MAX_M];
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) xv[m] = _mm512_loadu_si512(q + m * x->ldq);
+            for (int m = 0; m < M; m++) x[m] = _mm512_loadu_si512(q + m * ldq + 64 * half);
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) {
-            __m512i wv = b->w[r][s];
+            for (int r = 0; r < R; r++) {
+                __m512i v = w[i][r];
+                if (half == 1) v = _mm512_srli_epi16(v, 4);
+                if (bits == 4) v = _mm512_and_si512(v, low);
 #pragma GCC unroll 4
-            for (int m = 0; m < M; m++) sum[r][m] = _mm512_dpbusd_epi32(sum[r][m], wv, xv[m]);
+                for (int m = 0; m < M; m++) sum[r][m] = add_products(sum[r][m], v, x[m]);
+            }
         }
     }
+}
+
+/* acc of rows i .. i+M-1 of x with four rows of W from r0 on grows by the span in b, whose first group is g. */
+static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0,
+                                                           int i, const int M, const int bits) {
+    const float *scales = x->scales + i * x->lds + g, *sums = x->sums + i * x->lds + g;
+    __m512i sum[R][MAX_M];
+    sum_span(b->w[r0 / R], x->q + i * x->ldq + g * group, x->ldq, group * bits / 32, sum, M, bits);
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++) {
         __m512 scale = _mm512_loadu_ps(scales + m * x->lds), total = _mm512_loadu_ps(sums + m * x->lds);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
+            __m512 *acc = &b->acc[r0 + r][i + m];
             __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][m]), scale);
-            v = _mm512_fmadd_ps(b->scales[r], v, b->acc[r][i + m]);
-            b->acc[r][i + m] = _mm512_fmadd_ps(b->zero_biases[r], total, v);
+            v = _mm512_fmadd_ps(b->scales[r0 + r], v, *acc);
+            *acc = _mm512_fmadd_ps(b->zero_biases[r0 + r], total, v);
         }
     }
 }
 
-/* n <= 16 groups from g on of the n_rows rows from `row` on; rows that are not there repeat the last. */
-static void load_span(struct block *b, const struct oc_weight *w, turn_fn *turn_row, int64_t row, int n_rows, int64_t g, int n,
-                      const uint8_t **ahead) {
-    const int64_t n_groups = w->k / w->group;
-    const size_t group_bytes = (size_t)(w->group * w->bits / 8);
-    for (int r = 0; r < R; r++) {
-        int64_t at = row + (r < n_rows ? r : n_rows - 1);
-        const uint8_t *p = w->w + (size_t)at * oc_weight_row_bytes(w) + (size_t)g * group_bytes;
-        for (size_t i = 0; i < (size_t)n * group_bytes; i += 64) _mm_prefetch((const char *)*ahead + i, _MM_HINT_T0);
-        *ahead += (size_t)n * group_bytes;
-        if (n < SPAN) p = memcpy(b->pad, p, (size_t)n * group_bytes);
-        turn_row(p, b->w[r]);
-        b->scales[r] = load_groups(w->scales, w->dtype, at * n_groups + g, n);
-        b->zero_biases[r] = load_groups(w->zero_biases, w->dtype, at * n_groups + g, n);
+/* Functions of their own, so that the compiler finds registers for the sums. */
+typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i);
+
+static void multiply_q4_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
+    multiply(b, x, g, group, r0, i, 4, 4);
+}
+
+static void multiply_q4_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
+    multiply(b, x, g, group, r0, i, 2, 4);
+}
+
+static void multiply_q4_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
+    multiply(b, x, g, group, r0, i, 1, 4);
+}
+
+static void multiply_q8_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
+    multiply(b, x, g, group, r0, i, 4, 8);
+}
+
+static void multiply_q8_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
+    multiply(b, x, g, group, r0, i, 2, 8);
+}
+
+static void multiply_q8_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
+    multiply(b, x, g, group, r0, i, 1, 8);
+}
+
+/* For 1, 2 and 4 rows of x. */
+static multiply_fn *const multiply_fns[2][3] = {{multiply_q4_1, multiply_q4_2, multiply_q4_4},
+                                                {multiply_q8_1, multiply_q8_2, multiply_q8_4}};
+
+/* The next n <= 16 groups of n_rows rows. */
+static inline __attribute__((always_inline)) void load_groups_of(struct block *b, const struct oc_weight *w, turn_fn *turn_row,
+                                                                 int n_rows, const int n, const enum oc_dtype dtype) {
+    const size_t bytes = (size_t)(n * w->group * w->bits / 8), group_bytes = (size_t)n * (dtype == OC_F32 ? 4 : 2);
+    for (int r = 0; r < n_rows; r++) {
+        const uint8_t *p = b->words[r];
+        if (n < SPAN) p = memcpy(b->pad, p, bytes);
+        turn_row(p, b->ahead, &b->w[r / R][0][r % R]);
+        b->ahead += bytes;
+        b->scales[r] = load_groups(b->scales_at[r], dtype, n);
+        b->zero_biases[r] = load_groups(b->zero_biases_at[r], dtype, n);
+        b->words[r] += bytes;
+        b->scales_at[r] += group_bytes;
+        b->zero_biases_at[r] += group_bytes;
     }
 }
 
-static void span(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int bits, int m) {
-    const int n_steps = SPAN * group / 64, i4 = m / 4 * 4;
-    (void)bits;
-    int i = 0;
-    for (; i < i4; i += 4) multiply(b, x, g, group, n_steps, i, 4);
-    for (; i + 2 <= m; i += 2) multiply(b, x, g, group, n_steps, i, 2);
-    if (i < m) multiply(b, x, g, group, n_steps, i, 1);
+static inline __attribute__((always_inline)) void load_span(struct block *b, const struct oc_weight *w, turn_fn *turn_row,
+                                                            int n_rows, const int n) {
+    if (w->dtype == OC_BF16) load_groups_of(b, w, turn_row, n_rows, n, OC_BF16);
+    if (w->dtype == OC_F16) load_groups_of(b, w, turn_row, n_rows, n, OC_F16);
+    if (w->dtype == OC_F32) load_groups_of(b, w, turn_row, n_rows, n, OC_F32);
 }
 
-/* n_rows <= 4 rows of w from `row` on with all rows of x. */
-static void rows(struct block *b, const struct oc_weight *w, turn_fn *turn_row, int64_t row, int n_rows, const struct oc_dot_x8 *x,
-                 int m, float *out, int64_t ldo) {
-    const int64_t n_groups = w->k / w->group;
-    const uint8_t *ahead = w->w + (size_t)(row + R) * oc_weight_row_bytes(w) + AHEAD;
+static void multiply_span(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g, int n_rows, int m) {
+    multiply_fn *const *fn = multiply_fns[w->bits == 8];
+    for (int r0 = 0; r0 < n_rows; r0 += R) {
+        int i = 0;
+        for (; i + 4 <= m; i += 4) fn[2](b, x, g, w->group, r0, i);
+        for (; i + 2 <= m; i += 2) fn[1](b, x, g, w->group, r0, i);
+        if (i < m) fn[0](b, x, g, w->group, r0, i);
+    }
+}
+
+/* Pointers to row `row` and what follows it; sums to nothing. Rows of the last four that are not there hold what they held. */
+static void begin(struct block *b, const struct oc_weight *w, int64_t row, int n_rows, int m) {
+    const size_t row_bytes = oc_weight_row_bytes(w), group_bytes = (size_t)(w->k / w->group) * (w->dtype == OC_F32 ? 4 : 2);
+    for (int r = 0; r < n_rows; r++) {
+        b->words[r] = w->w + (size_t)(row + r) * row_bytes;
+        b->scales_at[r] = w->scales + (size_t)(row + r) * group_bytes;
+        b->zero_biases_at[r] = w->zero_biases + (size_t)(row + r) * group_bytes;
+    }
+    b->ahead = w->w + (size_t)(row + n_rows) * row_bytes + AHEAD;
     for (int r = 0; r < R; r++) {
         for (int i = 0; i < m; i++) b->acc[r][i] = _mm512_setzero_ps();
     }
-    for (int64_t g = 0; g < n_groups; g += SPAN) {
-        int n = n_groups - g < SPAN ? (int)(n_groups - g) : SPAN;
-        if (n < SPAN) memset(b->pad, 0, sizeof b->pad);
-        load_span(b, w, turn_row, row, n_rows, g, n, &ahead);
-        span(b, x, g, w->group, w->bits, m);
+}
+
+/* n_rows <= R rows of w from `row` on with all rows of x. */
+static void rows(struct block *b, const struct oc_weight *w, turn_fn *turn_row, int64_t row, int n_rows, const struct oc_dot_x8 *x,
+                 int m, float *out, int64_t ldo) {
+    const int64_t n_groups = w->k / w->group;
+    int64_t g = 0;
+    begin(b, w, row, n_rows, m);
+    for (; g + SPAN <= n_groups; g += SPAN) {
+        load_span(b, w, turn_row, n_rows, SPAN);
+        multiply_span(b, w, x, g, n_rows, m);
+    }
+    if (g < n_groups) {
+        memset(b->pad, 0, sizeof b->pad);
+        load_span(b, w, turn_row, n_rows, (int)(n_groups - g));
+        multiply_span(b, w, x, g, n_rows, m);
     }
     for (int r = 0; r < n_rows; r++) {
         for (int i = 0; i < m; i++) {
@@ -195,5 +258,6 @@ void oc_avx512vnni_dot8(const struct oc_weight *w, int64_t n0, int n, const stru
     struct block b;
     turn_fn *turn_row = choose_turn(w);
     OC_ASSERT(m <= OC_D_SLICE && w->group <= 128);
+    if (n < R) memset(&b, 0, offsetof(struct block, acc)); /* rows that are not there are multiplied too */
     for (int r = 0; r < n; r += R) rows(&b, w, turn_row, n0 + r, n - r < R ? n - r : R, x, m, out + r, ldo);
 }
