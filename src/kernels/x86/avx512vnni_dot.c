@@ -1,9 +1,8 @@
 /* Role D with x rounded to 8 bits: weights as unsigned bytes by VPDPBUSD, exact in 32 bits within a group.
  *
- * Sixteen groups of sixteen rows are turned once, so that each lane holds words of one group: a group's whole sum then grows
- * in its lane, and the conversion, both scales and the zero bias come once for 16 groups. All rows of x pass over what was
- * turned, four at a time with four rows of W; their sums between spans stay in memory. Sixteen rows of W share what is read of
- * x, which for 8 rows of 11008 does not fit L1. */
+ * Sixteen groups of four rows are turned once, so that each lane holds words of one group: a group's whole sum then grows in
+ * its lane, and the conversion, both scales and the zero bias come once for 16 groups. All rows of x pass over what was
+ * turned, four at a time; their sums between spans stay in memory. */
 #include "kernels/x86/avx512.h"
 
 #define R 4 /* rows of W at work; more of them are more streams than the prefetch can lead: 8 rows cost 10 %, 16 cost 35 % */
@@ -14,14 +13,14 @@
 #define AHEAD 8192
 #define AHEAD_SCALES 1024
 
-/* Sixteen rows at work. */
+/* R rows at work. */
 struct block {
-    __m512i w[1][MAX_WORDS][R]; /* a span, turned: word for word of its groups */
+    __m512i w[MAX_WORDS][R];  /* a span, turned: word for word of its groups */
     __m512 scales[R], zero_biases[R];
     __m512 acc[R][OC_D_SLICE];
     uint8_t pad[SPAN * 128]; /* the words of a row's last groups, when these fill no span */
     const uint8_t *words[R], *scales_at[R], *zero_biases_at[R]; /* of the next span */
-    const uint8_t *ahead;                                               /* next to prefetch */
+    const uint8_t *ahead;                                       /* next to prefetch */
 };
 
 /* Pieces of 16 bytes at p, p + stride, ... */
@@ -133,50 +132,50 @@ static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R]
     }
 }
 
-/* acc of rows i .. i+M-1 of x with four rows of W from r0 on grows by the span in b, whose first group is g. */
-static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0,
-                                                           int i, const int M, const int bits) {
+/* acc of rows i .. i+M-1 of x with the rows of W grows by the span in b, whose first group is g. */
+static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i,
+                                                           const int M, const int bits) {
     const float *scales = x->scales + i * x->lds + g, *sums = x->sums + i * x->lds + g;
     __m512i sum[R][MAX_M];
-    sum_span(b->w[r0 / R], x->q + i * x->ldq + g * group, x->ldq, group * bits / 32, sum, M, bits);
+    sum_span(b->w, x->q + i * x->ldq + g * group, x->ldq, group * bits / 32, sum, M, bits);
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++) {
         __m512 scale = _mm512_loadu_ps(scales + m * x->lds), total = _mm512_loadu_ps(sums + m * x->lds);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            __m512 *acc = &b->acc[r0 + r][i + m];
+            __m512 *acc = &b->acc[r][i + m];
             __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][m]), scale);
-            v = _mm512_fmadd_ps(b->scales[r0 + r], v, *acc);
-            *acc = _mm512_fmadd_ps(b->zero_biases[r0 + r], total, v);
+            v = _mm512_fmadd_ps(b->scales[r], v, *acc);
+            *acc = _mm512_fmadd_ps(b->zero_biases[r], total, v);
         }
     }
 }
 
 /* Functions of their own, so that the compiler finds registers for the sums. */
-typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i);
+typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i);
 
-static void multiply_q4_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
-    multiply(b, x, g, group, r0, i, 4, 4);
+static void multiply_q4_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 4, 4);
 }
 
-static void multiply_q4_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
-    multiply(b, x, g, group, r0, i, 2, 4);
+static void multiply_q4_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 2, 4);
 }
 
-static void multiply_q4_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
-    multiply(b, x, g, group, r0, i, 1, 4);
+static void multiply_q4_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 1, 4);
 }
 
-static void multiply_q8_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
-    multiply(b, x, g, group, r0, i, 4, 8);
+static void multiply_q8_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 4, 8);
 }
 
-static void multiply_q8_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
-    multiply(b, x, g, group, r0, i, 2, 8);
+static void multiply_q8_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 2, 8);
 }
 
-static void multiply_q8_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int r0, int i) {
-    multiply(b, x, g, group, r0, i, 1, 8);
+static void multiply_q8_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 1, 8);
 }
 
 /* For 1, 2 and 4 rows of x. */
@@ -190,7 +189,7 @@ static inline __attribute__((always_inline)) void load_groups_of(struct block *b
     for (int r = 0; r < n_rows; r++) {
         const uint8_t *p = b->words[r];
         if (n < SPAN) p = memcpy(b->pad, p, bytes);
-        turn_row(p, b->ahead, &b->w[r / R][0][r % R]);
+        turn_row(p, b->ahead, &b->w[0][r]);
         b->ahead += bytes;
         b->scales[r] = load_groups(b->scales_at[r], dtype, n);
         b->zero_biases[r] = load_groups(b->zero_biases_at[r], dtype, n);
@@ -207,14 +206,12 @@ static inline __attribute__((always_inline)) void load_span(struct block *b, con
     if (w->dtype == OC_F32) load_groups_of(b, w, turn_row, n_rows, n, OC_F32);
 }
 
-static void multiply_span(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g, int n_rows, int m) {
+static void multiply_span(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g, int m) {
     multiply_fn *const *fn = multiply_fns[w->bits == 8];
-    for (int r0 = 0; r0 < n_rows; r0 += R) {
-        int i = 0;
-        for (; i + 4 <= m; i += 4) fn[2](b, x, g, w->group, r0, i);
-        for (; i + 2 <= m; i += 2) fn[1](b, x, g, w->group, r0, i);
-        if (i < m) fn[0](b, x, g, w->group, r0, i);
-    }
+    int i = 0;
+    for (; i + 4 <= m; i += 4) fn[2](b, x, g, w->group, i);
+    for (; i + 2 <= m; i += 2) fn[1](b, x, g, w->group, i);
+    if (i < m) fn[0](b, x, g, w->group, i);
 }
 
 /* Pointers to row `row` and what follows it; sums to nothing. Rows of the last four that are not there hold what they held. */
@@ -239,12 +236,12 @@ static void rows(struct block *b, const struct oc_weight *w, turn_fn *turn_row, 
     begin(b, w, row, n_rows, m);
     for (; g + SPAN <= n_groups; g += SPAN) {
         load_span(b, w, turn_row, n_rows, SPAN);
-        multiply_span(b, w, x, g, n_rows, m);
+        multiply_span(b, w, x, g, m);
     }
     if (g < n_groups) {
         memset(b->pad, 0, sizeof b->pad);
         load_span(b, w, turn_row, n_rows, (int)(n_groups - g));
-        multiply_span(b, w, x, g, n_rows, m);
+        multiply_span(b, w, x, g, m);
     }
     for (int r = 0; r < n_rows; r++) {
         for (int i = 0; i < m; i++) {
