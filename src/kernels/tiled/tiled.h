@@ -150,6 +150,11 @@ struct oc_simd {
     /* v[i] = act(v[i]). */
     void (*act_row)(enum oc_act act, float *v, int64_t n);
 
+    /* Scores of role D, or NULL, which leaves them to `tile`: p[h*ldp + j] = k row j dot query row h, for h < lanes/2 and j
+     * < n_keys rounded up to 16 (what stands beyond n_keys is of no meaning). The query rows come as pairs, q[i][h][2] =
+     * columns 2i and 2i+1, i < n_pairs, and each half of a vector's lanes has a sum of its own. */
+    void (*pair_scores)(const float *k, int64_t ldk, int n_keys, const float *q, int n_pairs, float *p, int64_t ldp);
+
     float (*max_row)(const float *v, int64_t n);
 
     /* v[i] = exp(v[i]*scale - max); returns the sum. */

@@ -25,6 +25,7 @@ static const struct oc_simd simd = {
     .dot = oc_avx512_dot,
     .dot8 = oc_avx512vnni_dot8, /* called only where oc_ops.int8 is set, which asks for VNNI */
     .act_row = oc_avx512_act_row,
+    .pair_scores = oc_avx512_pair_scores,
     .max_row = oc_avx512_max_row,
     .exp_row = oc_avx512_exp_row,
 };
