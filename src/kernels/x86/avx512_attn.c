@@ -1,4 +1,4 @@
-/* Scores of paged attention, role D: the heads that share a KV head are half as many as lanes, so a key comes two columns at
+/* Paged attention, role D. Keys and values are widened 16 at a time. Scores: the heads that share a KV head are half as many as lanes, so a key comes two columns at
  * a time, by one broadcast of 64 bits, and every lane is at work. */
 #include "kernels/x86/avx512.h"
 
@@ -42,5 +42,18 @@ void oc_avx512_pair_scores(const float *k, int64_t ldk, int n_keys, const float 
         for (int i = 0; i < 4; i++) add_pairs(acc + 4 * i, r[i]);
         store_heads(r[0][0], r[1][0], r[2][0], r[3][0], p + j, ldp);
         store_heads(r[0][1], r[1][1], r[2][1], r[3][1], p + j + ldp, ldp);
+    }
+}
+
+void oc_avx512_widen(const uint8_t *in, enum oc_dtype t, int64_t n, float *out) {
+    if (t == OC_F32) {
+        memcpy(out, in, (size_t)n * sizeof(float));
+        return;
+    }
+    int64_t i = 0;
+    for (; i + 16 <= n && t == OC_BF16; i += 16) _mm512_storeu_ps(out + i, oc_avx512_load_float(in + 2 * i, OC_BF16, 0xffff));
+    for (; i < n; i += 16) {
+        __mmask16 there = oc_avx512_mask(n - i);
+        _mm512_mask_storeu_ps(out + i, there, oc_avx512_load_float(in + 2 * i, t, there));
     }
 }
