@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "cli/commands.h"
+#include "ocellus.h"
 
 #define AT(field) offsetof(struct oc_cli_run_options, field)
 #define MAX_INT 2147483647.0
@@ -62,7 +63,7 @@ void oc_cli_run_help(FILE *f) {
           f);
     oc_cli_options_help(options, N_OPTIONS, f);
     fputs("\nBatch mode: exact is the default. throughput rounds to 8 bits what meets quantised weights while an answer is made.\n"
-          "It is of use where `serve` answers several at once; here it shows what it costs: HELPTEXT\n",
+          "It pays where `serve` answers several at once; here it shows what it costs: " OC_THROUGHPUT_COST ".\n",
           f);
     fputs("\nExit code: 0, or 1 when it could not be done, 2 for wrong usage, 130 after Ctrl-C.\n", f);
 }

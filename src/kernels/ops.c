@@ -58,6 +58,7 @@ static void choose_int8(struct oc_ops *ops, unsigned features) {
 }
 
 void oc_ops_init(struct oc_ops *ops, unsigned features) {
+    memset(ops, 0, sizeof *ops); /* what lies between members too: tables of the same features are the same bytes */
     oc_ops_set_ref(ops);
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);

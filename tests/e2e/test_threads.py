@@ -29,5 +29,29 @@ def every_isa_gives_the_answer_of_the_reference():
         assert max(abs(a - b) for a, b in zip(got_logprobs, logprobs)) < 0.05, isa
 
 
+@case
+def throughput_mode_says_what_it_gives_up():
+    r = ocellus("run", *model_args(), "--isa", "ref", "--batch-mode", "throughput", "--max-tokens", 2, "x")
+    assert r.code == 0 and "8 bits" in r.err and "--batch-mode exact" in r.err, r
+    r = ocellus("run", *model_args(), "--batch-mode", "exact", "--max-tokens", 2, "x")
+    assert r.code == 0 and "8 bits" not in r.err, r
+    r = ocellus("run", *model_args(), "--batch-mode", "fast", "x")
+    assert r.code == 2 and "exact, throughput" in r.err, r
+
+
+@case
+def throughput_mode_rounds_alike_in_every_isa():
+    text, logprobs = answer("--isa", "ref", "--batch-mode", "throughput")
+    exact_text, exact = answer("--isa", "ref")
+    assert logprobs != exact, "nothing was rounded"
+    for isa in ("auto", "avx2"):
+        r = ocellus("run", *model_args(), "--isa", isa, "--batch-mode", "throughput", "--max-tokens", 1, "x")
+        if r.code != 0 or "no kernels" in r.err:
+            continue
+        got, got_logprobs = answer("--isa", isa, "--batch-mode", "throughput")
+        assert got == text, isa
+        assert max(abs(a - b) for a, b in zip(got_logprobs, logprobs)) < 0.05, isa
+
+
 if __name__ == "__main__":
     main()
