@@ -9,6 +9,14 @@
 
 #include "kernels/convert.h"
 
+/* The scale of a group whose largest absolute value has the bits `most`, and its inverse, 0 where all of q is 0. */
+static inline float oc_int8_scale(uint32_t most, float *scale) {
+    float largest = oc_f32_from_bits(most);
+    bool finite = most < 0x7f800000u, any = finite && largest > 1e-30f;
+    *scale = any ? largest / 127.0f : finite ? 0.0f : oc_f32_from_bits(0x7fc00000u);
+    return any ? 127.0f / largest : 0.0f;
+}
+
 /* q[i] = x[i] / *scale rounded, i < n, and the sum of the rounded values. A group with a NaN or an infinity gets a scale of
  * NaN, so that its outputs are NaN; one of (almost) nothing is 0. */
 static inline void oc_int8_round_group(const float *x, int n, int8_t *q, float *scale, float *sum) {
@@ -19,16 +27,14 @@ static inline void oc_int8_round_group(const float *x, int n, int8_t *q, float *
         uint32_t bits = oc_f32_bits(x[i]) & 0x7fffffffu;
         most = bits > most ? bits : most;
     }
-    float largest = oc_f32_from_bits(most);
-    bool finite = most < 0x7f800000u, any = finite && largest > 1e-30f;
-    float inverse = any ? 127.0f / largest : 0.0f;
+    float inverse = oc_int8_scale(most, scale);
+    bool any = inverse > 0;
     for (int i = 0; i < n; i++) {
         float v = any ? x[i] * inverse + magic : magic;
         int32_t r = (int32_t)(oc_f32_bits(v) - oc_f32_bits(magic));
         q[i] = (int8_t)r;
         total += r;
     }
-    *scale = any ? largest / 127.0f : finite ? 0.0f : oc_f32_from_bits(0x7fc00000u);
     *sum = *scale * (float)total;
 }
 

@@ -57,7 +57,7 @@ static void prepare_rows(void *arg, int thread, int n_threads) {
             const float *x = j->a->x + (j->m0 + i) * j->a->ldx;
             float *out = p->x[f] + i * ldx, *sums = p->sums[f] + i * lds;
             if (is_rounded(j, w)) {
-                oc_tiled_dot8_prepare(w, x, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
+                oc_tiled_dot8_prepare(j->s, w, x, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
             } else {
                 j->s->dot_prepare(w, x, out, ldx, sums, lds);
             }

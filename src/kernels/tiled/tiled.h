@@ -147,6 +147,9 @@ struct oc_simd {
      * in halves. */
     void (*dot8)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
 
+    /* Rounds a group as oc_int8_round_group does; of 4-bit weights each 8 of q have the even ones first, then the odd ones. */
+    void (*round8)(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+
     /* v[i] = act(v[i]). */
     void (*act_row)(enum oc_act act, float *v, int64_t n);
 
@@ -204,8 +207,11 @@ void oc_tiled_dot_prepare(const struct oc_weight *w, int lanes, const float *x, 
 void oc_tiled_group_sums(const struct oc_weight *w, const float *x, float *sums, int64_t lds);
 
 /* One row of x for dot8 with weights in w's format: q holds ldq bytes, scales and sums lds. */
-void oc_tiled_dot8_prepare(const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq, float *scales, float *sums,
-                           int64_t lds);
+void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq,
+                           float *scales, float *sums, int64_t lds);
+
+/* oc_simd.round8 in plain C. */
+void oc_tiled_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
 
 /* Scratch per thread of oc_tiled_gemm, and of the attention ops. */
 size_t oc_tiled_gemm_thread_bytes(void);

@@ -16,6 +16,7 @@ static const struct oc_simd simd = {
     .dot_prepare = dot_prepare,
     .dot = oc_avx2_dot,
     .dot8 = oc_avx2_dot8,
+    .round8 = oc_tiled_round8,
     .act_row = oc_avx2_act_row,
     .max_row = oc_avx2_max_row,
     .exp_row = oc_avx2_exp_row,

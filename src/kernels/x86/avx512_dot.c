@@ -28,9 +28,13 @@ struct task {
 static inline __attribute__((always_inline)) void store(const struct task *t, __m512 acc[MAX_R][MAX_M],
                                                         const int R, const int M) {
 #pragma GCC unroll 4
-    for (int r = 0; r < R; r++) {
-#pragma GCC unroll 4
-        for (int m = 0; m < M; m++) t->out[m * t->ldo + r] = oc_avx512_sum(acc[r][m]);
+    for (int m = 0; m < M; m++) {
+        float *out = t->out + m * t->ldo;
+        if (R == 4) {
+            _mm_storeu_ps(out, oc_avx512_sum4(acc[0][m], acc[1][m], acc[2][m], acc[3][m]));
+        } else {
+            out[0] = oc_avx512_sum(acc[0][m]); /* R is 1 */
+        }
     }
 }
 

@@ -3,6 +3,7 @@
  * Sixteen groups of four rows are turned once, so that each lane holds words of one group: a group's whole sum then grows in
  * its lane, and the conversion, both scales and the zero bias come once for 16 groups. All rows of x pass over what was
  * turned, four at a time; their sums between spans stay in memory. */
+#include "kernels/int8.h"
 #include "kernels/x86/avx512.h"
 
 #define R 4 /* rows of W at work; more of them are more streams than the prefetch can lead: 8 rows cost 10 %, 16 cost 35 % */
@@ -17,7 +18,7 @@
 struct block {
     __m512i w[MAX_WORDS][R];  /* a span, turned: word for word of its groups */
     __m512 scales[R], zero_biases[R];
-    __m512 acc[R][OC_D_SLICE];
+    __m512 acc[OC_D_SLICE][R];
     uint8_t pad[SPAN * 128]; /* the words of a row's last groups, when these fill no span */
     const uint8_t *words[R], *scales_at[R], *zero_biases_at[R]; /* of the next span */
     const uint8_t *ahead;                                       /* next to prefetch */
@@ -143,7 +144,7 @@ static inline __attribute__((always_inline)) void multiply(struct block *b, cons
         __m512 scale = _mm512_loadu_ps(scales + m * x->lds), total = _mm512_loadu_ps(sums + m * x->lds);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            __m512 *acc = &b->acc[r][i + m];
+            __m512 *acc = &b->acc[i + m][r];
             __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][m]), scale);
             v = _mm512_fmadd_ps(b->scales[r], v, *acc);
             *acc = _mm512_fmadd_ps(b->zero_biases[r], total, v);
@@ -224,8 +225,18 @@ static void begin(struct block *b, const struct oc_weight *w, int64_t row, int n
     }
     b->ahead = w->w + (size_t)(row + n_rows) * row_bytes + AHEAD;
     for (int r = 0; r < R; r++) {
-        for (int i = 0; i < m; i++) b->acc[r][i] = _mm512_setzero_ps();
+        for (int i = 0; i < m; i++) b->acc[i][r] = _mm512_setzero_ps();
     }
+}
+
+/* The sums of the lanes of four rows, in the order of groups: halves of 8, of 4, of 2, of 1. Groups that are 8 and 4 apart
+ * stand in one quarter of a vector. */
+static inline __m128 sum_rows(const __m512 acc[R]) {
+    __m512 a = _mm512_add_ps(_mm512_shuffle_ps(acc[0], acc[1], 0x44), _mm512_shuffle_ps(acc[0], acc[1], 0xee));
+    __m512 b = _mm512_add_ps(_mm512_shuffle_ps(acc[2], acc[3], 0x44), _mm512_shuffle_ps(acc[2], acc[3], 0xee));
+    __m512 quarters = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(quarters), _mm512_extractf32x8_ps(quarters, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
 }
 
 /* n_rows <= R rows of w from `row` on with all rows of x. */
@@ -243,11 +254,27 @@ static void rows(struct block *b, const struct oc_weight *w, turn_fn *turn_row, 
         load_span(b, w, turn_row, n_rows, (int)(n_groups - g));
         multiply_span(b, w, x, g, m);
     }
-    for (int r = 0; r < n_rows; r++) {
-        for (int i = 0; i < m; i++) {
-            out[i * ldo + r] = oc_avx512_sum(_mm512_permutexvar_ps(lane_order(), b->acc[r][i]));
-        }
+    for (int i = 0; i < m; i++) {
+        _mm_mask_storeu_ps(out + i * ldo, (__mmask8)((1 << n_rows) - 1), sum_rows(b->acc[i]));
     }
+}
+
+void oc_avx512vnni_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum) {
+    __m512i most = _mm512_setzero_si512(), total = _mm512_setzero_si512();
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    for (int i = 0; i < group; i += 16) {
+        most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
+    }
+    float inverse = oc_int8_scale(_mm512_reduce_max_epu32(most), scale);
+    const __m128i apart = bits == 4 ? _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)
+                                    : _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __mmask16 any = inverse > 0 ? 0xffff : 0; /* x may be a NaN where there is none */
+    for (int i = 0; i < group; i += 16) {
+        __m512i v = _mm512_maskz_cvtps_epi32(any, _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
+        total = _mm512_add_epi32(total, v);
+        _mm_storeu_si128((__m128i *)(void *)(q + i), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(v), apart));
+    }
+    *sum = *scale * (float)_mm512_reduce_add_epi32(total);
 }
 
 void oc_avx512vnni_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out,
