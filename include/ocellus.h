@@ -40,7 +40,7 @@ struct oc_engine_params {
 
 /* What is said where throughput was asked for; figures: docs/KERNELS.md. */
 #define OC_THROUGHPUT_COST                                                                                              \
-    "logits move by up to 8 % of their standard deviation, as much as by bf16 elsewhere, and some answers change"
+    "logits move by up to 8 % of their standard deviation, as with bf16 activations, and now and then another word is chosen"
 #define OC_THROUGHPUT_SENTENCE                                                                                          \
     "throughput mode: what meets quantised weights while an answer is made is rounded to 8 bits: " OC_THROUGHPUT_COST   \
     "; --batch-mode exact rounds nothing"
