@@ -49,12 +49,10 @@ static inline __attribute__((always_inline)) void load_quads(const uint8_t *p, c
 
 /* out[R * i] = word i of each group of the span at p, in the order of lanes. As many bytes are prefetched, between the other
  * work: all at once they wait for each other. */
-static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead, const int n_words, __m512i *out) {
+static inline __attribute__((always_inline)) void turn(const uint8_t *p, const int n_words, __m512i *out) {
 #pragma GCC unroll 2
     for (int quad = 0; quad < n_words / 4; quad++, out += 4 * R) {
         __m512i t[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) _mm_prefetch((const char *)ahead + 256 * quad + 64 * i, _MM_HINT_T0);
         load_quads(p, n_words, quad, t);
         __m512i a = _mm512_unpacklo_epi32(t[0], t[1]), b = _mm512_unpackhi_epi32(t[0], t[1]);
         __m512i c = _mm512_unpacklo_epi32(t[2], t[3]), d = _mm512_unpackhi_epi32(t[2], t[3]);
@@ -65,22 +63,22 @@ static inline __attribute__((always_inline)) void turn(const uint8_t *p, const u
     }
 }
 
-typedef void turn_fn(const uint8_t *p, const uint8_t *ahead, __m512i *out);
+typedef void turn_fn(const uint8_t *p, __m512i *out);
 
-static void turn_4(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 4, out);
+static void turn_4(const uint8_t *p, __m512i *out) {
+    turn(p, 4, out);
 }
 
-static void turn_8(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, out);
+static void turn_8(const uint8_t *p, __m512i *out) {
+    turn(p, 8, out);
 }
 
-static void turn_16(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 16, out);
+static void turn_16(const uint8_t *p, __m512i *out) {
+    turn(p, 16, out);
 }
 
-static void turn_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 32, out);
+static void turn_32(const uint8_t *p, __m512i *out) {
+    turn(p, 32, out);
 }
 
 static turn_fn *choose_turn(const struct oc_weight *w) {
@@ -108,14 +106,16 @@ static inline __attribute__((always_inline)) __m512i add_products(__m512i sum, _
 
 /* sum[r][m] = four rows of W, a span of them at w, times rows of x, at q. */
 static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q, int64_t ldq, int n_words,
-                                                           __m512i sum[R][MAX_M], const int M, const int bits) {
+                                                           const uint8_t *ahead, __m512i sum[R][MAX_M], const int M, const int bits, const bool lead) {
     const __m512i low = _mm512_set1_epi8(15);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) sum[r][m] = _mm512_setzero_si512();
     }
-    for (int i = 0; i < n_words; i++, q += 64 * 8 / bits) {
+    for (int i = 0; i < n_words; i++, q += 64 * 8 / bits, ahead += 64 * R) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R && lead; r++) _mm_prefetch((const char *)ahead + 64 * r, _MM_HINT_T0);
 #pragma GCC unroll 2
         for (int half = 0; half < 8 / bits; half++) {
             __m512i x[MAX_M];
@@ -135,10 +135,10 @@ static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R]
 
 /* acc of rows i .. i+M-1 of x with the rows of W grows by the span in b, whose first group is g. */
 static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i,
-                                                           const int M, const int bits) {
+                                                           const int M, const int bits, const bool lead) {
     const float *scales = x->scales + i * x->lds + g, *sums = x->sums + i * x->lds + g;
     __m512i sum[R][MAX_M];
-    sum_span(b->w, x->q + i * x->ldq + g * group, x->ldq, group * bits / 32, sum, M, bits);
+    sum_span(b->w, x->q + i * x->ldq + g * group, x->ldq, group * bits / 32, b->ahead, sum, M, bits, lead);
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++) {
         __m512 scale = _mm512_loadu_ps(scales + m * x->lds), total = _mm512_loadu_ps(sums + m * x->lds);
@@ -155,33 +155,43 @@ static inline __attribute__((always_inline)) void multiply(struct block *b, cons
 /* Functions of their own, so that the compiler finds registers for the sums. */
 typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i);
 
-static void multiply_q4_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 4, 4);
+static void multiply_q4_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 1, 4, true);
 }
 
 static void multiply_q4_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 2, 4);
+    multiply(b, x, g, group, i, 2, 4, true);
 }
 
-static void multiply_q4_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 1, 4);
+static void multiply_q4_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 4, 4, true);
 }
 
-static void multiply_q8_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 4, 8);
-}
-
-static void multiply_q8_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 2, 8);
+static void multiply_q4_more(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 4, 4, false);
 }
 
 static void multiply_q8_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 1, 8);
+    multiply(b, x, g, group, i, 1, 8, true);
 }
 
-/* For 1, 2 and 4 rows of x. */
-static multiply_fn *const multiply_fns[2][3] = {{multiply_q4_1, multiply_q4_2, multiply_q4_4},
-                                                {multiply_q8_1, multiply_q8_2, multiply_q8_4}};
+static void multiply_q8_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 2, 8, true);
+}
+
+static void multiply_q8_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 4, 8, true);
+}
+
+static void multiply_q8_more(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
+    multiply(b, x, g, group, i, 4, 8, false);
+}
+
+/* For the last 1 or 2 rows of x, for the first 4, which lead the prefetch, and for 4 more. */
+enum { ONE, TWO, FOUR, MORE };
+
+static multiply_fn *const multiply_fns[2][4] = {{multiply_q4_1, multiply_q4_2, multiply_q4_4, multiply_q4_more},
+                                                {multiply_q8_1, multiply_q8_2, multiply_q8_4, multiply_q8_more}};
 
 /* The next n <= 16 groups of n_rows rows. */
 static inline __attribute__((always_inline)) void load_groups_of(struct block *b, const struct oc_weight *w, turn_fn *turn_row,
@@ -190,8 +200,7 @@ static inline __attribute__((always_inline)) void load_groups_of(struct block *b
     for (int r = 0; r < n_rows; r++) {
         const uint8_t *p = b->words[r];
         if (n < SPAN) p = memcpy(b->pad, p, bytes);
-        turn_row(p, b->ahead, &b->w[0][r]);
-        b->ahead += bytes;
+        turn_row(p, &b->w[0][r]);
         b->scales[r] = load_groups(b->scales_at[r], dtype, n);
         b->zero_biases[r] = load_groups(b->zero_biases_at[r], dtype, n);
         b->words[r] += bytes;
@@ -210,9 +219,10 @@ static inline __attribute__((always_inline)) void load_span(struct block *b, con
 static void multiply_span(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g, int m) {
     multiply_fn *const *fn = multiply_fns[w->bits == 8];
     int i = 0;
-    for (; i + 4 <= m; i += 4) fn[2](b, x, g, w->group, i);
-    for (; i + 2 <= m; i += 2) fn[1](b, x, g, w->group, i);
-    if (i < m) fn[0](b, x, g, w->group, i);
+    for (; i + 4 <= m; i += 4) fn[i == 0 ? FOUR : MORE](b, x, g, w->group, i);
+    for (; i + 2 <= m; i += 2) fn[TWO](b, x, g, w->group, i);
+    if (i < m) fn[ONE](b, x, g, w->group, i);
+    b->ahead += (size_t)R * SPAN * w->group * w->bits / 8;
 }
 
 /* Pointers to row `row` and what follows it; sums to nothing. Rows of the last four that are not there hold what they held. */
