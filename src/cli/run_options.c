@@ -62,8 +62,9 @@ void oc_cli_run_help(FILE *f) {
           "sampling, the model's generation_config.json decides.\n\n",
           f);
     oc_cli_options_help(options, N_OPTIONS, f);
-    fputs("\nBatch mode: exact is the default. throughput rounds to 8 bits what meets quantised weights while an answer is made.\n"
-          "It pays where `serve` answers several at once; here it shows what it costs: " OC_THROUGHPUT_COST ".\n",
+    fputs("\nBatch mode: exact is the default. throughput rounds to 8 bits what meets quantised weights while an\n"
+          "answer is made. It pays where `serve` answers several at once; here it shows what it costs:\n" OC_THROUGHPUT_COST
+          ".\n",
           f);
     fputs("\nExit code: 0, or 1 when it could not be done, 2 for wrong usage, 130 after Ctrl-C.\n", f);
 }

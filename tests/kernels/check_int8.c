@@ -5,7 +5,8 @@
 
 static void bits_of_ref(struct chk *c, const struct oc_ops *ref, enum wformat f, int group) {
     static const enum oc_dtype types[] = {OC_F32, OC_F16, OC_BF16};
-    int64_t k = group * rnd_int(c, 1, 2100 / group), n = rnd_int(c, 1, 100), m = rnd_int(c, 1, 3) == 1 ? 64 : rnd_int(c, 1, 9);
+    int64_t k = group * rnd_int(c, 1, 2100 / group), n = rnd_int(c, 1, 100),
+            m = rnd_int(c, 1, 3) == 1 ? 64 : rnd_int(c, 1, 9);
     struct weight w = weight_new(c, f, n, k, group, RND_OF(c, types), rnd(c) % 2);
     struct mat x = mat_new(m, k, k + rnd_int(c, 0, 5)), want = mat_new(m, n, n), got = mat_new(m, n, n + 3);
     mat_random(c, &x);
@@ -17,8 +18,8 @@ static void bits_of_ref(struct chk *c, const struct oc_ops *ref, enum wformat f,
     c->ops.linear(&r.k, &a);
     for (int64_t i = 0; i < m; i++) {
         if (memcmp(want.p + i * want.ld, got.p + i * got.ld, (size_t)n * sizeof(float)) == 0) continue;
-        fail(c, "row %d of %d is not that of ref, %s in groups of %d, n %d k %d", (int)i, (int)m, wformat_name(f), group, (int)n,
-             (int)k);
+        fail(c, "row %d of %d is not that of ref, %s in groups of %d, n %d k %d", (int)i, (int)m,
+             wformat_name(f), group, (int)n, (int)k);
         break;
     }
     bool clean = mat_written(&got);

@@ -20,13 +20,14 @@ void oc_tiled_round8(const float *x, int group, int bits, int8_t *q, float *scal
     }
 }
 
-void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq,
-                           float *scales, float *sums, int64_t lds) {
+void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int8_t *q,
+                           int64_t ldq, float *scales, float *sums, int64_t lds) {
     int64_t n_groups = w->k / w->group, padded = (int64_t)oc_round_up((size_t)n_groups, OC_INT8_SPAN);
     int8_t rounded[128];
     OC_ASSERT(w->group <= 128 && padded * w->group <= ldq && padded <= lds);
     for (int64_t g = 0; g < lds; g++) scales[g] = sums[g] = 0;
-    if (padded > n_groups) memset(q + (padded - OC_INT8_SPAN) * w->group, 0, (size_t)(OC_INT8_SPAN * w->group));
+    if (padded > n_groups)
+        memset(q + (padded - OC_INT8_SPAN) * w->group, 0, (size_t)(OC_INT8_SPAN * w->group));
     for (int64_t g = 0; g < n_groups; g++) {
         int64_t span = g / OC_INT8_SPAN * OC_INT8_SPAN;
         int lane = oc_int8_lane((int)(g - span));

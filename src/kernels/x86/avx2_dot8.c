@@ -1,7 +1,7 @@
 /* Role D with x rounded to 8 bits, without VNNI: the way of avx512vnni_dot.c in vectors of 8 lanes.
  *
- * VPMADDUBSW adds two products in 16 bits and saturates: it sees nibbles only (8-bit weights become two), of which eight
- * steps stay under 2^15 (8 * 2 * 15 * 127), and then the pairs are added in 32 bits. */
+ * VPMADDUBSW adds two products in 16 bits and saturates: it sees nibbles only (8-bit weights become two), of
+ * which eight steps stay under 2^15 (8 * 2 * 15 * 127), and then the pairs are added in 32 bits. */
 #include "kernels/x86/avx2.h"
 
 #define R 2
@@ -15,7 +15,8 @@ struct block {
     __m256i w[2][R][MAX_VECTORS / 2]; /* a span, turned: lanes 0 to 7 and 8 to 15 */
     __m256 scales[2][R], zero_biases[2][R];
     __m256 acc[2][R][OC_D_SLICE];
-    uint8_t pad[SPAN * 128], pad_groups[SPAN * 4]; /* what a row's last groups are copied to when they fill no span */
+    uint8_t pad[SPAN * 128],
+        pad_groups[SPAN * 4]; /* what a row's last groups are copied to when they fill no span */
 };
 
 /* t[i] = words 4*quad .. 4*quad+3 of groups 4i+2h and 4i+2h+1. */
@@ -47,7 +48,8 @@ static void turn(const uint8_t *p, int n_words, int h, __m256i *out) {
 }
 
 /* Scales or zero biases of n groups from `at` on, in the order of lanes; 0 beyond. */
-static void load_groups(struct block *b, const uint8_t *p, enum oc_dtype dtype, int64_t at, int n, __m256 *low, __m256 *high) {
+static void load_groups(struct block *b, const uint8_t *p, enum oc_dtype dtype, int64_t at, int n,
+                        __m256 *low, __m256 *high) {
     const size_t size = dtype == OC_F32 ? 4 : 2;
     p += (size_t)at * size;
     if (n < SPAN) {
@@ -62,10 +64,11 @@ static void load_groups(struct block *b, const uint8_t *p, enum oc_dtype dtype, 
     *high = _mm256_insertf128_ps(_mm256_castps128_ps256(t2), t3, 1);
 }
 
-/* sum[r][m] += four words of each group: 8 vectors of nibbles with as many of x; or, of 8-bit weights, two nibbles with each
- * of four. */
-static inline __attribute__((always_inline)) void add_quad(const __m256i *const w[R], const int8_t *q, int64_t ldq,
-                                                           __m256i sum[R][MAX_M], const int M, const int bits) {
+/* sum[r][m] += four words of each group: 8 vectors of nibbles with as many of x; or, of 8-bit weights, two
+ * nibbles with each of four. */
+static inline __attribute__((always_inline)) void add_quad(const __m256i *const w[R], const int8_t *q,
+                                                           int64_t ldq, __m256i sum[R][MAX_M], const int M,
+                                                           const int bits) {
     const __m256i ones = _mm256_set1_epi16(1), sixteens = _mm256_set1_epi16(16);
     __m256i low[R][MAX_M], high[R][MAX_M];
 #pragma GCC unroll 8
@@ -73,7 +76,8 @@ static inline __attribute__((always_inline)) void add_quad(const __m256i *const 
         __m256i xv[MAX_M];
 #pragma GCC unroll 2
         for (int m = 0; m < M; m++) {
-            xv[m] = _mm256_loadu_si256((const __m256i *)(const void *)(q + m * ldq + 64 * (bits == 8 ? s / 2 : s)));
+            xv[m] = _mm256_loadu_si256(
+                (const __m256i *)(const void *)(q + m * ldq + 64 * (bits == 8 ? s / 2 : s)));
         }
 #pragma GCC unroll 2
         for (int r = 0; r < R; r++) {
@@ -99,8 +103,9 @@ static inline __attribute__((always_inline)) void add_quad(const __m256i *const 
 }
 
 /* acc of rows i .. i+M-1 of x grows by half h of the span in b, whose first group is g. */
-static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int h,
-                                                           int i, const int M, const int bits) {
+static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x,
+                                                           int64_t g, int group, int h, int i, const int M,
+                                                           const int bits) {
     const int8_t *q = x->q + i * x->ldq + g * group + 32 * h;
     const int n_quads = group * bits / 128;
     const __m256i *w[R] = {b->w[h][0], b->w[h][1]};
@@ -124,7 +129,8 @@ static inline __attribute__((always_inline)) void multiply(struct block *b, cons
     }
 }
 
-static void multiply_all(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g, int m) {
+static void multiply_all(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g,
+                         int m) {
     for (int h = 0; h < 2; h++) {
         int i = 0;
         for (; i + 2 <= m && w->bits == 4; i += 2) multiply(b, x, g, w->group, h, i, 2, 4);
@@ -135,7 +141,8 @@ static void multiply_all(struct block *b, const struct oc_weight *w, const struc
 }
 
 /* n <= 16 groups from g on of the n_rows rows from `row` on; a row that is not there repeats the last. */
-static void load_span(struct block *b, const struct oc_weight *w, int64_t row, int n_rows, int64_t g, int n, const uint8_t **ahead) {
+static void load_span(struct block *b, const struct oc_weight *w, int64_t row, int n_rows, int64_t g, int n,
+                      const uint8_t **ahead) {
     const int64_t n_groups = w->k / w->group;
     const int n_words = w->group * w->bits / 32;
     const size_t bytes = (size_t)(n * n_words * 4);
@@ -151,7 +158,8 @@ static void load_span(struct block *b, const struct oc_weight *w, int64_t row, i
         turn(p, n_words, 0, b->w[0][r]);
         turn(p, n_words, 1, b->w[1][r]);
         load_groups(b, w->scales, w->dtype, at * n_groups + g, n, &b->scales[0][r], &b->scales[1][r]);
-        load_groups(b, w->zero_biases, w->dtype, at * n_groups + g, n, &b->zero_biases[0][r], &b->zero_biases[1][r]);
+        load_groups(b, w->zero_biases, w->dtype, at * n_groups + g, n, &b->zero_biases[0][r],
+                    &b->zero_biases[1][r]);
     }
 }
 
@@ -167,8 +175,8 @@ static float sum_lanes(__m256 low, __m256 high) {
     return v[0];
 }
 
-static void rows(struct block *b, const struct oc_weight *w, int64_t row, int n_rows, const struct oc_dot_x8 *x, int m,
-                 float *out, int64_t ldo) {
+static void rows(struct block *b, const struct oc_weight *w, int64_t row, int n_rows,
+                 const struct oc_dot_x8 *x, int m, float *out, int64_t ldo) {
     const int64_t n_groups = w->k / w->group;
     const uint8_t *ahead = w->w + (size_t)(row + R) * oc_weight_row_bytes(w) + AHEAD;
     for (int i = 0; i < 2 * R; i++) {
@@ -183,7 +191,8 @@ static void rows(struct block *b, const struct oc_weight *w, int64_t row, int n_
     }
 }
 
-void oc_avx2_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo) {
+void oc_avx2_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out,
+                  int64_t ldo) {
     struct block b;
     OC_ASSERT(m <= OC_D_SLICE && w->group <= 128);
     for (int r = 0; r < n; r += R) rows(&b, w, n0 + r, n - r < R ? n - r : R, x, m, out + r, ldo);

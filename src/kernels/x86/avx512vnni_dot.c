@@ -1,12 +1,13 @@
 /* Role D with x rounded to 8 bits: weights as unsigned bytes by VPDPBUSD, exact in 32 bits within a group.
  *
- * Sixteen groups of four rows are turned once, so that each lane holds words of one group: a group's whole sum then grows in
- * its lane, and the conversion, both scales and the zero bias come once for 16 groups. All rows of x pass over what was
- * turned, four at a time; their sums between spans stay in memory. */
+ * Sixteen groups of four rows are turned once, so that each lane holds words of one group: a group's whole
+ * sum then grows in its lane, and the conversion, both scales and the zero bias come once for 16 groups. All
+ * rows of x pass over what was turned, four at a time; their sums between spans stay in memory. */
 #include "kernels/int8.h"
 #include "kernels/x86/avx512.h"
 
-#define R 4 /* rows of W at work; more of them are more streams than the prefetch can lead: 8 rows cost 10 %, 16 cost 35 % */
+/* Rows of W at work. More are more streams than the prefetch can lead: 8 cost 10 %, 16 cost 35 %. */
+#define R 4
 #define MAX_M 4
 #define SPAN OC_INT8_SPAN
 #define MAX_WORDS 32 /* of a group: 128 weights of 8 bits */
@@ -16,7 +17,7 @@
 
 /* R rows at work. */
 struct block {
-    __m512i w[MAX_WORDS][R];  /* a span, turned: word for word of its groups */
+    __m512i w[MAX_WORDS][R]; /* a span, turned: word for word of its groups */
     __m512 scales[R], zero_biases[R];
     __m512 acc[OC_D_SLICE][R];
     uint8_t pad[SPAN * 128]; /* the words of a row's last groups, when these fill no span */
@@ -33,7 +34,8 @@ static inline __attribute__((always_inline)) __m512i four_pieces(const uint8_t *
 }
 
 /* t[i] = words 4*quad .. 4*quad+3 of groups 4i .. 4i+3; a group has n_words. */
-static inline __attribute__((always_inline)) void load_quads(const uint8_t *p, const int n_words, int quad, __m512i t[4]) {
+static inline __attribute__((always_inline)) void load_quads(const uint8_t *p, const int n_words, int quad,
+                                                             __m512i t[4]) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         if (n_words == 4) {
@@ -47,8 +49,7 @@ static inline __attribute__((always_inline)) void load_quads(const uint8_t *p, c
     }
 }
 
-/* out[R * i] = word i of each group of the span at p, in the order of lanes. As many bytes are prefetched, between the other
- * work: all at once they wait for each other. */
+/* out[R * i] = word i of each group of the span at p, in the order of lanes. */
 static inline __attribute__((always_inline)) void turn(const uint8_t *p, const int n_words, __m512i *out) {
 #pragma GCC unroll 2
     for (int quad = 0; quad < n_words / 4; quad++, out += 4 * R) {
@@ -92,21 +93,25 @@ static inline __m512i lane_order(void) {
 }
 
 /* Scales or zero biases of n groups, in the order of lanes. */
-static inline __attribute__((always_inline)) __m512 load_groups(const uint8_t *p, enum oc_dtype dtype, int n) {
+static inline __attribute__((always_inline)) __m512 load_groups(const uint8_t *p, enum oc_dtype dtype,
+                                                                int n) {
     _mm_prefetch((const char *)p + AHEAD_SCALES, _MM_HINT_T0);
     return _mm512_permutexvar_ps(lane_order(), oc_avx512_load_float(p, dtype, oc_avx512_mask(n)));
 }
 
-/* sum += four products of unsigned bytes of w with bytes of x, in each lane. By hand: around the intrinsic gcc 12 copies every
- * sum, half of them through memory, which makes the loop five times as slow. */
+/* sum += four products of unsigned bytes of w with bytes of x, in each lane. By hand: around the intrinsic
+ * gcc 12 copies every sum, half of them through memory, which makes the loop five times as slow. */
 static inline __attribute__((always_inline)) __m512i add_products(__m512i sum, __m512i w, __m512i x) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
     return sum;
 }
 
-/* sum[r][m] = four rows of W, a span of them at w, times rows of x, at q. */
-static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q, int64_t ldq, int n_words,
-                                                           const uint8_t *ahead, __m512i sum[R][MAX_M], const int M, const int bits, const bool lead) {
+/* sum[r][m] = four rows of W, a span of them at w, times rows of x, at q. `lead`: prefetch as many bytes of W
+ * between the products; all at once they would wait for each other. */
+static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q,
+                                                           int64_t ldq, int n_words, const uint8_t *ahead,
+                                                           __m512i sum[R][MAX_M], const int M, const int bits,
+                                                           const bool lead) {
     const __m512i low = _mm512_set1_epi8(15);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
@@ -134,8 +139,9 @@ static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R]
 }
 
 /* acc of rows i .. i+M-1 of x with the rows of W grows by the span in b, whose first group is g. */
-static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i,
-                                                           const int M, const int bits, const bool lead) {
+static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x,
+                                                           int64_t g, int group, int i, const int M,
+                                                           const int bits, const bool lead) {
     const float *scales = x->scales + i * x->lds + g, *sums = x->sums + i * x->lds + g;
     __m512i sum[R][MAX_M];
     sum_span(b->w, x->q + i * x->ldq + g * group, x->ldq, group * bits / 32, b->ahead, sum, M, bits, lead);
@@ -190,13 +196,16 @@ static void multiply_q8_more(struct block *b, const struct oc_dot_x8 *x, int64_t
 /* For the last 1 or 2 rows of x, for the first 4, which lead the prefetch, and for 4 more. */
 enum { ONE, TWO, FOUR, MORE };
 
-static multiply_fn *const multiply_fns[2][4] = {{multiply_q4_1, multiply_q4_2, multiply_q4_4, multiply_q4_more},
-                                                {multiply_q8_1, multiply_q8_2, multiply_q8_4, multiply_q8_more}};
+static multiply_fn *const multiply_fns[2][4] = {
+    {multiply_q4_1, multiply_q4_2, multiply_q4_4, multiply_q4_more},
+    {multiply_q8_1, multiply_q8_2, multiply_q8_4, multiply_q8_more}};
 
 /* The next n <= 16 groups of n_rows rows. */
-static inline __attribute__((always_inline)) void load_groups_of(struct block *b, const struct oc_weight *w, turn_fn *turn_row,
-                                                                 int n_rows, const int n, const enum oc_dtype dtype) {
-    const size_t bytes = (size_t)(n * w->group * w->bits / 8), group_bytes = (size_t)n * (dtype == OC_F32 ? 4 : 2);
+static inline __attribute__((always_inline)) void load_groups_of(struct block *b, const struct oc_weight *w,
+                                                                 turn_fn *turn_row, int n_rows, const int n,
+                                                                 const enum oc_dtype dtype) {
+    const size_t bytes = (size_t)(n * w->group * w->bits / 8),
+                 group_bytes = (size_t)n * (dtype == OC_F32 ? 4 : 2);
     for (int r = 0; r < n_rows; r++) {
         const uint8_t *p = b->words[r];
         if (n < SPAN) p = memcpy(b->pad, p, bytes);
@@ -209,14 +218,15 @@ static inline __attribute__((always_inline)) void load_groups_of(struct block *b
     }
 }
 
-static inline __attribute__((always_inline)) void load_span(struct block *b, const struct oc_weight *w, turn_fn *turn_row,
-                                                            int n_rows, const int n) {
+static inline __attribute__((always_inline)) void load_span(struct block *b, const struct oc_weight *w,
+                                                            turn_fn *turn_row, int n_rows, const int n) {
     if (w->dtype == OC_BF16) load_groups_of(b, w, turn_row, n_rows, n, OC_BF16);
     if (w->dtype == OC_F16) load_groups_of(b, w, turn_row, n_rows, n, OC_F16);
     if (w->dtype == OC_F32) load_groups_of(b, w, turn_row, n_rows, n, OC_F32);
 }
 
-static void multiply_span(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g, int m) {
+static void multiply_span(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g,
+                          int m) {
     multiply_fn *const *fn = multiply_fns[w->bits == 8];
     int i = 0;
     for (; i + 4 <= m; i += 4) fn[i == 0 ? FOUR : MORE](b, x, g, w->group, i);
@@ -225,9 +235,11 @@ static void multiply_span(struct block *b, const struct oc_weight *w, const stru
     b->ahead += (size_t)R * SPAN * w->group * w->bits / 8;
 }
 
-/* Pointers to row `row` and what follows it; sums to nothing. Rows of the last four that are not there hold what they held. */
+/* Pointers to row `row` and what follows it; sums to nothing. Rows of the last four that are not there hold
+ * what they held. */
 static void begin(struct block *b, const struct oc_weight *w, int64_t row, int n_rows, int m) {
-    const size_t row_bytes = oc_weight_row_bytes(w), group_bytes = (size_t)(w->k / w->group) * (w->dtype == OC_F32 ? 4 : 2);
+    const size_t row_bytes = oc_weight_row_bytes(w),
+                 group_bytes = (size_t)(w->k / w->group) * (w->dtype == OC_F32 ? 4 : 2);
     for (int r = 0; r < n_rows; r++) {
         b->words[r] = w->w + (size_t)(row + r) * row_bytes;
         b->scales_at[r] = w->scales + (size_t)(row + r) * group_bytes;
@@ -239,19 +251,21 @@ static void begin(struct block *b, const struct oc_weight *w, int64_t row, int n
     }
 }
 
-/* The sums of the lanes of four rows, in the order of groups: halves of 8, of 4, of 2, of 1. Groups that are 8 and 4 apart
- * stand in one quarter of a vector. */
+/* The sums of the lanes of four rows, in the order of groups: halves of 8, of 4, of 2, of 1. Groups that are
+ * 8 and 4 apart stand in one quarter of a vector. */
 static inline __m128 sum_rows(const __m512 acc[R]) {
-    __m512 a = _mm512_add_ps(_mm512_shuffle_ps(acc[0], acc[1], 0x44), _mm512_shuffle_ps(acc[0], acc[1], 0xee));
-    __m512 b = _mm512_add_ps(_mm512_shuffle_ps(acc[2], acc[3], 0x44), _mm512_shuffle_ps(acc[2], acc[3], 0xee));
+    __m512 a =
+        _mm512_add_ps(_mm512_shuffle_ps(acc[0], acc[1], 0x44), _mm512_shuffle_ps(acc[0], acc[1], 0xee));
+    __m512 b =
+        _mm512_add_ps(_mm512_shuffle_ps(acc[2], acc[3], 0x44), _mm512_shuffle_ps(acc[2], acc[3], 0xee));
     __m512 quarters = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
     __m256 h = _mm256_add_ps(_mm512_castps512_ps256(quarters), _mm512_extractf32x8_ps(quarters, 1));
     return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
 }
 
 /* n_rows <= R rows of w from `row` on with all rows of x. */
-static void rows(struct block *b, const struct oc_weight *w, turn_fn *turn_row, int64_t row, int n_rows, const struct oc_dot_x8 *x,
-                 int m, float *out, int64_t ldo) {
+static void rows(struct block *b, const struct oc_weight *w, turn_fn *turn_row, int64_t row, int n_rows,
+                 const struct oc_dot_x8 *x, int m, float *out, int64_t ldo) {
     const int64_t n_groups = w->k / w->group;
     int64_t g = 0;
     begin(b, w, row, n_rows, m);
@@ -280,15 +294,16 @@ void oc_avx512vnni_round8(const float *x, int group, int bits, int8_t *q, float 
                                     : _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __mmask16 any = inverse > 0 ? 0xffff : 0; /* x may be a NaN where there is none */
     for (int i = 0; i < group; i += 16) {
-        __m512i v = _mm512_maskz_cvtps_epi32(any, _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
+        __m512i v =
+            _mm512_maskz_cvtps_epi32(any, _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
         total = _mm512_add_epi32(total, v);
         _mm_storeu_si128((__m128i *)(void *)(q + i), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(v), apart));
     }
     *sum = *scale * (float)_mm512_reduce_add_epi32(total);
 }
 
-void oc_avx512vnni_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out,
-                        int64_t ldo) {
+void oc_avx512vnni_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m,
+                        float *out, int64_t ldo) {
     struct block b;
     turn_fn *turn_row = choose_turn(w);
     OC_ASSERT(m <= OC_D_SLICE && w->group <= 128);
