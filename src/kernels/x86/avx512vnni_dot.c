@@ -113,16 +113,17 @@ static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R]
                                                            __m512i sum[R][MAX_M], const int M, const int bits,
                                                            const bool lead) {
     const __m512i low = _mm512_set1_epi8(15);
+    const int halves = bits == 4 ? 2 : 1; /* vectors of bytes in a word of each lane */
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
         for (int m = 0; m < M; m++) sum[r][m] = _mm512_setzero_si512();
     }
-    for (int i = 0; i < n_words; i++, q += 64 * 8 / bits, ahead += 64 * R) {
+    for (int i = 0; i < n_words; i++, q += 64 * halves, ahead += 64 * R) {
 #pragma GCC unroll 4
         for (int r = 0; r < R && lead; r++) _mm_prefetch((const char *)ahead + 64 * r, _MM_HINT_T0);
 #pragma GCC unroll 2
-        for (int half = 0; half < 8 / bits; half++) {
+        for (int half = 0; half < halves; half++) {
             __m512i x[MAX_M];
 #pragma GCC unroll 4
             for (int m = 0; m < M; m++) x[m] = _mm512_loadu_si512(q + m * ldq + 64 * half);
