@@ -49,11 +49,16 @@ static inline __attribute__((always_inline)) void load_quads(const uint8_t *p, c
     }
 }
 
-/* out[R * i] = word i of each group of the span at p, in the order of lanes. */
-static inline __attribute__((always_inline)) void turn(const uint8_t *p, const int n_words, __m512i *out) {
+/* out[R * i] = word i of each group of the span at p, in the order of lanes. `lead`: prefetch as many bytes
+ * from `ahead` on. */
+static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead,
+                                                       const int n_words, const bool lead, __m512i *out) {
 #pragma GCC unroll 2
     for (int quad = 0; quad < n_words / 4; quad++, out += 4 * R) {
         __m512i t[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4 && lead; i++)
+            _mm_prefetch((const char *)ahead + 256 * quad + 64 * i, _MM_HINT_T0);
         load_quads(p, n_words, quad, t);
         __m512i a = _mm512_unpacklo_epi32(t[0], t[1]), b = _mm512_unpackhi_epi32(t[0], t[1]);
         __m512i c = _mm512_unpacklo_epi32(t[2], t[3]), d = _mm512_unpackhi_epi32(t[2], t[3]);
@@ -64,27 +69,37 @@ static inline __attribute__((always_inline)) void turn(const uint8_t *p, const i
     }
 }
 
-typedef void turn_fn(const uint8_t *p, __m512i *out);
+/* Where the prefetch goes was measured: of 4-bit weights between the products (5 to 10 % faster), of 8-bit
+ * ones, which come with fewer products, here (25 % faster with one row of x). */
+typedef void turn_fn(const uint8_t *p, const uint8_t *ahead, __m512i *out);
 
-static void turn_4(const uint8_t *p, __m512i *out) {
-    turn(p, 4, out);
+static void turn_q4_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 4, false, out);
 }
 
-static void turn_8(const uint8_t *p, __m512i *out) {
-    turn(p, 8, out);
+static void turn_q4_64(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 8, false, out);
 }
 
-static void turn_16(const uint8_t *p, __m512i *out) {
-    turn(p, 16, out);
+static void turn_q4_128(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 16, false, out);
 }
 
-static void turn_32(const uint8_t *p, __m512i *out) {
-    turn(p, 32, out);
+static void turn_q8_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 8, true, out);
+}
+
+static void turn_q8_64(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 16, true, out);
+}
+
+static void turn_q8_128(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
+    turn(p, ahead, 32, true, out);
 }
 
 static turn_fn *choose_turn(const struct oc_weight *w) {
-    const int n_words = w->group * w->bits / 32;
-    return n_words == 4 ? turn_4 : n_words == 8 ? turn_8 : n_words == 16 ? turn_16 : turn_32;
+    if (w->bits == 8) return w->group == 32 ? turn_q8_32 : w->group == 64 ? turn_q8_64 : turn_q8_128;
+    return w->group == 32 ? turn_q4_32 : w->group == 64 ? turn_q4_64 : turn_q4_128;
 }
 
 /* The order of lanes, which is its own inverse. */
@@ -179,18 +194,14 @@ static void multiply_q4_more(struct block *b, const struct oc_dot_x8 *x, int64_t
 }
 
 static void multiply_q8_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 1, 8, true);
+    multiply(b, x, g, group, i, 1, 8, false);
 }
 
 static void multiply_q8_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 2, 8, true);
+    multiply(b, x, g, group, i, 2, 8, false);
 }
 
 static void multiply_q8_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 4, 8, true);
-}
-
-static void multiply_q8_more(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
     multiply(b, x, g, group, i, 4, 8, false);
 }
 
@@ -199,7 +210,7 @@ enum { ONE, TWO, FOUR, MORE };
 
 static multiply_fn *const multiply_fns[2][4] = {
     {multiply_q4_1, multiply_q4_2, multiply_q4_4, multiply_q4_more},
-    {multiply_q8_1, multiply_q8_2, multiply_q8_4, multiply_q8_more}};
+    {multiply_q8_1, multiply_q8_2, multiply_q8_4, multiply_q8_4}};
 
 /* The next n <= 16 groups of n_rows rows. */
 static inline __attribute__((always_inline)) void load_groups_of(struct block *b, const struct oc_weight *w,
@@ -210,7 +221,7 @@ static inline __attribute__((always_inline)) void load_groups_of(struct block *b
     for (int r = 0; r < n_rows; r++) {
         const uint8_t *p = b->words[r];
         if (n < SPAN) p = memcpy(b->pad, p, bytes);
-        turn_row(p, &b->w[0][r]);
+        turn_row(p, b->ahead + (size_t)r * SPAN * w->group * w->bits / 8, &b->w[0][r]);
         b->scales[r] = load_groups(b->scales_at[r], dtype, n);
         b->zero_biases[r] = load_groups(b->zero_biases_at[r], dtype, n);
         b->words[r] += bytes;
