@@ -27,6 +27,7 @@ struct oc_session;
 struct oc_engine_params {
     const char *model_dir;       /* directory with config.json and safetensors */
     const char *isa;             /* "ref", "avx2", ...; NULL or "auto": the best of this machine */
+    const char *batch_mode;      /* "exact", which NULL means too, or "throughput": see struct oc_engine_info */
     int n_threads;               /* 0: all CPUs this process may use */
     int ctx_tokens;              /* of one sequence; 0: the model's own length, at most 16384 */
     int kv_tokens;               /* KV slots of all sequences together; 0: ctx_tokens */
@@ -36,6 +37,15 @@ struct oc_engine_params {
     void (*progress)(void *arg, double fraction); /* may be NULL; called while weights are read */
     void *progress_arg;
 };
+
+/* What is said where throughput was asked for; figures: docs/KERNELS.md. */
+#define OC_THROUGHPUT_COST                                                                                              \
+    "logits move by up to 8 % of their standard deviation, as with bf16 activations, and now and then another word is chosen"
+#define OC_THROUGHPUT_SENTENCE                                                                                          \
+    "throughput mode: what meets quantised weights while an answer is made is rounded to 8 bits: " OC_THROUGHPUT_COST   \
+    "; --batch-mode exact rounds nothing"
+#define OC_NO_THROUGHPUT_SENTENCE                                                                                       \
+    "throughput mode was asked for, but this machine has no kernels for it: all is computed exactly"
 
 /* Errors: OC_ERR_NOT_FOUND, _FORMAT, _UNSUPPORTED (architecture, quantisation, ISA), _LIMIT, _NOMEM, _IO, _USAGE,
  * each with a sentence that names the file or tensor. On error *out is NULL. */
@@ -51,7 +61,9 @@ void oc_engine_close(struct oc_engine *e);
 struct oc_engine_info {
     const char *architecture; /* as config.json names it */
     const char *family;       /* as src/models/ names it */
-    const char *isa;
+    const char *isa; /* ends in "-int8" in throughput mode */
+    bool throughput; /* answers are computed with the inputs of quantised weights rounded to 8 bits (docs/KERNELS.md); false in
+                      * batch mode "exact", and in "throughput" on a machine that has no kernels for it */
     int n_threads;
     int n_vocab;
     int dim;            /* width of an embedding row */

@@ -36,10 +36,15 @@ static int or_zero(int64_t n) {
 static enum oc_err open_model(struct run *r, struct oc_errinfo *ei) {
     const struct oc_cli_run_options *o = &r->o;
     struct oc_engine_params p = {.isa = o->isa,
+                                 .batch_mode = o->batch_mode,
                                  .n_threads = or_zero(o->threads),
                                  .ctx_tokens = or_zero(o->ctx),
                                  .image_max_tokens = or_zero(o->image_max_tokens)};
     OC_TRY(oc_cli_chat_model_open(&r->model, o->model, !o->raw, &p, ei));
+    if (p.batch_mode && strcmp(p.batch_mode, "throughput") == 0) {
+        bool there = oc_engine_info(r->model.engine)->throughput;
+        fprintf(stderr, "ocellus: %s\n", there ? OC_THROUGHPUT_SENTENCE : OC_NO_THROUGHPUT_SENTENCE);
+    }
     r->sample = oc_cli_chat_model_sampling(&r->model);
     return oc_cli_run_options_sampling(o, &r->sample, ei);
 }

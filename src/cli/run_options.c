@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "cli/commands.h"
+#include "ocellus.h"
 
 #define AT(field) offsetof(struct oc_cli_run_options, field)
 #define MAX_INT 2147483647.0
@@ -45,6 +46,7 @@ static const struct oc_cli_option options[] = {
     {"threads", 0, OC_CLI_INT, AT(threads), 1, OC_LIMIT_THREADS, "N",
      "default: all CPUs this process may use"},
     {"isa", 0, OC_CLI_STRING, AT(isa), 0, 0, "NAME", "kernels to use: auto, ref, avx2, avx512, ..."},
+    {"batch-mode", 0, OC_CLI_STRING, AT(batch_mode), 0, 0, "MODE", "exact, or throughput: see below"},
     {"logprobs", 0, OC_CLI_INT, AT(n_logprobs), 0, OC_LIMIT_TOP_LOGPROBS, "N",
      "log-probability of each token and of N alternatives"},
     {"json", 0, OC_CLI_FLAG, AT(json), 0, 0, NULL, "print one OpenAI chat.completion object"},
@@ -60,6 +62,10 @@ void oc_cli_run_help(FILE *f) {
           "sampling, the model's generation_config.json decides.\n\n",
           f);
     oc_cli_options_help(options, N_OPTIONS, f);
+    fputs("\nBatch mode: exact is the default. throughput rounds to 8 bits what meets quantised weights while an\n"
+          "answer is made. It pays where `serve` answers several at once; here it shows what it costs:\n" OC_THROUGHPUT_COST
+          ".\n",
+          f);
     fputs("\nExit code: 0, or 1 when it could not be done, 2 for wrong usage, 130 after Ctrl-C.\n", f);
 }
 

@@ -8,7 +8,7 @@
 #include "worker/worker.h"
 
 struct worker_flags {
-    const char *model, *isa;
+    const char *model, *isa, *batch_mode;
     int64_t socket, board, parent, ctx, kv_tokens, parallel, threads, image_max_tokens, embed_cache_bytes;
     bool no_prefix_cache, measure;
 };
@@ -26,6 +26,7 @@ static const struct oc_cli_option worker_options[] = {
     {"parallel", 0, OC_CLI_INT, AT(parallel), 1, OC_LIMIT_SCHED_JOBS, "N", "sequences at once"},
     {"threads", 't', OC_CLI_INT, AT(threads), 1, OC_LIMIT_THREADS, "N", "compute threads"},
     {"isa", 0, OC_CLI_STRING, AT(isa), 0, 0, "NAME", "instruction set"},
+    {"batch-mode", 0, OC_CLI_STRING, AT(batch_mode), 0, 0, "MODE", "exact or throughput"},
     {"image-max-tokens", 0, OC_CLI_INT, AT(image_max_tokens), 1, OC_LIMIT_CTX_TOKENS, "N", "most tokens of one picture"},
     {"embed-cache-bytes", 0, OC_CLI_INT, AT(embed_cache_bytes), 0, (double)((int64_t)1 << 40), "N", "for embeddings of pictures; 0: none"},
     {"no-prefix-cache", 0, OC_CLI_FLAG, AT(no_prefix_cache), 0, 0, NULL, "do not keep prompts for reuse"},
@@ -66,7 +67,7 @@ int oc_cli_worker_main(int argc, char **argv) {
     if (!err && !f.model) err = oc_fail(&ei, OC_ERR_USAGE, "worker needs --model DIR");
     if (err) return oc_cli_main_fail(&ei, "worker");
     const struct oc_worker_options o = {.socket_fd = (int)f.socket, .board_fd = (int)f.board, .parent_pid = (int)f.parent,
-                                        .model_dir = f.model, .isa = f.isa, .ctx_tokens = (int)f.ctx,
+                                        .model_dir = f.model, .isa = f.isa, .batch_mode = f.batch_mode, .ctx_tokens = (int)f.ctx,
                                         .kv_tokens = (int)f.kv_tokens, .n_sessions = (int)f.parallel,
                                         .n_threads = (int)f.threads, .image_max_tokens = (int)f.image_max_tokens,
                                         .embed_cache_bytes = (size_t)f.embed_cache_bytes,

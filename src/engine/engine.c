@@ -132,6 +132,7 @@ static void fill_info(struct oc_engine *e) {
     i->architecture = e->model->architecture;
     i->family = e->model->family->name;
     i->isa = e->ops.isa;
+    i->throughput = e->ops.int8;
     i->n_threads = oc_pool_n_threads(e->pool);
     i->n_sessions = e->n_sessions;
     i->n_vocab = e->model->lm.n_vocab;
@@ -152,8 +153,18 @@ static bool report_progress(void *arg, uint64_t done, uint64_t total) {
     return true;
 }
 
+static enum oc_err choose_ops(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
+    const char *mode = p->batch_mode ? p->batch_mode : "exact";
+    bool throughput = strcmp(mode, "throughput") == 0;
+    if (!throughput && strcmp(mode, "exact") != 0)
+        return oc_fail(ei, OC_ERR_USAGE, "unknown batch mode \"%.100s\"; known: exact, throughput", mode);
+    OC_TRY(oc_ops_for_wishes(&e->ops, p->isa, throughput ? OC_CPU_INT8 : 0, ei));
+    e->ctx.int8 = e->ops.int8;
+    return OC_OK;
+}
+
 static enum oc_err open_all(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
-    OC_TRY(oc_ops_for_isa(&e->ops, p->isa, ei));
+    OC_TRY(choose_ops(e, p, ei));
     OC_TRY(oc_model_open(p->model_dir, &e->model, ei));
     OC_TRY(choose_sizes(e, p, ei));
     if (!p->skip_prefetch) OC_TRY(oc_weights_prefetch(e->model->checkpoint, p->progress ? report_progress : NULL, (void *)p, ei));

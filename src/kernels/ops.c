@@ -38,7 +38,27 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 #undef OC_OP
 }
 
+/* The names of tables that round x to 8 bits in role D; for another the wish stays one. */
+static const char *const int8_names[][2] = {
+    {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
+    {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"},
+};
+
+/* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
+static bool has_int8(const struct oc_ops *ops, unsigned features) {
+    if (strcmp(ops->isa, "ref") == 0 || strcmp(ops->isa, "avx2") == 0) return true;
+    return (features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI);
+}
+
+static void choose_int8(struct oc_ops *ops, unsigned features) {
+    ops->int8 = (features & OC_CPU_INT8) && has_int8(ops, features);
+    for (size_t i = 0; ops->int8 && i < sizeof int8_names / sizeof int8_names[0]; i++) {
+        if (strcmp(ops->isa, int8_names[i][0]) == 0) ops->isa = int8_names[i][1];
+    }
+}
+
 void oc_ops_init(struct oc_ops *ops, unsigned features) {
+    memset(ops, 0, sizeof *ops); /* what lies between members too: tables of the same features are the same bytes */
     oc_ops_set_ref(ops);
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
@@ -48,9 +68,8 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
-#else
-    (void)features;
 #endif
+    choose_int8(ops, features);
 }
 
 static const struct isa_name {
@@ -67,9 +86,13 @@ static const struct isa_name {
 };
 
 enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei) {
+    return oc_ops_for_wishes(ops, isa, 0, ei);
+}
+
+enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wishes, struct oc_errinfo *ei) {
     unsigned have = oc_cpu_features(), asked;
     if (isa == NULL || strcmp(isa, "auto") == 0) {
-        oc_ops_init(ops, have);
+        oc_ops_init(ops, have | wishes);
         return OC_OK;
     }
     for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
@@ -78,7 +101,7 @@ enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinf
         if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }
-        oc_ops_init(ops, isa_names[i].features);
+        oc_ops_init(ops, isa_names[i].features | (have & OC_CPU_AVX512VNNI) | wishes);
         return OC_OK;
     }
     return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxbf16, neon", isa);

@@ -51,6 +51,7 @@ struct oc_kctx {
     struct oc_pool *pool;
     uint8_t *scratch;
     size_t scratch_bytes;
+    bool int8; /* role D rounds the x of quantised weights to 8 bits (kernels/int8.h); only where the table's int8 is set */
 };
 
 /* y[m, n] = act(x[m, k] W^T + bias) (+ y when add). */
@@ -175,7 +176,8 @@ struct oc_embed {
 
 /* Generated from ops.def: one pointer per op. */
 struct oc_ops {
-    const char *isa; /* "ref", "avx2", "avx512", ... */
+    const char *isa; /* "ref", "avx2", "avx512", ...; "ref-int8", ... with int8 */
+    bool int8;       /* asked for with OC_CPU_INT8, and these kernels have it: struct oc_kctx may say so too */
 #define OC_OP(name) void (*name)(const struct oc_kctx *ctx, const struct oc_##name *a);
 #include "kernels/ops.def"
 #undef OC_OP
@@ -191,6 +193,10 @@ enum oc_cpu_feature {
     /* Not of the machine but a wish: role P may round bf16 and quantised weights, and the x they meet, to bf16. Faster,
      * but outside the bounds of parity: oc_cpu_features never sets it. */
     OC_CPU_ROUND = 32,
+    OC_CPU_AVX512VNNI = 64, /* AVX-512 with products of bytes */
+    /* A wish as well: role D may round the x that quantised weights meet to 8 bits, one scale per group of the weight. Many
+     * rows at once cost less then. Sets oc_ops.int8 where there are kernels for it; elsewhere all stays exact. */
+    OC_CPU_INT8 = 128,
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
@@ -202,6 +208,9 @@ void oc_ops_init(struct oc_ops *ops, unsigned features);
 /* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
+
+/* The same with wishes, OC_CPU_INT8 or 0: whether it came true is said by ops->int8. */
+OC_MUST_CHECK enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wishes, struct oc_errinfo *ei);
 
 /* Scratch that any op may need with these maxima: rows per call, the widest k and n of any weight, the head size,
  * and threads. */

@@ -49,6 +49,7 @@ struct oc_server_config {
     int64_t kv_tokens, embed_cache_bytes;
     bool prefix_cache;
     const char *isa;
+    const char *batch_mode; /* "exact" or "throughput" */
     /* requests */
     int queue_depth;                        /* waiting requests at most */
     int queue_timeout_s[3];                 /* high, normal, low: each at least the next */

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 
 #include "base/str.h"
+#include "ocellus.h"
 #include "server/config.h"
 
 enum oc_config_kind {

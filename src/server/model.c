@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ocellus.h"
 #include "server/child.h"
 #include "server/facts.h"
 #include "server/models.h"
@@ -367,6 +368,9 @@ static void on_ready(void *arg, struct oc_server_worker *w, const struct oc_ipc_
            OC_LOG_I("worker", oc_server_worker_id(w)), OC_LOG_I("pid", oc_server_worker_pid(w)),
            OC_LOG_D("load_s", m->load_s), OC_LOG_S("isa", m->isa), OC_LOG_I("ctx", r->ctx_tokens),
            OC_LOG_I("sequences", r->n_sessions), OC_LOG_I("kv_tokens", r->kv_tokens));
+    if (strcmp(m->s->config->batch_mode, "throughput") == 0)
+        oc_log(m->s->log, OC_LOG_WARN, strstr(m->isa, "-int8") ? OC_THROUGHPUT_SENTENCE : OC_NO_THROUGHPUT_SENTENCE,
+               OC_LOG_S("model", m->id));
     grant(m);
     oc_server_model_advance(m);
 }

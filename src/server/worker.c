@@ -326,6 +326,10 @@ void oc_server_worker_make_argv(const struct oc_server_config *c, const char *mo
         add(out, "--isa");
         add(out, c->isa);
     }
+    if (strcmp(c->batch_mode, "exact") != 0) {
+        add(out, "--batch-mode");
+        add(out, c->batch_mode);
+    }
 }
 
 static int next_id(struct oc_server *s) {

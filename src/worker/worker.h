@@ -23,6 +23,7 @@ struct oc_worker_options {
     int parent_pid; /* who must be alive; 0: whoever started this process */
     const char *model_dir;
     const char *isa; /* NULL: the best of this machine */
+    const char *batch_mode; /* as of struct oc_engine_params */
     int ctx_tokens, kv_tokens, n_sessions, n_threads, image_max_tokens; /* as of struct oc_engine_params; 0: its defaults */
     size_t embed_cache_bytes; /* 0: no cache */
     bool prefix_cache;

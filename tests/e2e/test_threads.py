@@ -29,5 +29,27 @@ def every_isa_gives_the_answer_of_the_reference():
         assert max(abs(a - b) for a, b in zip(got_logprobs, logprobs)) < 0.05, isa
 
 
+@case
+def throughput_mode_says_what_it_gives_up():
+    r = ocellus("run", *model_args(), "--isa", "ref", "--batch-mode", "throughput", "--max-tokens", 2, "x")
+    assert r.code == 0 and "8 bits" in r.err and "--batch-mode exact" in r.err, r
+    r = ocellus("run", *model_args(), "--batch-mode", "exact", "--max-tokens", 2, "x")
+    assert r.code == 0 and "8 bits" not in r.err, r
+    r = ocellus("run", *model_args(), "--batch-mode", "fast", "x")
+    assert r.code == 2 and "exact, throughput" in r.err, r
+
+
+@case
+def throughput_mode_rounds_but_not_by_threads():
+    one = answer("--batch-mode", "throughput", "--threads", 1)
+    assert answer("--batch-mode", "throughput", "--threads", 3) == one
+    # The kernels of ref have it everywhere. What comes before, in role P, has other bits there than in the best ISA, and
+    # rounding enlarges that: only the first token stands on the same history.
+    rounded = answer("--batch-mode", "throughput", "--isa", "ref")[1]
+    exact = answer("--isa", "ref")[1]
+    assert rounded[0] != exact[0], "nothing was rounded"
+    assert abs(rounded[0] - exact[0]) < 0.3 and abs(rounded[0] - one[1][0]) < 0.3, (rounded[0], exact[0], one[1][0])
+
+
 if __name__ == "__main__":
     main()

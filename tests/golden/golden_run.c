@@ -19,6 +19,7 @@
 #define EXACT_BOUND 1e-4  /* of a stage's standard deviation, f32 and f16 checkpoints */
 #define NARROW_BOUND 2e-2 /* the same, bf16 and quantised ones ... */
 #define OWN_FACTOR 1.5    /* ... and at most so many times transformers' own bf16 error */
+#define INT8_BOUND 1e-1  /* throughput mode, of the language model's stages: observed 8.2e-2 */
 #define PIXEL_BOUND 1e-6  /* absolute */
 
 struct turn {
@@ -71,8 +72,9 @@ static void note(struct golden_report *rep, enum stage s, const char *where, dou
 }
 
 /* The bound for a record, and what it is relative to: its standard deviation as stored. */
-static double bound_for(const struct turn *t, const char *name, const char *std_name, double *std) {
+static double bound_for(const struct turn *t, enum stage s, const char *name, const char *std_name, double *std) {
     *std = golden_get(t->file, "%s", std_name)->f[0];
+    if (t->rep->throughput && s >= STAGE_LAYER) return INT8_BOUND;
     if (t->rep->exact) return EXACT_BOUND;
     double own = OWN_FACTOR * golden_get(t->file, "%s.own", name)->f[0];
     return own < NARROW_BOUND ? own : NARROW_BOUND;
@@ -85,7 +87,7 @@ static void compare_sample(const struct turn *t, enum stage s, const char *name,
     char std_name[NAME_BYTES];
     double std, worst = 0;
     snprintf(std_name, sizeof std_name, "%s.std", name);
-    double bound = bound_for(t, name, std_name, &std);
+    double bound = bound_for(t, s, name, std_name, &std);
     int rows = n_rows < most_rows ? (int)n_rows : most_rows;
     int columns = n_columns < SAMPLE_COLUMNS ? (int)n_columns : SAMPLE_COLUMNS;
     if (r->n_rows != rows || r->n_columns != columns) {
@@ -220,7 +222,7 @@ static void compare_logits(const struct turn *t, enum stage s, const char *recor
     double std, worst = 0;
     snprintf(name, sizeof name, "%s.%s", t->at, record);
     snprintf(std_name, sizeof std_name, "%s.std", t->at);
-    double bound = bound_for(t, name, std_name, &std);
+    double bound = bound_for(t, s, name, std_name, &std);
     const struct golden_record *r = golden_get(t->file, "%s", name);
     int n_vocab = oc_engine_info(t->engine)->n_vocab;
     for (int j = 0; j < r->n_columns; j++) {
@@ -256,10 +258,10 @@ static void decode_tokens(const struct turn *t) {
     snprintf(name, sizeof name, "%s.tokens", t->at);
     snprintf(std_name, sizeof std_name, "%s.std", t->at);
     snprintf(decode_name, sizeof decode_name, "%s.decode", t->at);
-    double near_tie = bound_for(t, decode_name, std_name, &std) * std;
+    double near_tie = bound_for(t, STAGE_TOKENS, decode_name, std_name, &std) * std;
     for (int i = 0; i < tokens->n_columns; i++) {
         bool same = best_token(oc_session_logits(t->session)) == tokens->i[i];
-        bool tie = !t->rep->exact && margins->f[i] < near_tie;
+        bool tie = (!t->rep->exact || t->rep->throughput) && margins->f[i] < near_tie;
         if (!same && tie) t->rep->n_near_ties++;
         note(t->rep, STAGE_TOKENS, name, !same && !tie, 0);
         decode(t, tokens->i[i]);
@@ -297,12 +299,17 @@ static void run_case(struct turn *t, const char *name) {
 void golden_run(const struct golden_options *opt, struct golden_report *rep) {
     struct golden_file file;
     struct oc_errinfo ei;
-    struct oc_engine_params params = {.model_dir = opt->model_dir, .isa = opt->isa, .ctx_tokens = 1024, .n_threads = 2};
+    char isa[32];
+    struct oc_engine_params params = {.model_dir = opt->model_dir, .isa = isa, .ctx_tokens = 1024, .n_threads = 2};
+    snprintf(isa, sizeof isa, "%s", opt->isa);
+    char *int8 = strstr(isa, "-int8");
+    if (int8) *int8 = '\0', params.batch_mode = "throughput";
     struct turn t = {.opt = opt, .rep = rep, .file = &file};
     *rep = (struct golden_report){0};
     golden_open(&file, opt->golden_path);
     if (oc_engine_open(&params, &t.engine, &ei)) die(opt->model_dir, &ei);
     snprintf(rep->isa, sizeof rep->isa, "%s", oc_engine_info(t.engine)->isa);
+    rep->throughput = oc_engine_info(t.engine)->throughput;
     /* F32 and F16 weights are held to the exact bounds whatever the cache does to K and V. */
     const struct oc_lm *lm = &t.engine->model->lm;
     bool wide = lm->layers[0].q.bits == 0 && lm->layers[0].q.dtype != OC_BF16;

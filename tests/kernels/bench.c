@@ -283,10 +283,12 @@ static void bench_prefill(struct bench *b) {
     bench_small(b, patches);
 }
 
-static void bench_isa(const char *isa, bool quick, struct oc_pool *pool, uint8_t *pile, size_t pile_bytes, FILE *csv) {
+static void bench_isa(const char *isa, bool quick, bool decode_only, struct oc_pool *pool, uint8_t *pile, size_t pile_bytes, FILE *csv) {
     struct bench b = {.quick = quick, .csv = csv, .pile = pile, .pile_bytes = pile_bytes, .rng = {.rng = 7}};
-    if (oc_ops_for_isa(&b.ops, isa, NULL) != OC_OK) return;
+    struct oc_errinfo ei;
+    if (!ops_by_name(&b.ops, isa, &ei)) return;
     b.ctx.pool = pool;
+    b.ctx.int8 = b.ops.int8;
     b.ctx.scratch_bytes = oc_ops_scratch_bytes(4800, 11008, 151936, 128, oc_pool_n_threads(pool));
     b.ctx.scratch = aligned_alloc(64, b.ctx.scratch_bytes);
     OC_ASSERT(b.ctx.scratch);
@@ -302,12 +304,12 @@ static void bench_isa(const char *isa, bool quick, struct oc_pool *pool, uint8_t
             fprintf(csv, "%s,%d,peak,bf16,,,,%.4f,100,bf16\n", isa, oc_pool_n_threads(pool), b.peaks.bf16_tflop_s);
     }
     bench_decode(&b);
-    bench_prefill(&b);
+    if (!decode_only && !b.ops.int8) bench_prefill(&b); /* int8 changes role D only */
     free(b.ctx.scratch);
 }
 
-void bench(const char *isa, bool quick, int n_threads, const char *csv_path) {
-    static const char *const names[] = {"avx2", "avx512", "avx512bf16", "amx", "amxbf16", "neon"};
+void bench(const char *isa, bool quick, bool decode_only, int n_threads, const char *csv_path) {
+    static const char *const names[] = {"avx2", "avx2-int8", "avx512", "avx512-int8", "avx512bf16", "amx", "amxbf16", "neon"};
     FILE *csv = csv_path ? fopen(csv_path, "w") : NULL;
     if (csv_path && !csv) {
         printf("cannot write %s\n", csv_path);
@@ -329,9 +331,9 @@ void bench(const char *isa, bool quick, int n_threads, const char *csv_path) {
         exit(1);
     }
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (!isa || strcmp(isa, names[i]) == 0) bench_isa(names[i], quick, pool, pile, pile_bytes, csv);
+        if (!isa || strcmp(isa, names[i]) == 0) bench_isa(names[i], quick, decode_only, pool, pile, pile_bytes, csv);
     }
-    if (isa && strcmp(isa, "ref") == 0) bench_isa(isa, quick, pool, pile, pile_bytes, csv);
+    if (isa && strncmp(isa, "ref", 3) == 0) bench_isa(isa, quick, decode_only, pool, pile, pile_bytes, csv);
     if (csv && fclose(csv) != 0) printf("cannot write all of %s\n", csv_path);
     oc_pool_close(pool);
     munmap(pile, pile_bytes);

@@ -85,6 +85,9 @@ bool amx_model_ops(struct oc_ops *ops, const char *name);
 enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT };
 enum isa_bf16 isa_bf16(const char *isa);
 
+/* Fills the table for an ISA by its name, "-int8" behind it asking for the wish; false with a sentence when it cannot be had. */
+bool ops_by_name(struct oc_ops *ops, const char *name, struct oc_errinfo *ei);
+
 void op_begin(struct chk *c, const char *name);
 void op_error(struct chk *c, double got, double want, double magnitude);
 /* Prints the line of the op; fails it when its worst error is over the bound. */
@@ -95,6 +98,7 @@ void check_linear(struct chk *c);
 void check_attn(struct chk *c);
 void check_small(struct chk *c);
 void check_invariance(struct chk *c);
-void bench(const char *isa, bool quick, int n_threads, const char *csv_path); /* 0 threads: all */
+void check_int8(struct chk *c);
+void bench(const char *isa, bool quick, bool decode_only, int n_threads, const char *csv_path); /* 0 threads: all */
 
 #endif

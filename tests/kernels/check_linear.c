@@ -31,17 +31,32 @@ static struct parts parts_of(double v, enum isa_bf16 how) {
     return (struct parts){high, how == BF16_SPLIT ? oc_bf16_to_f32(oc_f32_to_bf16(f - high)) : 0};
 }
 
-static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w, enum isa_bf16 how) {
+/* x rounded to 8 bits, group for group, where role D of the ISA under test does so for w; else x itself. */
+static double *seen_x(const struct chk *c, enum oc_role role, const struct mat *x, const struct oc_weight *w) {
+    double *seen = malloc((size_t)(x->rows * x->cols) * sizeof *seen);
+    OC_ASSERT(seen);
+    for (int64_t i = 0; i < x->rows * x->cols; i++) seen[i] = x->p[i / x->cols * x->ld + i % x->cols];
+    if (role != OC_ROLE_D || !c->ops.int8 || !w->bits) return seen;
+    for (double *g = seen; g < seen + x->rows * x->cols; g += w->group) {
+        double most = 0;
+        for (int i = 0; i < w->group; i++) most = fmax(most, fabs(g[i]));
+        float inverse = 127.0f / (float)most;
+        for (int i = 0; i < w->group && most > 0; i++) g[i] = nearbyint((float)g[i] * inverse) * ((float)most / 127.0f);
+    }
+    return seen;
+}
+
+static struct oracle oracle_new(const struct chk *c, enum oc_role role, const struct mat *x, const struct oc_weight *w, enum isa_bf16 how) {
     size_t count = (size_t)(x->rows * w->n);
     struct oracle o = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
-    double *row = malloc((size_t)w->k * sizeof(double));
+    double *row = malloc((size_t)w->k * sizeof(double)), *seen = seen_x(c, role, x, w);
     OC_ASSERT(o.want && o.mag && row);
     for (int64_t n = 0; n < w->n; n++) {
         weight_row_double(w, n, row);
         for (int64_t i = 0; i < x->rows; i++) {
             double sum = w->bias ? w->bias[n] : 0, mag = fabs(sum);
             for (int64_t k = 0; k < w->k; k++) {
-                struct parts a = parts_of(x->p[i * x->ld + k], how), b = parts_of(row[k], how);
+                struct parts a = parts_of(seen[i * x->cols + k], how), b = parts_of(row[k], how);
                 sum += a.high * b.high + a.low * b.high + a.high * b.low;
                 mag += fabs(a.high * b.high);
             }
@@ -49,7 +64,7 @@ static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w, 
             o.mag[i * w->n + n] = mag;
         }
     }
-    free(row);
+    free(row), free(seen);
     return o;
 }
 
@@ -96,7 +111,7 @@ static void one_linear(struct chk *c, enum oc_role role, enum wformat f) {
     struct oc_linear a = {role, m, x.p, x.ld, &w.w, y.p, y.ld, act, add};
     c->ops.linear(&r.k, &a);
     const struct oc_weight *weights[] = {&w.w};
-    struct oracle o = oracle_new(&x, &w.w, in_bf16(c, role, weights, 1));
+    struct oracle o = oracle_new(c, role, &x, &w.w, in_bf16(c, role, weights, 1));
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             double want = act_double(act, o.want[i * n + j]), mag = o.mag[i * n + j];
@@ -126,7 +141,7 @@ static void one_glu(struct chk *c, enum oc_role role) {
     c->ops.linear_glu(&r.k, &a);
     const struct oc_weight *weights[] = {&gate.w, &up.w};
     enum isa_bf16 bf16 = in_bf16(c, role, weights, 2);
-    struct oracle og = oracle_new(&x, &gate.w, bf16), ou = oracle_new(&x, &up.w, bf16);
+    struct oracle og = oracle_new(c, role, &x, &gate.w, bf16), ou = oracle_new(c, role, &x, &up.w, bf16);
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             int64_t at = i * n + j;
@@ -160,7 +175,7 @@ static void one_linear3(struct chk *c, enum oc_role role) {
     c->ops.linear3(&r.k, &a);
     bool clean = run_ctx_free(&r);
     for (int i = 0; i < 3; i++) {
-        struct oracle o = oracle_new(&x, &w[i].w, in_bf16(c, role, a.w, 3));
+        struct oracle o = oracle_new(c, role, &x, &w[i].w, in_bf16(c, role, a.w, 3));
         for (int64_t at = 0; at < m * w[i].w.n; at++) {
             int64_t row = at / w[i].w.n, col = at % w[i].w.n;
             op_error(c, y[i].p[row * y[i].ld + col], o.want[at], o.mag[at]);

@@ -165,7 +165,7 @@ struct run_ctx run_ctx_new(struct chk *c, int threads, int64_t m, int64_t k, int
     size_t bytes = oc_ops_scratch_bytes(m, k, n, hd, threads);
     r.scratch = fenced_new(bytes, 0);
     memset(r.scratch.p, 0xff, bytes);
-    r.k = (struct oc_kctx){.pool = c->pools[threads - 1], .scratch = r.scratch.p, .scratch_bytes = bytes};
+    r.k = (struct oc_kctx){.pool = c->pools[threads - 1], .scratch = r.scratch.p, .scratch_bytes = bytes, .int8 = c->ops.int8};
     OC_ASSERT((uintptr_t)r.k.scratch % 64 == 0);
     return r;
 }
@@ -197,6 +197,18 @@ enum isa_bf16 isa_bf16(const char *isa) {
     return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
 }
 
+bool ops_by_name(struct oc_ops *ops, const char *name, struct oc_errinfo *ei) {
+    char isa[32];
+    size_t n = strlen(name);
+    bool int8 = n > 5 && n < sizeof isa && strcmp(name + n - 5, "-int8") == 0;
+    if (!int8) return oc_ops_for_isa(ops, name, ei) == OC_OK;
+    memcpy(isa, name, n - 5);
+    isa[n - 5] = '\0';
+    if (oc_ops_for_wishes(ops, isa, OC_CPU_INT8, ei) != OC_OK) return false;
+    if (!ops->int8) snprintf(ei->msg, sizeof ei->msg, "%s has no int8 kernels here", isa);
+    return ops->int8;
+}
+
 void op_begin(struct chk *c, const char *name) {
     c->op = name;
     c->worst = 0;
@@ -210,7 +222,7 @@ void op_error(struct chk *c, double got, double want, double magnitude) {
 
 void op_end(struct chk *c, double bound_eps) {
     bool ok = c->worst <= bound_eps;
-    printf("%-7s %-34s %5d cases  worst %8.2f eps  bound %6.1f  %s\n", c->ops.isa, c->op, c->n_cases, c->worst,
+    printf("%-11s %-34s %5d cases  worst %8.2f eps  bound %6.1f  %s\n", c->ops.isa, c->op, c->n_cases, c->worst,
            bound_eps, ok ? "ok" : "FAIL");
     fflush(stdout);
     if (!ok) c->n_failures++;

@@ -65,6 +65,10 @@ static void unit_p(struct oc_flash *f, const struct oc_attn_paged *a, const stru
 
 /* score[keys, nr/2] = k[keys, hd] q^T with the few query rows as columns, then its transpose. */
 static void scores_d(struct oc_flash *f, int keys, int n, float *transposed) {
+    if (f->s->pair_scores) {
+        f->s->pair_scores(f->rows, f->ld, keys, f->q, (f->hd + 1) / 2, transposed, OC_ATTN_D_KB);
+        return;
+    }
     int mr = f->s->mr, lanes = f->s->lanes;
     struct oc_tile t = {.lda = f->ld, .b = f->q, .ldb = lanes, .kk = f->hd, .ldc = lanes, .nv = 1};
     for (int j = 0; j < keys; j += mr) {
@@ -94,17 +98,25 @@ static void values_d(struct oc_flash *f, int keys, int n, const float *p) {
     }
 }
 
+/* f->q = n query rows, head after head, as columns; or as columns of pairs. */
+static void turn_queries(struct oc_flash *f, const float *q, int n) {
+    int lanes = f->s->lanes;
+    memset(f->q, 0, (size_t)((f->hd + 1) * lanes) * sizeof(float));
+    for (int h = 0; h < n; h++, q += f->hd) {
+        for (int d = 0; d < f->hd; d++) {
+            int at = f->s->pair_scores ? d / 2 * lanes + 2 * h + d % 2 : d * lanes + h;
+            f->q[at] = q[d];
+        }
+    }
+}
+
 /* Role D: query heads h0 .. h0+n-1 of one row; n is at most one vector. f->q holds q^T, [hd, lanes]. */
 static void unit_d(struct oc_flash *f, const struct oc_attn_paged *a, int64_t row, int h0, int n) {
     const struct oc_kv_layer *kv = &a->kv;
     const struct oc_kv_row *at = &a->rows[row];
-    int lanes = f->s->lanes, head = h0 / (a->n_heads / kv->n_kv_heads);
-    float *p = f->score + OC_ATTN_D_KB * lanes;
-    memset(f->q, 0, (size_t)(kv->hd * lanes) * sizeof(float));
-    for (int h = 0; h < n; h++) {
-        const float *q = a->q + row * a->ldq + (int64_t)(h0 + h) * kv->hd;
-        for (int d = 0; d < kv->hd; d++) f->q[d * lanes + h] = q[d];
-    }
+    int head = h0 / (a->n_heads / kv->n_kv_heads);
+    float *p = f->score + OC_ATTN_D_KB * f->s->lanes;
+    turn_queries(f, a->q + row * a->ldq + (int64_t)h0 * kv->hd, n);
     oc_flash_start(f, n);
     for (int first = 0; first <= at->slot; first += OC_ATTN_D_KB) {
         int keys = at->slot + 1 - first < OC_ATTN_D_KB ? at->slot + 1 - first : OC_ATTN_D_KB;
@@ -158,7 +170,8 @@ void oc_tiled_attn_paged(const struct oc_simd *s, const struct oc_kctx *ctx, con
     int group = a->n_heads / a->kv.n_kv_heads, n_threads = oc_pool_n_threads(ctx->pool);
     OC_ASSERT(a->n_heads % a->kv.n_kv_heads == 0 && group <= OC_ATTN_QB);
     /* Few rows and many threads: share a KV head's queries out, reading its keys more than once (from cache). */
-    j.d_heads = group < s->lanes ? group : s->lanes;
+    int most = s->pair_scores ? s->lanes / 2 : s->lanes;
+    j.d_heads = group < most ? group : most;
     while (j.d_heads > 2 && a->m * a->kv.n_kv_heads * ((group + j.d_heads - 1) / j.d_heads) < n_threads) {
         j.d_heads = (j.d_heads + 1) / 2;
     }

@@ -39,8 +39,9 @@ void oc_flash_open(struct oc_flash *f, const struct oc_simd *s, const struct oc_
     f->v = take(&at, OC_ATTN_KB * room);
     f->rows = take(&at, OC_ATTN_KB * room);
     f->score = take(&at, SCORE_FLOATS);
-    /* Columns from hd to ld are never written again: the padding of a row's values, which must be finite. */
+    /* Columns from hd to ld are never written again: the padding of a row's keys and values, which must be finite. */
     for (int j = 0; j < OC_ATTN_KB && f->ld != hd; j++) {
+        memset(f->rows + (int64_t)j * f->ld + hd, 0, (size_t)(f->ld - hd) * sizeof(float));
         memset(f->v + (int64_t)j * f->ld + hd, 0, (size_t)(f->ld - hd) * sizeof(float));
     }
 }

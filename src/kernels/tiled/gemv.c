@@ -9,6 +9,8 @@ struct job {
     const struct oc_simd *s;
     const struct oc_multi_linear *a;
     struct oc_dot_x x[3]; /* per weight; weights of one format share the memory */
+    struct oc_dot_x8 x8[3]; /* instead, where x is rounded */
+    bool int8;
     int64_t m0, m;        /* the slice of rows */
     int64_t nb;           /* columns of a unit */
     int64_t n_units[3];
@@ -16,9 +18,11 @@ struct job {
     long next;  /* shared counter */
 };
 
-/* Floats of a prepared row: k padded for the widest vectors, and the sums of the smallest groups. */
+/* Floats of a prepared row: k padded for the widest vectors, or to whole spans of bytes; and sums and scales of the
+ * smallest groups. */
 static int64_t row_floats(int64_t k) {
-    return (int64_t)oc_round_up((size_t)k, 128) + 16;
+    size_t exact = oc_round_up((size_t)k, 128) + 16, rounded = oc_round_up((size_t)k, OC_INT8_SPAN * 128) / 4;
+    return (int64_t)(exact > rounded ? exact : rounded);
 }
 
 static int64_t sum_floats(int64_t k) {
@@ -26,7 +30,7 @@ static int64_t sum_floats(int64_t k) {
 }
 
 size_t oc_tiled_gemv_bytes(int64_t m, int64_t k) {
-    return 3 * sizeof(float) * (size_t)(m * (row_floats(k) + sum_floats(k)));
+    return 3 * sizeof(float) * (size_t)(m * (row_floats(k) + 2 * sum_floats(k)));
 }
 
 /* Fills job.x: one prepared copy of x for each format among the weights. */
@@ -34,8 +38,12 @@ struct prepare_job {
     struct job *j;
     int n_formats;
     int first[3]; /* a weight of each format */
-    float *x[3], *sums[3];
+    float *x[3], *sums[3], *scales[3];
 };
+
+static bool is_rounded(const struct job *j, const struct oc_weight *w) {
+    return j->int8 && w->bits != 0;
+}
 
 static void prepare_rows(void *arg, int thread, int n_threads) {
     const struct prepare_job *p = arg;
@@ -46,8 +54,13 @@ static void prepare_rows(void *arg, int thread, int n_threads) {
         const struct oc_weight *w = j->a->w[p->first[f]];
         int64_t ldx = row_floats(w->k), lds = sum_floats(w->k);
         for (int64_t i = lo; i < hi; i++) {
-            j->s->dot_prepare(w, j->a->x + (j->m0 + i) * j->a->ldx, p->x[f] + i * ldx, ldx, p->sums[f] + i * lds,
-                              lds);
+            const float *x = j->a->x + (j->m0 + i) * j->a->ldx;
+            float *out = p->x[f] + i * ldx, *sums = p->sums[f] + i * lds;
+            if (is_rounded(j, w)) {
+                oc_tiled_dot8_prepare(j->s, w, x, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
+            } else {
+                j->s->dot_prepare(w, x, out, ldx, sums, lds);
+            }
         }
     }
 }
@@ -64,20 +77,32 @@ static void prepare(struct job *j, const struct oc_kctx *ctx) {
             p.first[f] = i;
             p.x[f] = at;
             p.sums[f] = at + j->m * row_floats(w->k);
-            at = p.sums[f] + j->m * sum_floats(w->k);
+            p.scales[f] = p.sums[f] + j->m * sum_floats(w->k);
+            at = p.scales[f] + j->m * sum_floats(w->k);
             p.n_formats++;
         }
-        j->x[i] = (struct oc_dot_x){p.x[f], row_floats(w->k), p.sums[f], sum_floats(w->k)};
+        int64_t ldx = row_floats(w->k), lds = sum_floats(w->k);
+        j->x[i] = (struct oc_dot_x){p.x[f], ldx, p.sums[f], lds};
+        j->x8[i] = (struct oc_dot_x8){(const int8_t *)p.x[f], 4 * ldx, p.scales[f], p.sums[f], lds};
     }
     oc_run_sized(ctx, j->m * j->a->w[0]->k, prepare_rows, &p);
+}
+
+static void dot(const struct job *j, int i, int64_t n0, int n, float *out) {
+    const struct oc_weight *w = j->a->w[i];
+    if (is_rounded(j, w)) {
+        j->s->dot8(w, n0, n, &j->x8[i], (int)j->m, out, OC_D_NB);
+    } else {
+        j->s->dot(w, n0, n, &j->x[i], (int)j->m, out, OC_D_NB);
+    }
 }
 
 /* Columns n0 .. n0+n-1 of output `which`. */
 static void unit(const struct job *j, int which, int64_t n0, int n) {
     float out[OC_D_SLICE * OC_D_NB], up[OC_D_SLICE * OC_D_NB];
     const struct oc_multi_linear *a = j->a;
-    j->s->dot(a->w[which], n0, n, &j->x[which], (int)j->m, out, OC_D_NB);
-    if (a->glu) j->s->dot(a->w[1], n0, n, &j->x[1], (int)j->m, up, OC_D_NB);
+    dot(j, which, n0, n, out);
+    if (a->glu) dot(j, 1, n0, n, up);
     for (int64_t i = 0; i < j->m; i++) {
         oc_tiled_store_row(j->s, a, which, j->m0 + i, n0, n, out + i * OC_D_NB, up + i * OC_D_NB);
     }
@@ -111,7 +136,7 @@ static void work(void *arg, int thread, int n_threads) {
 
 void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
     int n_outputs = a->glu ? 1 : a->n_w;
-    struct job j = {.s = s, .a = a, .nb = OC_D_NB};
+    struct job j = {.s = s, .a = a, .nb = OC_D_NB, .int8 = ctx->int8 && s->dot8};
     for (int i = 0; i < n_outputs; i++) {
         j.n_units[i] = (a->w[i]->n + j.nb - 1) / j.nb;
         j.n_all += (long)j.n_units[i];

@@ -101,6 +101,25 @@ struct oc_simd_bf16 {
     void (*turn)(const float *in, int64_t ld, int n, int kk, float *out, int nr);
 };
 
+/* Rows of x rounded for role D with int8 (kernels/int8.h), m of them: bytes [m, ldq], scales and sums of the rounded
+ * groups [m, lds], 0 beyond the last group.
+ *
+ * Groups come in spans of 16, one for each lane of a vector of 32-bit sums: lane 4p + i is group 4i + p, as it falls out
+ * when the 16 pieces of a span are transposed as 4 x 4. For each word of a group, in order: vectors of 64 bytes, 4 for each
+ * lane; of 4-bit weights first the even ones of the word, then the odd ones. */
+#define OC_INT8_SPAN 16
+
+struct oc_dot_x8 {
+    const int8_t *q;
+    int64_t ldq;
+    const float *scales, *sums;
+    int64_t lds;
+};
+
+static inline int oc_int8_lane(int group_in_span) {
+    return 4 * (group_in_span % 4) + group_in_span / 4;
+}
+
 struct oc_simd {
     int mr, nr; /* the register tile; nr is two vectors */
     int lanes;  /* of a vector of float: nr / 2 */
@@ -123,8 +142,21 @@ struct oc_simd {
     void (*dot)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                 int64_t ldo);
 
+    /* The same with rounded rows, or NULL. Bits are those of ref: exact within a group; then, group for group in its lane,
+     * acc = fma(scale, sum * x's scale, acc), acc = fma(zero_bias, x's sum, acc); lanes in the order of groups are added
+     * in halves. */
+    void (*dot8)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
+
+    /* Rounds a group as oc_int8_round_group does; of 4-bit weights each 8 of q have the even ones first, then the odd ones. */
+    void (*round8)(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+
     /* v[i] = act(v[i]). */
     void (*act_row)(enum oc_act act, float *v, int64_t n);
+
+    /* Scores of role D, or NULL, which leaves them to `tile`: p[h*ldp + j] = k row j dot query row h, for h < lanes/2 and j
+     * < n_keys rounded up to 16 (what stands beyond n_keys is of no meaning). The query rows come as pairs, q[i][h][2] =
+     * columns 2i and 2i+1, i < n_pairs, and each half of a vector's lanes has a sum of its own. */
+    void (*pair_scores)(const float *k, int64_t ldk, int n_keys, const float *q, int n_pairs, float *p, int64_t ldp);
 
     float (*max_row)(const float *v, int64_t n);
 
@@ -173,6 +205,13 @@ void oc_tiled_dot_prepare(const struct oc_weight *w, int lanes, const float *x, 
 
 /* sums[g] = the sum of x over quantisation group g, 0 from the last on: lds of them. */
 void oc_tiled_group_sums(const struct oc_weight *w, const float *x, float *sums, int64_t lds);
+
+/* One row of x for dot8 with weights in w's format: q holds ldq bytes, scales and sums lds. */
+void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq,
+                           float *scales, float *sums, int64_t lds);
+
+/* oc_simd.round8 in plain C. */
+void oc_tiled_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
 
 /* Scratch per thread of oc_tiled_gemm, and of the attention ops. */
 size_t oc_tiled_gemm_thread_bytes(void);

@@ -85,9 +85,11 @@ static const struct oc_simd_bf16 amx_split = AMX_BF16(true), amx_rounded = AMX_B
 #define AMX_SIMD(products)                                                                                             \
     {                                                                                                                  \
         .mr = 12, .nr = 32, .lanes = 16, .tile = oc_avx512_tile, .panel = oc_avx512_panel,                             \
-        .transpose = oc_avx512_transpose, .widen = oc_avx2_widen, .dot_prepare = oc_avx512_dot_prepare,                \
-        .dot = oc_avx512_dot, .act_row = oc_avx512_act_row, .max_row = oc_avx512_max_row,                              \
-        .exp_row = oc_avx512_exp_row, .bf16 = products                                                                 \
+        .transpose = oc_avx512_transpose, .widen = oc_avx512_widen, .dot_prepare = oc_avx512_dot_prepare,                \
+        .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8,                              \
+        .act_row = oc_avx512_act_row,                                                                                  \
+        .max_row = oc_avx512_max_row, .exp_row = oc_avx512_exp_row,                                                      \
+        .pair_scores = oc_avx512_pair_scores, .bf16 = products                                                         \
     }
 
 static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split), amx_rounded_simd = AMX_SIMD(&amx_rounded);

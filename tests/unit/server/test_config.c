@@ -580,7 +580,7 @@ static void test_print_reads_back(void **state) {
     reads_back(
         f, "--host ::1 --port 0 -m a -m b,c -m 'x:#y\\ --default-model true --machine-type null --log-level "
            "ERROR --max-body 5000001 "
-           "--idle-unload 1d --rate-limit --no-remote-images --alert-tok-s 0.1 --allowed-origins * --isa 123 "
+           "--idle-unload 1d --rate-limit --no-remote-images --alert-tok-s 0.1 --allowed-origins * --isa 123 --batch-mode throughput "
            "--media-dir / --log-file - --kv-tokens 100000 --api-keys-file \"\xc3\xa9\xf0\x9f\x98\x80");
 }
 

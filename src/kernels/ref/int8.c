@@ -1,0 +1,43 @@
+/* Reference products of quantised weights with an x of 8 bits. */
+#include "kernels/int8.h"
+
+#include <math.h>
+
+#include "kernels/ref/ref.h"
+
+struct oc_ref_int8 oc_ref_int8_round(const struct oc_weight *w, const float *x, float *room) {
+    int64_t n_groups = w->k / w->group;
+    struct oc_ref_int8 r = {.scales = room, .sums = room + n_groups, .q = (int8_t *)(room + 2 * n_groups)};
+    for (int64_t g = 0; g < n_groups; g++) {
+        int64_t at = g * w->group;
+        oc_int8_round_group(x + at, w->group, r.q + at, &r.scales[g], &r.sums[g]);
+    }
+    return r;
+}
+
+/* The sum of the unsigned weights times q over one group: an exact integer. */
+static int32_t group_dot(const struct oc_weight *w, const uint8_t *row, int64_t k0, const int8_t *q) {
+    int32_t sum = 0;
+    for (int64_t i = k0; i < k0 + w->group; i++) {
+        int v = w->bits == 8 ? row[i] : (row[i / 2] >> (i % 2 * 4)) & 15;
+        sum += v * q[i];
+    }
+    return sum;
+}
+
+float oc_ref_int8_dot(const struct oc_weight *w, int64_t row, const struct oc_ref_int8 *x) {
+    const uint8_t *in = w->w + (size_t)row * oc_weight_row_bytes(w);
+    int64_t n_groups = w->k / w->group;
+    float acc[16] = {0};
+    for (int64_t g = 0; g < n_groups; g++) {
+        float scale = oc_load_float(w->scales, w->dtype, row * n_groups + g);
+        float zero_bias = oc_load_float(w->zero_biases, w->dtype, row * n_groups + g);
+        float sum = (float)group_dot(w, in, g * w->group, x->q) * x->scales[g];
+        acc[g % 16] = fmaf(scale, sum, acc[g % 16]);
+        acc[g % 16] = fmaf(zero_bias, x->sums[g], acc[g % 16]);
+    }
+    for (int half = 8; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) acc[i] += acc[i + half];
+    }
+    return acc[0];
+}

@@ -1,0 +1,69 @@
+/* Role D with x rounded to 8 bits has the bits of ref in every ISA. */
+#include <math.h>
+
+#include "check.h"
+
+static void bits_of_ref(struct chk *c, const struct oc_ops *ref, enum wformat f, int group) {
+    static const enum oc_dtype types[] = {OC_F32, OC_F16, OC_BF16};
+    int64_t k = group * rnd_int(c, 1, 2100 / group), n = rnd_int(c, 1, 100),
+            m = rnd_int(c, 1, 3) == 1 ? 64 : rnd_int(c, 1, 9);
+    struct weight w = weight_new(c, f, n, k, group, RND_OF(c, types), rnd(c) % 2);
+    struct mat x = mat_new(m, k, k + rnd_int(c, 0, 5)), want = mat_new(m, n, n), got = mat_new(m, n, n + 3);
+    mat_random(c, &x);
+    if (rnd(c) % 4 == 0) memset(x.p, 0, (size_t)group * sizeof(float)); /* a group of nothing */
+    struct run_ctx r = run_ctx_new(c, rnd_int(c, 1, 3), m, k, n, 8);
+    struct oc_linear a = {OC_ROLE_D, m, x.p, x.ld, &w.w, want.p, want.ld, OC_ACT_NONE, false};
+    ref->linear(&r.k, &a);
+    a.y = got.p, a.ldy = got.ld;
+    c->ops.linear(&r.k, &a);
+    for (int64_t i = 0; i < m; i++) {
+        if (memcmp(want.p + i * want.ld, got.p + i * got.ld, (size_t)n * sizeof(float)) == 0) continue;
+        fail(c, "row %d of %d is not that of ref, %s in groups of %d, n %d k %d", (int)i, (int)m,
+             wformat_name(f), group, (int)n, (int)k);
+        break;
+    }
+    bool clean = mat_written(&got);
+    if (!run_ctx_free(&r) || !clean) fail(c, "canary or poison, m %d n %d k %d", (int)m, (int)n, (int)k);
+    c->n_cases++;
+    mat_free(&x), mat_free(&want), mat_free(&got);
+    weight_free(&w);
+}
+
+/* What is not finite in x must show, in its own row only. */
+static void not_finite(struct chk *c, enum wformat f) {
+    enum { M = 5, N = 37, K = 1088 };
+    static const float bad[] = {INFINITY, -INFINITY, NAN};
+    struct weight w = weight_new(c, f, N, K, 64, OC_BF16, false);
+    struct mat x = mat_new(M, K, K), y = mat_new(M, N, N);
+    int row = rnd_int(c, 0, M - 1);
+    mat_random(c, &x);
+    x.p[row * K + rnd_int(c, 0, K - 1)] = RND_OF(c, bad);
+    struct run_ctx r = run_ctx_new(c, 2, M, K, N, 8);
+    struct oc_linear a = {OC_ROLE_D, M, x.p, x.ld, &w.w, y.p, y.ld, OC_ACT_NONE, false};
+    c->ops.linear(&r.k, &a);
+    for (int i = 0; i < M * N; i++) {
+        if (!isnan(y.p[i]) == (i / N != row)) continue;
+        fail(c, "row %d, with x not finite in row %d", i / N, row);
+        break;
+    }
+    if (!run_ctx_free(&r)) fail(c, "canary of the scratch");
+    c->n_cases++;
+    mat_free(&x), mat_free(&y);
+    weight_free(&w);
+}
+
+void check_int8(struct chk *c) {
+    static const int groups[] = {32, 64, 128};
+    struct oc_ops ref;
+    oc_ops_init(&ref, OC_CPU_INT8);
+    op_begin(c, "bits: int8, as ref");
+    for (int i = 0; i < (c->quick ? 6 : 30); i++) {
+        for (int g = 0; g < 3; g++) {
+            bits_of_ref(c, &ref, W_Q4, groups[g]);
+            bits_of_ref(c, &ref, W_Q8, groups[g]);
+        }
+    }
+    not_finite(c, W_Q4);
+    not_finite(c, W_Q8);
+    op_end(c, 0);
+}
