@@ -392,9 +392,15 @@ int oc_worker_main(const struct oc_worker_options *o) {
 
 /* ---- Measuring -------------------------------------------------------------------------------------------- */
 
-static void put_measure(const struct oc_worker_options *o, const struct oc_engine_info *i, struct oc_buf *b) {
+/* Libraries, stacks, messages and what the allocator keeps. */
+#define PROCESS_BYTES (24 * OC_MIB)
+
+static void put_measure(const struct oc_worker_options *o, const struct oc_engine *e, struct oc_buf *b) {
+    const struct oc_engine_info *i = oc_engine_info(e);
     const unsigned long long kv_bytes = (unsigned long long)i->kv_bytes_per_token * (unsigned long long)i->kv_tokens;
     const unsigned long long embed_bytes = i->has_vision ? o->embed_cache_bytes : 0;
+    const unsigned long long jobs_bytes = oc_scheduler_jobs_bytes(e) + PROCESS_BYTES +
+                                          (unsigned long long)i->n_sessions * sizeof(struct oc_worker_job);
     oc_buf_add_str(b, "{\"architecture\":");
     oc_json_write_str(b, oc_str_from(i->architecture));
     oc_buf_add_str(b, ",\"family\":");
@@ -402,9 +408,10 @@ static void put_measure(const struct oc_worker_options *o, const struct oc_engin
     oc_buf_add_str(b, ",\"isa\":");
     oc_json_write_str(b, oc_str_from(i->isa));
     oc_buf_printf(b, ",\"has_vision\":%s,\"n_params\":%llu,\"n_vocab\":%d,\"weight_bytes\":%llu,\"kv_bytes\":%llu,"
-                     "\"workspace_bytes\":%llu,\"embed_cache_bytes\":%llu,\"decode_weight_bytes\":%llu,",
+                     "\"workspace_bytes\":%llu,\"embed_cache_bytes\":%llu,\"jobs_bytes\":%llu,"
+                     "\"decode_weight_bytes\":%llu,",
                   i->has_vision ? "true" : "false", (unsigned long long)i->n_params, i->n_vocab,
-                  (unsigned long long)i->weight_bytes, kv_bytes, (unsigned long long)i->workspace_bytes, embed_bytes,
+                  (unsigned long long)i->weight_bytes, kv_bytes, (unsigned long long)i->workspace_bytes, embed_bytes, jobs_bytes,
                   (unsigned long long)i->decode_weight_bytes);
     oc_buf_printf(b, "\"ctx_tokens\":%d,\"model_ctx_tokens\":%d,\"kv_tokens\":%d,\"n_sessions\":%d,"
                      "\"image_max_tokens\":%d,\"n_threads\":%d}\n",
@@ -416,7 +423,7 @@ enum oc_err oc_worker_measure(const struct oc_worker_options *o, struct oc_buf *
     struct oc_engine_params p = engine_params(o);
     p.skip_prefetch = true;
     OC_TRY(oc_engine_open(&p, &e, ei));
-    put_measure(o, oc_engine_info(e), out);
+    put_measure(o, e, out);
     oc_engine_close(e);
     return out->failed ? oc_fail(ei, OC_ERR_NOMEM, "no memory for the report") : OC_OK;
 }

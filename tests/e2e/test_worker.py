@@ -125,6 +125,46 @@ def ready_says_what_measure_says():
     assert r.code == 2 and "--model" in r.err, r
 
 
+def status_bytes(role, name):
+    with open(f"/proc/{role.process.pid}/status") as f:
+        return int(next(line for line in f if line.startswith(name + ":")).split()[1]) * 1024
+
+
+def fill(role, parallel, ctx):
+    """A job for each sequence, each with pictures of its own to fill a context; until all of them have been done."""
+    rules, files = role.ready["rules"], []
+    for i in range(parallel):
+        paths = [png(f"m{i}-{k}.png", 224, 224, lambda x, y, s=i * 4 + k: (x * (s + 1) % 256, y, s)) for k in range(ctx // 80)]
+        seen = [look(path, rules) for path in paths]
+        prompt = ids_of("<|im_start|>" + "<|vision_start|><|image_pad|><|vision_end|>" * len(seen))
+        n_prompt = len(prompt) + sum(s["plan"].n_tokens - 1 for s, _ in seen)
+        submit(role, i + 1, prompt, [fd for _, fd in seen], pictures=[(s["plan"], s["digest"]) for s, _ in seen],
+               max_tokens=ctx - n_prompt, temperature=1.0, seed=i, n_logprobs=20)
+        files += [fd for _, fd in seen]
+    answers, _ = collect(role, parallel)
+    assert all(a.done["finish"] == LENGTH for a in answers.values()), [a.done for a in answers.values()]
+    for fd in files:
+        os.close(fd)
+
+
+@case
+def measure_tells_no_less_than_a_worker_takes():
+    for parallel, ctx, cache in ((1, 256, 0), (4, 512, 0), (16, 256, 1 << 20)):
+        flags = ("--model", MODEL, "--ctx", ctx, "--kv-tokens", parallel * ctx, "--parallel", parallel, "--threads", 2, "--image-max-tokens", 64,
+                 "--embed-cache-bytes", cache)
+        told = json.loads(ocellus("worker", "--measure", *flags).out)
+        role = Role("worker", *flags, board=True)
+        kind, _, payload, _ = role.channel.receive()
+        assert kind == READY
+        role.ready = read_ready(payload)
+        fill(role, parallel, ctx)
+        taken = status_bytes(role, "VmHWM") - told["weight_bytes"]  # the file of the weights is mapped whole
+        most = told["kv_bytes"] + told["workspace_bytes"] + told["embed_cache_bytes"] + told["jobs_bytes"]
+        print(f"  {parallel} sequences of {ctx}: {taken >> 10} KiB taken, {most >> 10} told, {told['jobs_bytes'] >> 10} of them for jobs")
+        assert taken <= most, (parallel, ctx, taken, told)
+        role.end()
+
+
 @case
 def a_model_that_cannot_be_loaded_is_refused():
     role = Role("worker", "--model", "/nonexistent", board=True)
