@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,10 +12,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/json.h"
 #include "ipc/board.h"
 #include "ipc/channel.h"
 #include "worker/convert.h"
+#include "worker/jail.h"
 #include "worker/jobs.h"
 #include "worker/lifetime.h"
 
@@ -342,7 +345,18 @@ static enum oc_err open_model(struct worker *w, struct oc_errinfo *ei) {
     return oc_scheduler_open(w->engine, &sp, &ev, &w->scheduler, ei);
 }
 
+/* From here on the process needs no files, no network and no other processes. The library behind digests reads its
+ * configuration at the first one: that must be before. */
+static enum oc_err enter_jail(struct oc_errinfo *ei) {
+    uint8_t digest[OC_DIGEST_BYTES];
+    oc_digest(&(struct oc_digest_piece){"", 0}, 1, digest);
+    if (oc_worker_jail_is_possible()) return oc_worker_jail_filter_threads(ei);
+    fputs("worker: not jailed, since this build has a sanitizer\n", stderr);
+    return OC_OK;
+}
+
 static enum oc_err open_ends(struct worker *w, struct oc_errinfo *ei) {
+    mallopt(M_ARENA_MAX, 1); /* see worker/jail.h; nothing is allocated where threads compute */
     oc_worker_lifetime_close_others(w->o->socket_fd, w->o->board_fd);
     OC_TRY(oc_worker_lifetime_watch_signals(&w->signal_fd, ei));
     OC_TRY(oc_ipc_board_map(w->o->board_fd, &w->board, ei));
@@ -377,6 +391,7 @@ int oc_worker_main(const struct oc_worker_options *o) {
     enum oc_err err = open_ends(w, &ei);
     if (!err) {
         err = open_model(w, &ei);
+        if (!err) err = enter_jail(&ei);
         if (err) send_refused(w, &ei);
         else send_ready(w);
     }

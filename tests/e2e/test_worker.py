@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from harness import BIN, MODEL, TIMEOUT_S, case, environment, main, ocellus, png, run_json
+from harness import BIN, MODEL, TIMEOUT_S, Skip, case, environment, main, ocellus, png, run_json
 from roles import (CANCEL, CANCELLED, DECODE, DONE, ENCODE, ERROR, JOB, LAUNCH, LENGTH, LOOK, PREFILL, READY, REFUSED, SEEN, SHUTDOWN, STAGE,
                    STOP, TOKENS, BOARD, Channel, Ended, Role, memfd, put_job, put_look, read_done, read_error, read_ready, read_seen,
                    read_tokens, Reader)
@@ -254,6 +254,27 @@ def pictures():
     assert figures["n_embed_queries"] == 2 and figures["n_embed_hits"] == 1 and figures["embed_bytes"] > 0, figures
     os.close(fd)
     role.end()
+
+
+@case
+def all_its_threads_are_jailed_once_it_is_ready():
+    """Starts race with the threads that they start: often, with more threads than processors."""
+    role = start()
+    role.stderr.seek(0)
+    if b"sanitizer" in role.stderr.read():
+        raise Skip("a build with a sanitizer has no jail")
+    role.end()
+    for _ in range(12):
+        role = start("--threads", 8)
+        tasks = os.listdir(f"/proc/{role.process.pid}/task")
+        assert len(tasks) == 8, tasks
+        for task in tasks:
+            with open(f"/proc/{role.process.pid}/task/{task}/status") as f:
+                status = dict(line.split(":", 1) for line in f)
+            assert status["Seccomp"].strip() == "2" and status["NoNewPrivs"].strip() == "1", (task, status)
+        submit(role, 1, ids_of(PROMPTS[0]), max_tokens=4)
+        assert collect(role, 1)[0][1].done["finish"] == LENGTH
+        role.end()
 
 
 @case
