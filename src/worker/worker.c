@@ -134,6 +134,8 @@ static void send_all_tokens(struct worker *w) {
 
 static void send_ready(struct worker *w) {
     struct oc_ipc_ready m;
+    w->rss_ns = 0;
+    put_figures(w); /* who hears of READY may look at the board at once */
     oc_worker_convert_ready(oc_engine_info(w->engine), &w->rules, &m);
     oc_buf_clear(&w->out);
     send_out(w, OC_IPC_READY, 0, oc_ipc_ready_write(&w->out, &m));

@@ -22,6 +22,8 @@ def start(*more, **how):
     kind, ident, payload, fds = role.channel.receive()
     assert (kind, ident, fds) == (READY, 0, []), (kind, read_error(payload) if kind == REFUSED else "", role.said())
     role.ready = read_ready(payload)
+    figures = role.figures()
+    assert figures["kv_pages"] * 16 >= role.ready["kv_tokens"] and figures["rss_bytes"] > 1 << 20, figures
     return role
 
 
