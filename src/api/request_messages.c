@@ -134,7 +134,6 @@ static const struct part_type {
 };
 
 static bool read_part(struct reader *r, const struct oc_json *part) {
-    if (part->type == OC_JSON_STR) return true;
     if (part->type != OC_JSON_OBJ)
         return oc_api_value_refuse(part, in_part(r, "", ""), "an object with \"type\"", r->e);
     const struct oc_json *type = oc_json_get(part, "type");

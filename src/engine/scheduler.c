@@ -49,6 +49,26 @@ enum oc_err oc_scheduler_open(struct oc_engine *e, const struct oc_sched_params 
     return OC_OK;
 }
 
+/* As bounded by admission: n_sessions tasks, and one context of embeddings among them. */
+static uint64_t picture_bytes(const struct oc_engine *e) {
+    if (!e->model->has_vision) return 0;
+    const struct oc_picture_rules *r = &e->model->pictures;
+    const uint64_t patch_bytes = 3ull * (uint64_t)(r->temporal * r->patch * r->patch) * sizeof(float);
+    return (uint64_t)e->info.ctx_tokens * (uint64_t)e->info.dim * sizeof(float) + (uint64_t)e->vision_ws.max_patches * patch_bytes;
+}
+
+uint64_t oc_scheduler_jobs_bytes(const struct oc_engine *e) {
+    const struct oc_sched_task *t = NULL;
+    const uint64_t ctx = (uint64_t)e->info.ctx_tokens, page = OC_LM_PAGE_TOKENS, pages = ctx / page + 1;
+    const uint64_t sequence = ctx * (sizeof *t->session->tokens + sizeof *t->session->next_pos + sizeof *t->session->pos +
+                                     sizeof *t->tokens) + pages * (sizeof *t->keys + sizeof *t->session->pages);
+    const uint64_t entries = pages * (sizeof(struct oc_engine_prefix_entry) + 4 * sizeof(int32_t)); /* buckets, holders */
+    const uint64_t part_page = page * e->info.kv_bytes_per_token; /* the pool has one for the end of each sequence */
+    const uint64_t task = sizeof *t + sizeof(struct oc_sched_picked) + sizeof(struct oc_row) + sizeof(struct oc_sched_part);
+    const uint64_t one = oc_lm_sample_bytes(e->info.n_vocab) + sequence + entries + part_page + task;
+    return (uint64_t)e->n_sessions * one + picture_bytes(e) + OC_MIB;
+}
+
 static void release(struct oc_scheduler *s, struct oc_sched_task *t) {
     oc_sched_task_give_pictures(s, t);
     oc_session_close(t->session);

@@ -209,7 +209,7 @@ void oc_http_conn_rearm(struct oc_http_conn *c) {
 }
 
 void oc_http_conn_refuse_overflow(struct oc_http_conn *c) {
-    oc_http_input_refuse(c, 503, "The server has too many connections; try again later.");
+    oc_http_input_refuse(c, 503, "The server has too many connections, in all or from this address; try again later.");
     oc_http_conn_advance(c);
 }
 
@@ -229,6 +229,7 @@ static void init(struct oc_http_conn *c, struct oc_http_server *s, const char *p
     c->tcp.data = c->timer.data = c;
     c->n_handles = 2;
     snprintf(c->peer, sizeof(c->peer), "%s", peer);
+    c->source = oc_http_listen_source(peer);
     oc_buf_init(&c->surplus, OC_LIMIT_HTTP_READ_BYTES + OC_LIMIT_HTTP_PIPELINED_BYTES);
     oc_buf_init(&c->out, OC_LIMIT_HTTP_OUT_MAX_BYTES);
     oc_buf_init(&c->in_flight, OC_LIMIT_HTTP_OUT_MAX_BYTES);

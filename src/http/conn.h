@@ -66,6 +66,7 @@ struct oc_http_conn {
     bool overflow; /* over the maximum of connections: 503 and gone */
     bool reset;    /* to be closed with RST: the end of a stream without framing must be told from its loss */
     char peer[46];
+    uint64_t source; /* of oc_http_listen_source(peer) */
 };
 
 enum oc_http_in { OC_HTTP_IN_HEAD, OC_HTTP_IN_BODY, OC_HTTP_IN_DONE };
@@ -185,6 +186,10 @@ const char *oc_http_server_date(struct oc_http_server *s);
 
 /* Has the deferred connections advanced in the loop's next turn. */
 void oc_http_server_wake(struct oc_http_server *s);
+
+/* Whom connections are counted for: an IPv4 address, or the /64 network of an IPv6 one, since whoever has one address there
+ * has them all (listen.c). */
+uint64_t oc_http_listen_source(const char *peer);
 
 /* Closes the listening socket (listen.c). */
 void oc_http_listen_close(struct oc_http_server *s);

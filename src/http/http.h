@@ -11,7 +11,7 @@
  * Pipelined requests wait in a small buffer; a connection whose buffer is full while a request runs is
  * closed.
  *
- * Connections over the maximum are accepted, told 503 and closed (at most
+ * Connections over a maximum are accepted, told 503 and closed (at most
  * OC_LIMIT_HTTP_OVERFLOW_CONNECTIONS at a time, the rest without a word). Without descriptors accepting
  * rests for a moment; the others are served. After the last answer of a connection its sending side is
  * closed first, and input is thrown away for up to OC_LIMIT_HTTP_LINGER_MS or OC_LIMIT_HTTP_DRAIN_BYTES,
@@ -88,6 +88,7 @@ struct oc_http_events {
 
 struct oc_http_options { /* 0 means the default of base/limits.h */
     int max_connections;
+    int max_connections_per_ip; /* of one address; an IPv6 client's is its /64. 0: no such limit */
     size_t max_head_bytes, max_body_bytes;
     int header_timeout_ms; /* from the first byte of a request to the end of its head; a TLS handshake */
     int body_timeout_ms;   /* from the end of the head to the end of the body */

@@ -35,10 +35,34 @@ static void peer_name(const struct sockaddr_storage *a, char *name, size_t n) {
     }
 }
 
+uint64_t oc_http_listen_source(const char *peer) {
+    unsigned char a[16] = {0};
+    uint64_t source = 0;
+    if (inet_pton(AF_INET, peer, a + 4) == 1) {
+        a[2] = a[3] = 0xff;
+    } else if (inet_pton(AF_INET6, peer, a) != 1) {
+        return 0;
+    }
+    for (int i = 0; i < 8; i++) source = source << 8 | a[i];
+    return source;
+}
+
+/* Walking over a few thousand connections takes less than accepting one. */
+static bool has_too_many(const struct oc_http_server *s, const char *peer) {
+    const uint64_t source = oc_http_listen_source(peer);
+    int n = 0;
+    if (s->o.max_connections_per_ip <= 0) return false;
+    for (struct oc_http_link *l = s->connections.next; l != &s->connections; l = l->next) {
+        const struct oc_http_conn *c = OC_HTTP_CONN_OF(l, link);
+        n += !c->overflow && c->source == source;
+    }
+    return n >= s->o.max_connections_per_ip;
+}
+
 static void admit(struct oc_http_server *s, int fd, const struct sockaddr_storage *a) {
     char peer[INET6_ADDRSTRLEN];
     peer_name(a, peer, sizeof(peer));
-    bool overflow = s->n_connections >= s->o.max_connections;
+    bool overflow = s->n_connections >= s->o.max_connections || has_too_many(s, peer);
     if (overflow && s->n_overflow >= OC_LIMIT_HTTP_OVERFLOW_CONNECTIONS) {
         close(fd);
     } else {

@@ -7,6 +7,8 @@
 
 #include "base/arena.h"
 
+#define BLOCKS_BYTES (OC_MIB + 32 * OC_KIB) /* what an arena of these arrays may leave unused, and the allocator beneath it */
+
 /* A token that is still in the running. */
 struct candidate {
     float score;
@@ -83,6 +85,12 @@ enum oc_err oc_lm_sample_open(const struct oc_lm_sample_params *p, int n_vocab, 
     s->p.biases = biases;
     *out = s;
     return OC_OK;
+}
+
+size_t oc_lm_sample_bytes(int n_vocab) {
+    const struct oc_lm_sampler *s = NULL;
+    const size_t a_token = sizeof *s->scores + sizeof *s->heap + sizeof *s->n_output + sizeof *s->is_seen + sizeof *s->seen;
+    return sizeof *s + (size_t)n_vocab * a_token + BLOCKS_BYTES;
 }
 
 void oc_lm_sample_close(struct oc_lm_sampler *s) {

@@ -21,6 +21,7 @@
 #ifndef OC_LM_SAMPLE_H
 #define OC_LM_SAMPLE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -58,6 +59,9 @@ OC_MUST_CHECK enum oc_err oc_lm_sample_check(const struct oc_lm_sample_params *p
 OC_MUST_CHECK enum oc_err oc_lm_sample_open(const struct oc_lm_sample_params *p, int n_vocab,
                                             struct oc_lm_sampler **out, struct oc_errinfo *ei);
 void oc_lm_sample_close(struct oc_lm_sampler *s); /* NULL is allowed */
+
+/* Memory that a sampler takes, biases aside. */
+size_t oc_lm_sample_bytes(int n_vocab);
 
 /* Tells the sampler which tokens the prompt holds; ids outside the vocabulary are ignored. */
 void oc_lm_sample_prompt(struct oc_lm_sampler *s, const int32_t *tokens, int n_tokens);

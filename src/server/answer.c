@@ -1,6 +1,6 @@
 /* server/answer.c - tokens of the worker to text, text to the client: whole answers and streams.
  *
- * A stream's headers leave with its first text or its first ping. Where the client reads slowly, what comes
+ * A stream's headers leave with its first text or its first ping, which may come while it still waits. Where the client reads slowly, what comes
  * is held up to a bound, and past it the request is cancelled: a slow reader costs itself only. */
 #include <stddef.h>
 #include <stdio.h>

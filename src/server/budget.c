@@ -62,6 +62,7 @@ static enum oc_err read_measure(const struct oc_json *j, struct oc_server_measur
     OC_TRY(read_figure(j, "kv_bytes", 0, &out->kv_bytes, ei));
     OC_TRY(read_figure(j, "workspace_bytes", 0, &out->workspace_bytes, ei));
     OC_TRY(read_figure(j, "embed_cache_bytes", 0, &out->embed_cache_bytes, ei));
+    OC_TRY(read_figure(j, "jobs_bytes", 0, &out->jobs_bytes, ei));
     OC_TRY(read_figure(j, "ctx_tokens", 1, &out->ctx_tokens, ei));
     OC_TRY(read_figure(j, "kv_tokens", 1, &out->kv_tokens, ei));
     OC_TRY(read_figure(j, "n_sessions", 1, &out->n_sessions, ei));
@@ -98,5 +99,6 @@ int64_t oc_server_budget_kv_tokens(const struct oc_server_measure *m, int64_t bu
 }
 
 int64_t oc_server_budget_need(const struct oc_server_measure *m, int64_t kv_tokens) {
-    return m->weight_bytes + kv_bytes_of(m, kv_tokens) + m->workspace_bytes + m->embed_cache_bytes;
+    return m->weight_bytes + kv_bytes_of(m, kv_tokens) + m->workspace_bytes + m->embed_cache_bytes +
+           m->jobs_bytes;
 }

@@ -31,7 +31,7 @@ enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t nee
 
 /* What a model takes, as `ocellus worker --measure` says it. */
 struct oc_server_measure {
-    int64_t weight_bytes, kv_bytes, workspace_bytes, embed_cache_bytes;
+    int64_t weight_bytes, kv_bytes, workspace_bytes, embed_cache_bytes, jobs_bytes;
     int64_t ctx_tokens, kv_tokens, n_sessions;
 };
 

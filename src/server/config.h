@@ -33,6 +33,7 @@ struct oc_server_config {
     const char *host, *admin_host;
     int port, admin_port; /* 11440, 11441 */
     int max_connections;
+    int max_connections_per_ip; /* 0: no limit */
     int64_t max_body_bytes;
     struct oc_server_list allowed_hosts, allowed_origins; /* besides IP literals and localhost; CORS */
     const char *api_keys_file; /* NULL: no keys */

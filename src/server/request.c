@@ -87,7 +87,8 @@ bool oc_server_request_unpin(struct oc_server_request *r) {
 static void queue_headers(struct oc_server_request *r) {
     char text[24];
     if (!r->was_queued) return;
-    snprintf(text, sizeof text, "%lld", (long long)(r->queue_ms + 0.5));
+    double waited_ms = r->has_slot || oc_server_request_has_ended(r) ? r->queue_ms : (double)(oc_server_now_ms() - r->ticket.entered_ms);
+    snprintf(text, sizeof text, "%lld", (long long)(waited_ms + 0.5));
     oc_http_header(r->user.x, "X-Queue-Wait-Ms", text);
     snprintf(text, sizeof text, "%d", r->ticket.position);
     oc_http_header(r->user.x, "X-Queue-Position", text);
@@ -448,7 +449,7 @@ static void check_time(struct oc_server_request *r, uint64_t now_ms) {
         oc_server_request_fail(r, &e);
         return;
     }
-    if (c->ping_s > 0 && r->parsed_ok && r->api.stream && r->has_slot &&
+    if (c->ping_s > 0 && r->stage >= OC_STAGE_QUEUE && r->api.stream && /* before that a crew may be parsing */
         now_ms - r->last_sent_ms >= (uint64_t)c->ping_s * 1000) {
         uint64_t due_ms = r->last_sent_ms + (uint64_t)c->ping_s * 1000;
         oc_server_answer_ping(r);

@@ -258,6 +258,7 @@ static enum oc_err listen_on(struct serve *v, bool is_admin, const char *host, i
     const struct oc_server_config *c = v->s.config;
     struct oc_server_door *door = &v->doors[is_admin];
     struct oc_http_options o = {.max_connections = c->max_connections,
+                                .max_connections_per_ip = c->max_connections_per_ip,
                                 .max_body_bytes = (size_t)c->max_body_bytes,
                                 .server_name = "ocellus",
                                 .tls = v->s.tls};

@@ -85,10 +85,19 @@ static const struct rule allowed[] = {
     CALL(read), CALL(write), CALL(writev), CALL(pread64), CALL(lseek), CALL(close), CALL(recvmsg), CALL(sendmsg), CALL(poll),
     CALL(ppoll), CALL(fstat),
     CALL1(mmap, NO_CODE), CALL1(mprotect, NO_CODE), CALL(munmap), CALL(mremap), CALL(madvise), CALL(brk),
-    CALL(memfd_create), CALL(ftruncate), CALL(fallocate),
-    CALL1(fcntl, FCNTL(F_ADD_SEALS)), CALL1(fcntl, FCNTL(F_GET_SEALS)), CALL1(fcntl, FCNTL(F_GETFD)), CALL1(fcntl, FCNTL(F_GETFL)),
+    CALL1(fcntl, FCNTL(F_GET_SEALS)), CALL1(fcntl, FCNTL(F_GETFD)), CALL1(fcntl, FCNTL(F_GETFL)),
     CALL(futex), CALL(sched_yield), CALL(restart_syscall), CALL(clock_gettime), CALL(gettimeofday), CALL(getrandom),
     CALL(rt_sigprocmask), CALL(rt_sigaction), CALL(rt_sigreturn), CALL(getpid), CALL(gettid), CALL(exit), CALL(exit_group),
+};
+
+/* An image-worker makes the memfds of patches; a worker only reads them. */
+static const struct rule allowed_maker[] = {
+    CALL(memfd_create), CALL(ftruncate), CALL(fallocate), CALL1(fcntl, FCNTL(F_ADD_SEALS)),
+};
+
+/* A worker's threads may just be starting. */
+static const struct rule allowed_threads[] = {
+    CALL(set_robust_list), CALL(rseq),
 };
 
 /* Asked by the C library now and then; it can do without. */
@@ -113,16 +122,35 @@ static int add_abort(scmp_filter_ctx ctx) {
     return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 2, args);
 }
 
-enum oc_err oc_worker_jail_filter(struct oc_errinfo *ei) {
+/* TSYNC: for all threads of the process, or none. */
+static int load(scmp_filter_ctx ctx, bool all_threads) {
+    int r = all_threads ? seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1) : 0;
+    return r ? r : seccomp_load(ctx);
+}
+
+static int filter(const struct rule *more, size_t n_more, bool all_threads) {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int r = ctx ? 0 : -ENOMEM;
     if (!r) r = add_rules(ctx, SCMP_ACT_ALLOW, allowed, sizeof allowed / sizeof *allowed);
+    if (!r) r = add_rules(ctx, SCMP_ACT_ALLOW, more, n_more);
     if (!r) r = add_rules(ctx, SCMP_ACT_ERRNO(EPERM), denied, sizeof denied / sizeof *denied);
     if (!r) r = add_abort(ctx);
-    if (!r) r = seccomp_load(ctx);
+    if (!r) r = load(ctx, all_threads);
     if (ctx) seccomp_release(ctx);
-    if (!r) return OC_OK;
-    return oc_fail(ei, OC_ERR_UNSUPPORTED,
-                   "system calls cannot be filtered (%s): this kernel or container has no seccomp; --no-jail goes on without",
-                   strerror(-r));
+    return r;
+}
+
+static enum oc_err no_filter(int r, const char *what_to_do, struct oc_errinfo *ei) {
+    return oc_fail(ei, OC_ERR_UNSUPPORTED, "system calls cannot be filtered (%s): this kernel or container has no seccomp; %s",
+                   strerror(-r), what_to_do);
+}
+
+enum oc_err oc_worker_jail_filter(struct oc_errinfo *ei) {
+    const int r = filter(allowed_maker, sizeof allowed_maker / sizeof *allowed_maker, false);
+    return r ? no_filter(r, "--no-jail goes on without", ei) : OC_OK;
+}
+
+enum oc_err oc_worker_jail_filter_threads(struct oc_errinfo *ei) {
+    const int r = filter(allowed_threads, sizeof allowed_threads / sizeof *allowed_threads, true);
+    return r ? no_filter(r, "let the container have it", ei) : OC_OK;
 }

@@ -1,4 +1,4 @@
-/* worker/jail.h - what a process gives up before it looks at pictures of strangers.
+/* worker/jail.h - what a process gives up before it works on what strangers sent.
  *
  * Afterwards it can compute, take memory within bounds, and talk over the descriptors that it has: no files, no
  * network, no other processes, no new code. */
@@ -19,5 +19,10 @@ OC_MUST_CHECK enum oc_err oc_worker_jail_limit(struct oc_errinfo *ei);
 /* Only the system calls that decoding needs, from now on: another one ends the process (SIGSYS), save a few harmless
  * ones, which fail with EPERM. For the calling thread and those it starts. Errors: OC_ERR_UNSUPPORTED with what to do. */
 OC_MUST_CHECK enum oc_err oc_worker_jail_filter(struct oc_errinfo *ei);
+
+/* The same for a worker once its model is loaded, less the making of memfds, and for all threads that it has. There are no
+ * limits: what it may take was measured. Threads should share one arena of malloc, or the C library opens a file to see
+ * whether it may shrink another. Errors: as above. */
+OC_MUST_CHECK enum oc_err oc_worker_jail_filter_threads(struct oc_errinfo *ei);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,10 +12,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/json.h"
 #include "ipc/board.h"
 #include "ipc/channel.h"
 #include "worker/convert.h"
+#include "worker/jail.h"
 #include "worker/jobs.h"
 #include "worker/lifetime.h"
 
@@ -131,6 +134,8 @@ static void send_all_tokens(struct worker *w) {
 
 static void send_ready(struct worker *w) {
     struct oc_ipc_ready m;
+    w->rss_ns = 0;
+    put_figures(w); /* who hears of READY may look at the board at once */
     oc_worker_convert_ready(oc_engine_info(w->engine), &w->rules, &m);
     oc_buf_clear(&w->out);
     send_out(w, OC_IPC_READY, 0, oc_ipc_ready_write(&w->out, &m));
@@ -342,7 +347,18 @@ static enum oc_err open_model(struct worker *w, struct oc_errinfo *ei) {
     return oc_scheduler_open(w->engine, &sp, &ev, &w->scheduler, ei);
 }
 
+/* From here on the process needs no files, no network and no other processes. The library behind digests reads its
+ * configuration at the first one: that must be before. */
+static enum oc_err enter_jail(struct oc_errinfo *ei) {
+    uint8_t digest[OC_DIGEST_BYTES];
+    oc_digest(&(struct oc_digest_piece){"", 0}, 1, digest);
+    if (oc_worker_jail_is_possible()) return oc_worker_jail_filter_threads(ei);
+    fputs("worker: not jailed, since this build has a sanitizer\n", stderr);
+    return OC_OK;
+}
+
 static enum oc_err open_ends(struct worker *w, struct oc_errinfo *ei) {
+    mallopt(M_ARENA_MAX, 1); /* see worker/jail.h; nothing is allocated where threads compute */
     oc_worker_lifetime_close_others(w->o->socket_fd, w->o->board_fd);
     OC_TRY(oc_worker_lifetime_watch_signals(&w->signal_fd, ei));
     OC_TRY(oc_ipc_board_map(w->o->board_fd, &w->board, ei));
@@ -377,6 +393,7 @@ int oc_worker_main(const struct oc_worker_options *o) {
     enum oc_err err = open_ends(w, &ei);
     if (!err) {
         err = open_model(w, &ei);
+        if (!err) err = enter_jail(&ei);
         if (err) send_refused(w, &ei);
         else send_ready(w);
     }
@@ -392,9 +409,15 @@ int oc_worker_main(const struct oc_worker_options *o) {
 
 /* ---- Measuring -------------------------------------------------------------------------------------------- */
 
-static void put_measure(const struct oc_worker_options *o, const struct oc_engine_info *i, struct oc_buf *b) {
+/* Libraries, stacks, messages and what the allocator keeps. */
+#define PROCESS_BYTES (24 * OC_MIB)
+
+static void put_measure(const struct oc_worker_options *o, const struct oc_engine *e, struct oc_buf *b) {
+    const struct oc_engine_info *i = oc_engine_info(e);
     const unsigned long long kv_bytes = (unsigned long long)i->kv_bytes_per_token * (unsigned long long)i->kv_tokens;
     const unsigned long long embed_bytes = i->has_vision ? o->embed_cache_bytes : 0;
+    const unsigned long long jobs_bytes = oc_scheduler_jobs_bytes(e) + PROCESS_BYTES +
+                                          (unsigned long long)i->n_sessions * sizeof(struct oc_worker_job);
     oc_buf_add_str(b, "{\"architecture\":");
     oc_json_write_str(b, oc_str_from(i->architecture));
     oc_buf_add_str(b, ",\"family\":");
@@ -402,9 +425,10 @@ static void put_measure(const struct oc_worker_options *o, const struct oc_engin
     oc_buf_add_str(b, ",\"isa\":");
     oc_json_write_str(b, oc_str_from(i->isa));
     oc_buf_printf(b, ",\"has_vision\":%s,\"n_params\":%llu,\"n_vocab\":%d,\"weight_bytes\":%llu,\"kv_bytes\":%llu,"
-                     "\"workspace_bytes\":%llu,\"embed_cache_bytes\":%llu,\"decode_weight_bytes\":%llu,",
+                     "\"workspace_bytes\":%llu,\"embed_cache_bytes\":%llu,\"jobs_bytes\":%llu,"
+                     "\"decode_weight_bytes\":%llu,",
                   i->has_vision ? "true" : "false", (unsigned long long)i->n_params, i->n_vocab,
-                  (unsigned long long)i->weight_bytes, kv_bytes, (unsigned long long)i->workspace_bytes, embed_bytes,
+                  (unsigned long long)i->weight_bytes, kv_bytes, (unsigned long long)i->workspace_bytes, embed_bytes, jobs_bytes,
                   (unsigned long long)i->decode_weight_bytes);
     oc_buf_printf(b, "\"ctx_tokens\":%d,\"model_ctx_tokens\":%d,\"kv_tokens\":%d,\"n_sessions\":%d,"
                      "\"image_max_tokens\":%d,\"n_threads\":%d}\n",
@@ -416,7 +440,7 @@ enum oc_err oc_worker_measure(const struct oc_worker_options *o, struct oc_buf *
     struct oc_engine_params p = engine_params(o);
     p.skip_prefetch = true;
     OC_TRY(oc_engine_open(&p, &e, ei));
-    put_measure(o, oc_engine_info(e), out);
+    put_measure(o, e, out);
     oc_engine_close(e);
     return out->failed ? oc_fail(ei, OC_ERR_NOMEM, "no memory for the report") : OC_OK;
 }

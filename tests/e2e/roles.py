@@ -4,6 +4,7 @@ Mirrors src/ipc/messages.h in Python, written by hand: a second opinion about wh
 """
 import array
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -218,8 +219,9 @@ class Role:
         return dict(zip(BOARD_FIELDS, BOARD.unpack(os.pread(self.board, BOARD.size, 0))))
 
     def said(self):
+        """What it wrote to stderr, but for the sentence that a build with a sanitizer begins with."""
         self.stderr.seek(0)
-        return self.stderr.read().decode()
+        return re.sub(r"^(image-)?worker: not jailed, since this build has a sanitizer\n", "", self.stderr.read().decode())
 
     def wait(self, seconds=TIMEOUT_S):
         return self.process.wait(timeout=seconds)

@@ -109,7 +109,7 @@ def bb_025_bad_picture_data_in_a_block_is_400():
 @case
 def bb_026_content_of_a_wrong_type_is_400():
     """Item 26 wants 422; OpenAI's 400 with the field in `param` here."""
-    for content in (123, True, {}, 1.5, [1], [None], [{"type": "text"}], [{"type": "text", "text": 1}],
+    for content in (123, True, {}, 1.5, [1], [None], ["x"], [{"type": "text"}], [{"type": "text", "text": 1}],
                     [{"type": "dance"}], [{"text": "no type", "type": None}]):
         a = post(messages=[{"role": "user", "content": content}])
         a.fails(400)

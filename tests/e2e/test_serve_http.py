@@ -488,6 +488,27 @@ def connections_have_a_cap():
 
 
 @case
+def connections_of_one_address_have_a_cap():
+    with Server(max_connections=20, max_connections_per_ip=4) as s:
+        def get(source):
+            c = socket.create_connection(("127.0.0.1", s.port), seconds(10), source_address=(source, 0))
+            c.sendall(GET)
+            return c, status_of(c.recv(65536))
+
+        held = []
+        try:
+            for source, statuses in (("127.0.0.1", [200] * 4 + [503] * 3), ("127.0.0.2", [200] * 4 + [503])):
+                for status in statuses:
+                    c, got = get(source)
+                    held.append(c)
+                    assert got == status, (source, status, got)
+        finally:
+            for c in held:
+                c.close()
+        wait_until(lambda: s.get("/health").status == 200, 5, "room for a new connection")
+
+
+@case
 def health_is_quick_while_a_worker_computes():
     """The bar, 5 ms at p99, is asked for in the long version; the short one runs on busy machines."""
     s = server()

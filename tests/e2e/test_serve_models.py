@@ -424,6 +424,9 @@ def bb_109_cycles_leave_no_memory_behind():
 def the_plan_of_a_model_is_shown():
     """KV pages are sized by --ctx and --parallel; inspect and the status show them."""
     with Server(ctx_tokens=1024, parallel=2) as s:
+        load(s, s.get("/v1/models").json["data"][0]["id"]).ok()
+        (w,) = s.workers_status()
+        assert w["kv"]["pages"] * w["kv"]["page_tokens"] >= 2048 and w["kv"]["used"] == 0, w  # before the first request
         s.chat().ok()
         (w,) = s.workers_status()
         text = str(w)

@@ -1,8 +1,13 @@
 """ocellus serve: answers as server-sent events."""
+import contextlib
+import os
+import signal
 import socket
 import time
 
-from server_harness import (Server, Shared, ask, case, chunk_text, data_url, finish_of, heavy, image_part, joined, main,
+import harness
+
+from server_harness import (Server, Shared, ask, cache_model, case, check_error_object, chunk_text, data_url, finish_of, heavy, image_part, joined, main,
                             picture, seconds, user, wait_until)
 
 server = Shared()
@@ -174,6 +179,86 @@ def pings_fill_the_silence():
         assert comments and all(c == "ping" for c in comments), kinds
         assert kinds[0][0] == "comment" and kinds[-1][0] == "done" and 0.9 < head < seconds(3), (head, kinds)
         assert len(comments) >= int(st.times[-1] - began) - 2, (len(comments), st.times[-1] - began)
+
+
+@contextlib.contextmanager
+def stopped(pids):
+    """The processes do nothing meanwhile: what waits for them waits."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it was ended for its silence
+                os.kill(pid, signal.SIGCONT)
+
+
+def after_a_ping(st):
+    """The first event must be a ping; what came but for pings."""
+    events = list(st.events())
+    assert events[0] == ("comment", "ping"), events
+    return [e for e in events if e != ("comment", "ping")]
+
+
+def refused_in_stream(st, code):
+    """Pings came, then the error object as an event, and the stream ended without [DONE]."""
+    events = list(st.events())
+    assert st.status == 200 and len(events) >= 2 and all(e == ("comment", "ping") for e in events[:-1]), events
+    check_error_object(events[-1][1], events)
+    assert events[-1][1]["error"]["code"] == code, events
+    assert not st.finished
+
+
+@case
+def pings_come_while_it_waits_for_a_slot():
+    with Server(ping_s=1, parallel=1, queue_timeout_high="120s", queue_timeout_normal="3s", queue_timeout_low="3s") as s:
+        first = s.stream(max_tokens=1500)
+        assert first.next_text()
+        with stopped(s.workers()):
+            waits = s.stream(max_tokens=3)
+            assert int(waits.headers["x-queue-wait-ms"]) >= 900 and waits.headers["x-queue-position"] == "1", waits.headers
+            refused_in_stream(waits, "queue_timeout")
+            s.chat(max_tokens=3).fails(503, code="queue_timeout")  # one that is not streamed has a status
+            waits = s.stream(max_tokens=3, headers={"X-Priority": "high"})
+            first.close()
+        rest = after_a_ping(waits)
+        assert waits.finished and finish_of([v for k, v in rest if k == "data"]) == "length", rest
+
+
+@case
+def pings_come_while_a_model_waits_for_memory():
+    """The resident one is busy, and there is room for one."""
+    other = cache_model("test/other", 7) and "test/other"
+    with Server(models=[other], ctx_tokens=512) as s:
+        s.post("/admin/load", {"model": other}, admin=True, timeout=120).ok()
+        need = int(s.workers_status()[0]["measured_gb"] * 2**30)
+    with Server(models=[harness.MODEL, other], ctx_tokens=512, ping_s=1, memory_budget=int(1.5 * need), load_timeout=f"{int(seconds(5))}s") as s:
+        first = s.stream(max_tokens=400)
+        assert first.next_text()
+        with stopped(s.workers()):
+            waits = s.stream(model=other, max_tokens=3)
+            refused_in_stream(waits, "memory_budget")
+            waits = s.stream(model=other, max_tokens=3)
+            first.close()
+        rest = after_a_ping(waits)
+        assert waits.finished and finish_of([v for k, v in rest if k == "data"]) == "length", rest
+
+
+@case
+def pings_come_while_a_picture_is_decoded():
+    with Server(ping_s=1, image_timeout="4s") as s:
+        ask_about = lambda n: s.stream(user(image_part(data_url(picture(56, 56, n))), "What?"), max_tokens=3)
+        assert ask_about(1).chunks()
+        eyes = wait_until(lambda: s.image_workers() if len(s.image_workers()) == 2 else None, 10, "image-workers")
+        with stopped(eyes):
+            refused = ask_about(2)
+            events = list(refused.events())
+            assert [k for k, _ in events[:-1]] == ["comment"] * (len(events) - 1) and len(events) >= 2, events
+            check_error_object(events[-1][1], events)
+            assert events[-1][1]["error"]["param"] == "messages[0].content[0].image_url", events
+        wait_until(lambda: len(s.image_workers()) == 2, 30, "image-workers")
+        assert ask_about(3).chunks()
 
 
 @case

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from harness import BIN, MODEL, TIMEOUT_S, case, environment, main, ocellus, png, run_json
+from harness import BIN, MODEL, TIMEOUT_S, Skip, case, environment, main, ocellus, png, run_json
 from roles import (CANCEL, CANCELLED, DECODE, DONE, ENCODE, ERROR, JOB, LAUNCH, LENGTH, LOOK, PREFILL, READY, REFUSED, SEEN, SHUTDOWN, STAGE,
                    STOP, TOKENS, BOARD, Channel, Ended, Role, memfd, put_job, put_look, read_done, read_error, read_ready, read_seen,
                    read_tokens, Reader)
@@ -22,6 +22,8 @@ def start(*more, **how):
     kind, ident, payload, fds = role.channel.receive()
     assert (kind, ident, fds) == (READY, 0, []), (kind, read_error(payload) if kind == REFUSED else "", role.said())
     role.ready = read_ready(payload)
+    figures = role.figures()
+    assert figures["kv_pages"] * 16 >= role.ready["kv_tokens"] and figures["rss_bytes"] > 1 << 20, figures
     return role
 
 
@@ -125,6 +127,46 @@ def ready_says_what_measure_says():
     assert r.code == 2 and "--model" in r.err, r
 
 
+def status_bytes(role, name):
+    with open(f"/proc/{role.process.pid}/status") as f:
+        return int(next(line for line in f if line.startswith(name + ":")).split()[1]) * 1024
+
+
+def fill(role, parallel, ctx):
+    """A job for each sequence, each with pictures of its own to fill a context; until all of them have been done."""
+    rules, files = role.ready["rules"], []
+    for i in range(parallel):
+        paths = [png(f"m{i}-{k}.png", 224, 224, lambda x, y, s=i * 4 + k: (x * (s + 1) % 256, y, s)) for k in range(ctx // 80)]
+        seen = [look(path, rules) for path in paths]
+        prompt = ids_of("<|im_start|>" + "<|vision_start|><|image_pad|><|vision_end|>" * len(seen))
+        n_prompt = len(prompt) + sum(s["plan"].n_tokens - 1 for s, _ in seen)
+        submit(role, i + 1, prompt, [fd for _, fd in seen], pictures=[(s["plan"], s["digest"]) for s, _ in seen],
+               max_tokens=ctx - n_prompt, temperature=1.0, seed=i, n_logprobs=20)
+        files += [fd for _, fd in seen]
+    answers, _ = collect(role, parallel)
+    assert all(a.done["finish"] == LENGTH for a in answers.values()), [a.done for a in answers.values()]
+    for fd in files:
+        os.close(fd)
+
+
+@case
+def measure_tells_no_less_than_a_worker_takes():
+    for parallel, ctx, cache in ((1, 256, 0), (4, 512, 0), (16, 256, 1 << 20)):
+        flags = ("--model", MODEL, "--ctx", ctx, "--kv-tokens", parallel * ctx, "--parallel", parallel, "--threads", 2, "--image-max-tokens", 64,
+                 "--embed-cache-bytes", cache)
+        told = json.loads(ocellus("worker", "--measure", *flags).out)
+        role = Role("worker", *flags, board=True)
+        kind, _, payload, _ = role.channel.receive()
+        assert kind == READY
+        role.ready = read_ready(payload)
+        fill(role, parallel, ctx)
+        taken = status_bytes(role, "VmHWM") - told["weight_bytes"]  # the file of the weights is mapped whole
+        most = told["kv_bytes"] + told["workspace_bytes"] + told["embed_cache_bytes"] + told["jobs_bytes"]
+        print(f"  {parallel} sequences of {ctx}: {taken >> 10} KiB taken, {most >> 10} told, {told['jobs_bytes'] >> 10} of them for jobs")
+        assert taken <= most, (parallel, ctx, taken, told)
+        role.end()
+
+
 @case
 def a_model_that_cannot_be_loaded_is_refused():
     role = Role("worker", "--model", "/nonexistent", board=True)
@@ -214,6 +256,27 @@ def pictures():
     assert figures["n_embed_queries"] == 2 and figures["n_embed_hits"] == 1 and figures["embed_bytes"] > 0, figures
     os.close(fd)
     role.end()
+
+
+@case
+def all_its_threads_are_jailed_once_it_is_ready():
+    """Starts race with the threads that they start: often, with more threads than processors."""
+    role = start()
+    role.stderr.seek(0)
+    if b"sanitizer" in role.stderr.read():
+        raise Skip("a build with a sanitizer has no jail")
+    role.end()
+    for _ in range(12):
+        role = start("--threads", 8)
+        tasks = os.listdir(f"/proc/{role.process.pid}/task")
+        assert len(tasks) == 8, tasks
+        for task in tasks:
+            with open(f"/proc/{role.process.pid}/task/{task}/status") as f:
+                status = dict(line.split(":", 1) for line in f)
+            assert status["Seccomp"].strip() == "2" and status["NoNewPrivs"].strip() == "1", (task, status)
+        submit(role, 1, ids_of(PROMPTS[0]), max_tokens=4)
+        assert collect(role, 1)[0][1].done["finish"] == LENGTH
+        role.end()
 
 
 @case

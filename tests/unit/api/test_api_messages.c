@@ -133,6 +133,9 @@ static void test_content(void **state) {
     refuse_400(fx, "[{\"role\":\"user\",\"content\":123}]", "messages[0].content",
                "an array of parts, not an integer");
     refuse_400(fx, "[{\"role\":\"assistant\",\"content\":{}}]", "messages[0].content", "not an object");
+    refuse_400(fx, "[{\"role\":\"user\",\"content\":[\"x\"]}]", "messages[0].content[0]", "not a string");
+    refuse_400(fx, "[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"},\"y\"]}]",
+               "messages[1].content[1]", "an object with \"type\"");
 }
 
 /* What client libraries send back of an earlier answer. */
@@ -159,13 +162,13 @@ static void test_other_fields(void **state) {
 static void test_parts(void **state) {
     struct fixture *fx = *state;
     const char *m =
-        parts(fx, "{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"input_text\",\"text\":\"\"},\"plain\"");
+        parts(fx, "{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"input_text\",\"text\":\"\"}");
     accept(fx, m, m);
     assert_int_equal(fx->r.n_pictures, 0);
     refuse_400(fx, parts(fx, "5"), "messages[0].content[0]", "an object with");
     refuse_400(fx, parts(fx, "null"), "messages[0].content[0]", "not null");
     refuse_400(fx, parts(fx, "{\"text\":\"a\"}"), "messages[0].content[0].type", "not nothing");
-    refuse_400(fx, parts(fx, "\"a\",{\"type\":5}"), "messages[0].content[1].type", "not an integer");
+    refuse_400(fx, parts(fx, "{\"type\":\"text\",\"text\":\"a\"},{\"type\":5}"), "messages[0].content[1].type", "not an integer");
     refuse_400(fx, parts(fx, "{\"type\":\"text\"}"), "messages[0].content[0].text", "not nothing");
     refuse_400(fx, parts(fx, "{\"type\":\"text\",\"text\":null}"), "messages[0].content[0].text", "not null");
     static const char *const types[] = {"input_audio", "video_url", "video", "file", "refusal", "TEXT", ""};

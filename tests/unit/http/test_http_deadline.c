@@ -1,6 +1,7 @@
 /* Deadlines and maxima of connections, with small values. */
 #include <sys/resource.h>
 
+#include "http/conn.h"
 #include "http_rig.h"
 
 #define HOST "Host: a\r\n\r\n"
@@ -140,6 +141,60 @@ static void test_connection_maximum(void **state) {
     rig_close(&r);
 }
 
+/* Whole networks of IPv6 count as one client. */
+static void test_sources(void **state) {
+    (void)state;
+    static const char *const same[][2] = {{"127.0.0.1", "127.0.0.1"}, {"2001:db8:1:2::1", "2001:db8:1:2:ffff::9"}, {"::1", "::2"}},
+                             *const other[][2] = {{"127.0.0.1", "127.0.0.2"}, {"2001:db8:1:2::1", "2001:db8:1:3::1"}, {"::1", "127.0.0.1"}};
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(oc_http_listen_source(same[i][0]) == oc_http_listen_source(same[i][1]));
+        assert_true(oc_http_listen_source(other[i][0]) != oc_http_listen_source(other[i][1]));
+    }
+}
+
+static void open_from(struct client *k, struct rig *r, uint32_t address) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(address)};
+    *k = (struct client){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    oc_buf_init(&k->in, 64 * OC_MIB);
+    assert_int_equal(bind(k->fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    a.sin_port = htons((uint16_t)oc_http_server_port(r->server));
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(connect(k->fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    fcntl(k->fd, F_SETFL, O_NONBLOCK);
+}
+
+static void test_connection_maximum_of_an_address(void **state) {
+    (void)state;
+    struct rig r;
+    struct client k[2], over[3], others[2];
+    const struct oc_http_options o = {.max_connections = 100, .max_connections_per_ip = 2};
+    rig_open(&r, "127.0.0.1", &o);
+    for (int i = 0; i < 2; i++) client_open(&k[i], &r);
+    rig_until(&r, oc_http_server_n_connections(r.server) == 2);
+    for (int i = 0; i < 3; i++) {
+        client_open(&over[i], &r);
+        client_send(&over[i], &r, "GET / HTTP/1.1\r\n" HOST);
+        rig_until(&r, client_ended(&over[i]));
+        client_must_have(&over[i], "HTTP/1.1 503 Service Unavailable\r\n");
+        client_must_have(&over[i], "from this address");
+    }
+    for (int i = 0; i < 2; i++) {
+        open_from(&others[i], &r, INADDR_LOOPBACK + 1);
+        client_send(&others[i], &r, "GET / HTTP/1.1\r\n" HOST);
+        rig_until(&r, client_has(&others[i], "ok"));
+    }
+    assert_int_equal(r.n_requests, 2);
+    client_close(&k[0]);
+    rig_until(&r, oc_http_server_n_connections(r.server) == 3);
+    client_open(&k[0], &r);
+    client_send(&k[0], &r, "GET / HTTP/1.1\r\n" HOST);
+    rig_until(&r, client_has(&k[0], "ok"));
+    for (int i = 0; i < 2; i++) client_close(&k[i]);
+    for (int i = 0; i < 2; i++) client_close(&others[i]);
+    for (int i = 0; i < 3; i++) client_close(&over[i]);
+    rig_close(&r);
+}
+
 static double cpu_ms(void) {
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
@@ -236,6 +291,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slow_head),      cmocka_unit_test(test_slow_body),
         cmocka_unit_test(test_idle),           cmocka_unit_test(test_connection_maximum),
+        cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_connection_maximum_of_an_address),
         cmocka_unit_test(test_no_descriptors), cmocka_unit_test(test_idle_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

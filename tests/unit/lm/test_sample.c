@@ -1,4 +1,5 @@
 /* The sampler against an independent Python version of it (tools/sample_cases.py), and its edges. */
+#include <malloc.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -239,6 +240,22 @@ static void prompt_ids_outside_the_vocabulary_are_ignored(void **state) {
     oc_lm_sample_close(s);
 }
 
+/* What is told before is no less than what is taken, and not much more. */
+static void bytes_are_those_taken(void **state) {
+    (void)state;
+    static const int vocabs[] = {1, 288, 5000, 100000, 131072, 152064, 262144};
+    const struct oc_lm_sample_params p = oc_lm_sample_defaults();
+    for (size_t i = 0; i < sizeof vocabs / sizeof *vocabs; i++) {
+        const struct mallinfo2 before = mallinfo2();
+        struct oc_lm_sampler *s = sampler(&p, vocabs[i]);
+        const struct mallinfo2 after = mallinfo2();
+        const size_t taken = after.uordblks + after.hblkhd - before.uordblks - before.hblkhd, told = oc_lm_sample_bytes(vocabs[i]);
+        oc_lm_sample_close(s);
+        if (taken == 0) skip(); /* another allocator: that of a sanitizer */
+        if (taken > told || told - taken > OC_MIB + 32 * OC_KIB) fail_msg("%d tokens: took %zu bytes, told %zu", vocabs[i], taken, told);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_the_published_numbers),
@@ -252,6 +269,7 @@ int main(void) {
         cmocka_unit_test(extreme_temperatures_are_safe),
         cmocka_unit_test(wrong_parameters_are_named),
         cmocka_unit_test(prompt_ids_outside_the_vocabulary_are_ignored),
+        cmocka_unit_test(bytes_are_those_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,7 +80,7 @@ static void the_number_of_models_is_bounded(void **state) {
     assert_int_equal(victims[0], 15);
 }
 
-#define REST "\"ctx_tokens\":100,\"kv_tokens\":100,\"n_sessions\":8}"
+#define REST "\"jobs_bytes\":17,\"ctx_tokens\":100,\"kv_tokens\":100,\"n_sessions\":8}"
 
 static enum oc_err parse(const char *text, struct oc_server_measure *m) {
     struct oc_errinfo ei;
@@ -99,10 +99,12 @@ static void measurements(void **state) {
         "{\"weight_bytes\":\"5\",\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
         "{\"weight_bytes\":9223372036854775807,\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":"
         "1," REST,
-        "{\"weight_bytes\":1,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST};
+        "{\"weight_bytes\":1,\"workspace_bytes\":1,\"embed_cache_bytes\":1," REST,
+        "{\"weight_bytes\":1,\"kv_bytes\":7,\"workspace_bytes\":1,\"embed_cache_bytes\":1,\"ctx_tokens\":9,"
+        "\"kv_tokens\":9,\"n_sessions\":1}"};
     (void)state;
     assert_int_equal(parse(good, &m), OC_OK);
-    assert_int_equal(oc_server_budget_need(&m, 100), 730);
+    assert_int_equal(oc_server_budget_need(&m, 100), 747);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_int_equal(parse(bad[i], &m), OC_ERR_FORMAT);
 }
 

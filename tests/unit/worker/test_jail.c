@@ -32,22 +32,67 @@
 
 enum { REFUSED = 42, ALLOWED = 43, NO_JAIL = 44 };
 
-/* Runs `try` in a jailed child; the child's status. */
-static int in_jail(int (*try)(void)) {
+static enum oc_err enter_maker(struct oc_errinfo *ei) {
+    OC_TRY(oc_worker_jail_limit(ei));
+    return oc_worker_jail_filter(ei);
+}
+
+/* How a child ends that runs `inside`, which enters a jail and tries something. */
+static int child_status(int (*inside)(enum oc_err (*enter)(struct oc_errinfo *ei), int (*try)(void)),
+                        enum oc_err (*enter)(struct oc_errinfo *ei), int (*try)(void)) {
     fflush(NULL);
     const pid_t child = fork();
     assert_true(child >= 0);
-    if (child == 0) {
-        struct oc_errinfo ei;
-        if (oc_worker_jail_limit(&ei) || oc_worker_jail_filter(&ei)) {
-            dprintf(2, "%s\n", ei.msg);
-            _exit(NO_JAIL);
-        }
-        _exit(try());
-    }
+    if (child == 0) _exit(inside(enter, try));
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
     return status;
+}
+
+static int enter_and_try(enum oc_err (*enter)(struct oc_errinfo *ei), int (*try)(void)) {
+    struct oc_errinfo ei;
+    if (enter(&ei) == OC_OK) return try();
+    dprintf(2, "%s\n", ei.msg);
+    return NO_JAIL;
+}
+
+/* Runs `try` in a child jailed as an image-worker; the child's status. */
+static int in_jail(int (*try)(void)) {
+    return child_status(enter_and_try, enter_maker, try);
+}
+
+/* In a child jailed as a worker, by its main thread. */
+static int in_worker_jail(int (*try)(void)) {
+    return child_status(enter_and_try, oc_worker_jail_filter_threads, try);
+}
+
+struct other_thread {
+    pthread_mutex_t lock;
+    int (*try)(void);
+};
+
+static void *wait_and_try(void *arg) {
+    struct other_thread *o = arg;
+    pthread_mutex_lock(&o->lock);
+    return (void *)(intptr_t)o->try();
+}
+
+/* By a thread that was there before the jail, which the main thread enters. */
+static int enter_and_let_try(enum oc_err (*enter)(struct oc_errinfo *ei), int (*try)(void)) {
+    struct other_thread o = {PTHREAD_MUTEX_INITIALIZER, try};
+    struct oc_errinfo ei;
+    pthread_t thread;
+    void *result;
+    pthread_mutex_lock(&o.lock);
+    if (pthread_create(&thread, NULL, wait_and_try, &o) != 0) return NO_JAIL;
+    if (enter(&ei) != OC_OK) return NO_JAIL;
+    pthread_mutex_unlock(&o.lock);
+    pthread_join(thread, &result);
+    return (int)(intptr_t)result;
+}
+
+static int in_worker_thread(int (*try)(void)) {
+    return child_status(enter_and_let_try, oc_worker_jail_filter_threads, try);
 }
 
 #define TRY(name, expression)                                                                                 \
@@ -120,8 +165,11 @@ static void test_forbidden_calls_end_the_process(void **state) {
 #undef T
     };
     for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
-        const int status = in_jail(tries[i].try);
-        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS) fail_msg("%s: status %#x", tries[i].name, status);
+        int (*const jails[])(int (*)(void)) = {in_jail, in_worker_jail, in_worker_thread};
+        for (size_t k = 0; k < sizeof jails / sizeof *jails; k++) {
+            const int status = jails[k](tries[i].try);
+            if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSYS) fail_msg("%s in jail %zu: status %#x", tries[i].name, k, status);
+        }
     }
 }
 
@@ -157,6 +205,42 @@ static int work(void) {
     char c;
     if (pread(fd, &c, 1, 65535) != 1 || c != 'x' || munmap(p, 65536) || close(fd)) return 5;
     return 0;
+}
+
+/* What a worker does: memory, messages, pictures of others, threads that meet and end. */
+static int memory_of_others = -1, sockets[2];
+
+static int compute(void) {
+    char *patches = mmap(NULL, 4096, PROT_READ, MAP_SHARED, memory_of_others, 0), *p = malloc(64u << 20), c = 'x';
+    if (patches == MAP_FAILED || !p) return 1;
+    memset(p, 1, 64u << 20);
+    free(p);
+    struct iovec v = {&c, 1};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+    if (sendmsg(sockets[0], &m, MSG_NOSIGNAL) != 1 || recvmsg(sockets[1], &m, 0) != 1) return 2;
+    if (fcntl(memory_of_others, F_GET_SEALS) < 0 || lseek(memory_of_others, 0, SEEK_END) != 4096) return 3;
+    return munmap(patches, 4096) || close(memory_of_others) ? 4 : 0;
+}
+
+static int make_memfd(void) {
+    return memfd_create("test", 0) < 0 ? REFUSED : ALLOWED;
+}
+
+static void test_a_workers_work(void **state) {
+    (void)state;
+    memory_of_others = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_int_equal(ftruncate(memory_of_others, 4096), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
+    int (*const jails[])(int (*)(void)) = {in_worker_jail, in_worker_thread};
+    for (size_t k = 0; k < 2; k++) {
+        int status = jails[k](compute);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fail_msg("jail %zu: status %#x", k, status);
+        status = jails[k](make_memfd);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+    }
+    close(memory_of_others);
+    close(sockets[0]);
+    close(sockets[1]);
 }
 
 static int abort_in_jail(void) {
@@ -209,6 +293,7 @@ int main(void) {
         cmocka_unit_test(test_forbidden_calls_end_the_process),
         cmocka_unit_test(test_harmless_calls_fail),
         cmocka_unit_test(test_allowed_work),
+        cmocka_unit_test(test_a_workers_work),
         cmocka_unit_test(test_limits),
     };
     if (!oc_worker_jail_is_possible()) {
