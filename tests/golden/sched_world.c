@@ -267,5 +267,6 @@ static int random_rows(void *arg, int max) {
 }
 
 void world_random_slices(struct world *w) {
-    w->s->hook = (struct oc_sched_hook){w, random_rows};
+    w->s->hook.arg = w;
+    w->s->hook.rows = random_rows;
 }
