@@ -10,21 +10,24 @@
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
 
 enum oc_err oc_engine_ngram_open(struct oc_engine_ngram *g, int max_tokens, int32_t never, struct oc_errinfo *ei) {
-    static const float first_odds[OC_ENGINE_NGRAM_CLASSES] = {0.4f, 0.3f, 0.4f, 0.5f, 0.65f, 0.8f, 0.9f, 0.95f};
-    size_t n = 64;
-    while (n < (size_t)max_tokens) n *= 2;
+    static const float first_odds[OC_ENGINE_NGRAM_CLASSES] = {0.3f, 0.5f, 0.2f, 0.3f, 0.6f, 0.2f, 0.4f, 0.7f, 0.3f,
+                                                              0.5f, 0.8f, 0.3f, 0.7f, 0.9f, 0.4f, 0.9f, 0.95f, 0.5f};
+    size_t n = 256;
+    while (n < 2 * (size_t)max_tokens) n *= 2;
     *g = (struct oc_engine_ngram){.max_tokens = max_tokens, .never = never, .mask = (uint32_t)n - 1};
     memcpy(g->odds, first_odds, sizeof g->odds);
     g->tokens = malloc((size_t)max_tokens * sizeof *g->tokens);
+    g->came = malloc((size_t)max_tokens);
     g->last[0] = calloc(n, sizeof *g->last[0]);
     g->last[1] = calloc(n, sizeof *g->last[1]);
-    if (g->tokens && g->last[0] && g->last[1]) return OC_OK;
+    if (g->tokens && g->came && g->last[0] && g->last[1]) return OC_OK;
     oc_engine_ngram_close(g);
     return oc_fail(ei, OC_ERR_NOMEM, "out of memory for the drafts of %d tokens", max_tokens);
 }
 
 void oc_engine_ngram_close(struct oc_engine_ngram *g) {
     free(g->tokens);
+    free(g->came);
     free(g->last[0]);
     free(g->last[1]);
     *g = (struct oc_engine_ngram){0};
@@ -71,15 +74,16 @@ static void look_up(struct oc_engine_ngram *g, bool is_wanted, int otherwise) {
 
 /* ---- What came -------------------------------------------------------------------------------------------- */
 
-static int class_of(int agree) {
-    static const uint8_t classes[LOOK_BACK + 1] = {0, 0, 1, 2, 3, 3, 4, 4, 4, 5, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6,
-                                                   6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 7};
-    return classes[agree < LOOK_BACK ? agree : LOOK_BACK];
+/* By the tokens before it that agree, and by whether it was expected where it stood before: what has repeated itself once
+ * is the frame of a table rather than a value in it. */
+static int class_of(int agree, uint8_t came) {
+    static const uint8_t classes[] = {0, 0, 1, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 5};
+    return 3 * classes[agree < 16 ? agree : 16] + came;
 }
 
 /* The first odds weigh as four tokens. */
 static void count(struct oc_engine_ngram *g, bool came_true) {
-    int k = class_of(g->agree);
+    int k = class_of(g->agree, g->came[g->at]);
     if (g->n_seen[k] < MEMORY - 4) g->n_seen[k]++;
     g->odds[k] += ((came_true ? 1.0f : 0.0f) - g->odds[k]) / (float)(g->n_seen[k] + 4);
 }
@@ -88,6 +92,7 @@ void oc_engine_ngram_prompt(struct oc_engine_ngram *g, const int32_t *tokens, in
     OC_ASSERT(n <= g->max_tokens - g->n_tokens);
     for (int i = 0; i < n; i++) {
         g->at = 0;
+        g->came[g->n_tokens] = 0;
         g->tokens[g->n_tokens++] = tokens[i];
         look_up(g, i == n - 1, 0);
     }
@@ -95,14 +100,17 @@ void oc_engine_ngram_prompt(struct oc_engine_ngram *g, const int32_t *tokens, in
 
 void oc_engine_ngram_push(struct oc_engine_ngram *g, int32_t token) {
     int otherwise = 0;
+    uint8_t came = 0;
     OC_ASSERT(g->n_tokens < g->max_tokens);
     if (g->at) {
         bool came_true = g->tokens[g->at] == token;
         count(g, came_true);
+        came = came_true ? 1 : 2;
         if (!came_true && g->agree > 3) otherwise = g->at + 1; /* one value in a row of like ones */
         g->at = came_true ? g->at + 1 : 0;
         g->agree++;
     }
+    g->came[g->n_tokens] = came;
     g->tokens[g->n_tokens++] = token;
     look_up(g, true, otherwise);
 }
@@ -112,9 +120,10 @@ int oc_engine_ngram_draft(const struct oc_engine_ngram *g, int most, int32_t *ou
     if (!g->at) return 0;
     for (int i = 0; i < most; i++) {
         int at = g->at + i;
-        int32_t token = at < g->n_tokens ? g->tokens[at] : out[at - g->n_tokens]; /* what repeats itself goes on to */
+        bool is_there = at < g->n_tokens; /* or it is of the draft itself: what repeats itself goes on to */
+        int32_t token = is_there ? g->tokens[at] : out[at - g->n_tokens];
         if (token == g->never) return i;
-        all *= g->odds[class_of(g->agree + i)];
+        all *= g->odds[class_of(g->agree + i, is_there ? g->came[at] : 1)];
         out[i] = token;
         odds[i] = all;
     }

@@ -12,17 +12,18 @@
 
 #include "base/err.h"
 
-#define OC_ENGINE_NGRAM_CLASSES 8
+#define OC_ENGINE_NGRAM_CLASSES 18
 
 struct oc_engine_ngram {
     int32_t *tokens; /* [max_tokens], all so far */
+    uint8_t *came;   /* [max_tokens]: 1 the token was expected, 2 another one was, 0 none was */
     uint32_t *last[2]; /* [mask + 1]: number of tokens up to the latest end of a run of 3 (2) with this hash; 0: none */
     uint32_t mask;
     int n_tokens, max_tokens;
     int32_t never; /* a token that is in no draft, nor before one; -1: none */
     int at;        /* the next token is expected to be tokens[at]; 0: nothing is expected */
     int agree;     /* tokens before it that agree, as far as was looked; 0 behind one that did not */
-    float odds[OC_ENGINE_NGRAM_CLASSES]; /* of a draft token, by class of `agree` */
+    float odds[OC_ENGINE_NGRAM_CLASSES]; /* of a draft token, by class: see ngram.c */
     int n_seen[OC_ENGINE_NGRAM_CLASSES];
 };
 

@@ -4,14 +4,15 @@
 #define PLAIN_EVERY 24     /* a plain step at least so often, for the ratios are to its cost */
 #define MIN_PLAIN 3        /* plain steps before the first draft */
 #define GUESS 0.25         /* cost of a drafted row beside the share of one sequence, until it is measured */
-#define RATE 0.2           /* of a measurement in an average */
-#define FADE 0.002         /* of a ratio towards the guess, each plain step: a bad moment does not count for ever */
+#define RATE 0.25          /* of a measurement in an average */
+#define FIRST_AGE 64       /* steps after which the first measurement of a ratio is forgotten, in case it was a bad moment; */
+#define MAX_SEEN 3         /* twice as many after the second, and again */
 
 static struct oc_engine_draft_cost *cost_of(struct oc_engine_speculation *s, int n) {
     return n <= OC_ENGINE_DRAFT_SEQUENCES ? &s->costs[n - 1] : 0;
 }
 
-/* Between what was measured, and beyond it as steep as to there, or as the guess. */
+/* Between what was measured, and beyond it as steep as to there, or as the guess where that was less. */
 static double ratio(const struct oc_engine_draft_cost *c, int n, int n_drafted) {
     int lo = n_drafted, hi = n_drafted;
     double slope = GUESS / n, low = 1;
@@ -21,7 +22,7 @@ static double ratio(const struct oc_engine_draft_cost *c, int n, int n_drafted) 
     while (hi <= OC_ENGINE_DRAFT_ROWS && c->ratio[hi - 1] <= 0) hi++;
     if (lo > 0) low = c->ratio[lo - 1];
     if (hi <= OC_ENGINE_DRAFT_ROWS) slope = (c->ratio[hi - 1] - low) / (hi - lo);
-    else if (lo > 0 && (low - 1) / lo > slope) slope = (low - 1) / lo;
+    else if (lo > 0) slope = (low - 1) / lo > slope ? (low - 1) / lo : ((low - 1) / lo + slope) / 2;
     return low + slope * (n_drafted - lo);
 }
 
@@ -56,7 +57,7 @@ static double within(double value, double lo, double hi) {
     return value < lo ? lo : value > hi ? hi : value;
 }
 
-static void learn_plain(struct oc_engine_draft_cost *c, int n, double ms) {
+static void learn_plain(struct oc_engine_draft_cost *c, double ms) {
     c->n_since_plain = 0;
     if (c->n_plain < MIN_PLAIN) {
         c->n_plain++;
@@ -64,20 +65,26 @@ static void learn_plain(struct oc_engine_draft_cost *c, int n, double ms) {
         return;
     }
     c->plain_ms += RATE * (within(ms, c->plain_ms / 2, c->plain_ms * 2) - c->plain_ms);
+}
+
+/* What was measured long ago, or once, is tried again: seldom, and only when drafts are likely. */
+static void grow_older(struct oc_engine_draft_cost *c) {
     for (int i = 0; i < OC_ENGINE_DRAFT_ROWS; i++)
-        if (c->ratio[i] > 0) c->ratio[i] += FADE * (1 + GUESS / n * (i + 1) - c->ratio[i]);
+        if (c->n_seen[i] && ++c->age[i] > FIRST_AGE << (c->n_seen[i] - 1)) c->ratio[i] = 0;
+}
+
+static void learn_drafted(struct oc_engine_draft_cost *c, int i, double ratio) {
+    c->n_since_plain++;
+    c->age[i] = 0;
+    if (c->n_seen[i] < MAX_SEEN) c->n_seen[i]++;
+    if (c->ratio[i] > 0) c->ratio[i] += RATE * (ratio - c->ratio[i]);
+    else c->ratio[i] = ratio;
 }
 
 void oc_engine_speculate_learn(struct oc_engine_speculation *s, int n, int n_drafted, double ms) {
     struct oc_engine_draft_cost *c = cost_of(s, n);
     if (!c || ms <= 0) return;
-    if (n_drafted == 0) {
-        learn_plain(c, n, ms);
-        return;
-    }
-    if (c->plain_ms <= 0) return;
-    double *r = &c->ratio[n_drafted - 1], now = ms / c->plain_ms;
-    c->n_since_plain++;
-    if (*r <= 0) *r = within(now, 0.5, 2 * (n_drafted + 1));
-    else *r += RATE * (within(now, *r / 2, *r * 2) - *r);
+    grow_older(c);
+    if (n_drafted == 0) learn_plain(c, ms);
+    else if (c->plain_ms > 0) learn_drafted(c, n_drafted - 1, within(ms / c->plain_ms, 1, 1 + (double)n_drafted / n)); /* as one by one */
 }

@@ -18,8 +18,10 @@
 
 struct oc_engine_speculation {
     struct oc_engine_draft_cost {
-        double plain_ms;                      /* a step without drafts; 0: not known */
-        double ratio[OC_ENGINE_DRAFT_ROWS];   /* of one with i + 1 drafted rows to that; 0: never measured */
+        double plain_ms;                    /* a step without drafts; 0: not known */
+        double ratio[OC_ENGINE_DRAFT_ROWS]; /* of one with i + 1 drafted rows to that; 0: not known, or no longer */
+        int age[OC_ENGINE_DRAFT_ROWS];      /* steps since it was measured */
+        int n_seen[OC_ENGINE_DRAFT_ROWS];   /* how often it was, up to MAX_SEEN */
         int n_plain, n_since_plain;
     } costs[OC_ENGINE_DRAFT_SEQUENCES]; /* [n - 1] of n sequences */
 };
