@@ -3,7 +3,8 @@
  * First the cost of a step of 1 to 8 rows of one sequence, in steps of one row. Then texts: the model is made to say a given
  * text (a hook puts its tokens in place of the picked ones), so that the text decides how often drafts come true while
  * steps cost what they cost; the same text is said plain and speculated in turn, and the medians are compared. Texts: a
- * table as JSON, ordinary prose, and files. At last what the model says of its own accord, where both must agree. */
+ * table as JSON, ordinary prose, and files. Each is also replayed without the model, with the costs of the first part, which
+ * other programs on the machine disturb less. At last what the model says of its own accord, where both must agree. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include "chat/tokenizer.h"
 #include "engine/sched.h"
 
-#define N_ROUNDS 5
+#define N_ROUNDS 3
 #define N_PROMPT 32
 #define MAX_TEXT 4096
 
@@ -27,6 +28,7 @@ struct bench {
     bool is_forced;
     int32_t said[2][MAX_TEXT]; /* plain, speculated */
     int n_said[2], now;
+    double ratio[OC_ENGINE_DRAFT_ROWS + 1]; /* what 1 + i rows cost, in steps of one */
     struct oc_engine_speculation learnt; /* outlives a scheduler, as it would in a server */
 };
 
@@ -69,6 +71,7 @@ static void measure_rows(struct bench *b) {
     for (int r = 0; r <= OC_ENGINE_DRAFT_ROWS; r++) {
         double m = median(ms[r], N);
         if (r == 0) one = m;
+        b->ratio[r] = m / one;
         printf("rows,%d,ms,%.2f,of_one,%.2f\n", r + 1, m, m / one);
     }
     oc_session_close(s);
@@ -145,9 +148,35 @@ static void take_text(struct bench *b, const char *text, size_t n) {
     oc_chat_ids_free(&ids);
 }
 
+/* The gain by the costs that were measured above, all else free: what a machine without other work would show. */
+static double replay(const struct bench *b, int n_tokens) {
+    struct oc_engine_ngram g;
+    struct oc_engine_speculation s = {0};
+    struct oc_errinfo ei;
+    double spent = 0;
+    int end = N_PROMPT + n_tokens;
+    if (oc_engine_ngram_open(&g, end, -1, &ei) != OC_OK) stop(ei.msg);
+    oc_engine_ngram_prompt(&g, b->text, N_PROMPT);
+    for (int at = N_PROMPT; at < end;) {
+        struct oc_engine_draft d;
+        int left = end - at - 1;
+        d.n = oc_engine_ngram_draft(&g, left < OC_ENGINE_DRAFT_ROWS ? left : OC_ENGINE_DRAFT_ROWS, d.tokens, d.odds);
+        oc_engine_speculate_choose(&s, &d, 1);
+        oc_engine_speculate_learn(&s, 1, d.n, b->ratio[d.n]);
+        spent += b->ratio[d.n];
+        for (int k = 0; k <= d.n; k++) {
+            oc_engine_ngram_push(&g, b->text[at++]);
+            if (k == d.n || d.tokens[k] != b->text[at - 1]) break;
+        }
+    }
+    oc_engine_ngram_close(&g);
+    return n_tokens / spent;
+}
+
 static void measure_forced(struct bench *b, const char *name, const char *text, size_t n) {
     take_text(b, text, n);
     int left = b->n_text - N_PROMPT;
+    for (int n_tokens = 100; n_tokens <= left; n_tokens *= 2) printf("replay,%s,tokens,%d,gain,%.2f\n", name, n_tokens, replay(b, n_tokens));
     b->is_forced = true;
     measure_text(b, name, left < b->max_tokens ? left : b->max_tokens);
     b->is_forced = false;

@@ -117,6 +117,18 @@ def greedy_needs_no_seed():
 
 
 @case
+def drafts_change_no_answer():
+    """An answer that loops, so that there is something to draft: greedy, drawn, with penalties, and its log-probabilities."""
+    for how in (("--temperature", 0), ("--temperature", 0.7, "--seed", 5), ("--temperature", 0, "--frequency-penalty", 0.1)):
+        args = ("--max-tokens", 150, "--ignore-eos", "--logprobs", 2, *how, "One, two, three, one, two, three, one, two,")
+        on, off = run_json(*args, "--speculate", "auto"), run_json(*args, "--speculate", "off")
+        assert on["choices"] == off["choices"], (on, off)
+        assert on["usage"] == off["usage"] and "draft_n" not in off["timings"], (on, off)
+        assert on["timings"].get("draft_n", 0) >= on["timings"].get("draft_n_accepted", 0)
+    assert ocellus("run", "-m", MODEL, "--speculate", "yes", "x").code == 2
+
+
+@case
 def a_stop_string_ends_the_answer_before_it():
     a = run_json("--max-tokens", 24, "--temperature", 0, "--ignore-eos", "Tell me something.")
     text = a["choices"][0]["message"]["content"]
