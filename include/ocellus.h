@@ -180,6 +180,11 @@ OC_MUST_CHECK enum oc_err oc_session_prefill(struct oc_session *s, const struct 
 /* Runs one token (role D) and leaves its logits. Errors: OC_ERR_LIMIT (session full), OC_ERR_FORMAT (bad id). */
 OC_MUST_CHECK enum oc_err oc_session_decode(struct oc_session *s, int32_t token, struct oc_errinfo *ei);
 
+/* Runs n tokens that follow each other in one step, as n calls of oc_session_decode would, bit for bit: the logits behind
+ * the i-th are oc_engine_logits(e, i). For drafts: oc_session_truncate forgets those that turn out wrong. Errors: as
+ * there, and OC_ERR_LIMIT (n over oc_engine_max_outputs). */
+OC_MUST_CHECK enum oc_err oc_session_decode_several(struct oc_session *s, const int32_t *tokens, int n, struct oc_errinfo *ei);
+
 /* Logits [n_vocab] f32 of the session's last row; valid until the engine's next step. */
 float *oc_session_logits(struct oc_session *s);
 

@@ -7,6 +7,8 @@
 #include "chat/detok.h"
 #include "chat/stop.h"
 #include "cli/interrupt.h"
+#include "engine/ngram.h"
+#include "engine/speculate.h"
 
 /* What one run of the loop holds. */
 struct loop {
@@ -19,6 +21,11 @@ struct loop {
     struct oc_buf piece, sure; /* text of one token; what of it cannot be part of a stop string */
     int max_tokens;
     bool stopped; /* a stop string came */
+    struct oc_engine_ngram ngram;
+    struct oc_engine_speculation speculation;
+    struct oc_engine_draft draft; /* that was run behind the last token */
+    int32_t rows[1 + OC_ENGINE_DRAFT_ROWS];
+    int at; /* of these rows the one whose logits are next */
 };
 
 static bool keep_going(void *arg, int n_done, int n_all) {
@@ -51,12 +58,17 @@ static enum oc_err open_all(struct loop *l, struct oc_errinfo *ei) {
     OC_TRY(open_stops(l, ei));
     OC_TRY(oc_lm_sample_open(job->sample, info->n_vocab, &l->sampler, ei));
     oc_lm_sample_prompt(l->sampler, job->prompt->tokens, job->prompt->n_tokens);
+    if (job->speculate) {
+        OC_TRY(oc_engine_ngram_open(&l->ngram, job->prompt->n_tokens + l->max_tokens, info->image_token, ei));
+        oc_engine_ngram_prompt(&l->ngram, job->prompt->tokens, job->prompt->n_tokens);
+    }
     return oc_session_open(job->engine, job->prompt->n_tokens + l->max_tokens, &l->session, ei);
 }
 
 static void close_all(struct loop *l) {
     oc_session_close(l->session);
     oc_lm_sample_close(l->sampler);
+    oc_engine_ngram_close(&l->ngram);
     oc_chat_stop_close(l->stop);
     oc_buf_free(&l->piece);
     oc_buf_free(&l->sure);
@@ -109,13 +121,43 @@ static enum oc_err prefill(struct loop *l, struct oc_errinfo *ei) {
     return err;
 }
 
+/* Runs a token, and what may follow it as far as that pays; an end token needs no row. */
+static enum oc_err run_rows(struct loop *l, int32_t token, struct oc_errinfo *ei) {
+    struct oc_engine_draft *d = &l->draft;
+    int left = l->max_tokens - l->out->n_tokens - 1, most = left < OC_ENGINE_DRAFT_ROWS ? left : OC_ENGINE_DRAFT_ROWS;
+    d->n = l->job->speculate ? oc_engine_ngram_draft(&l->ngram, most, d->tokens, d->odds) : 0;
+    for (int i = 0; i < d->n; i++)
+        if (l->job->ends && oc_chat_model_is_eos(l->job->ends, d->tokens[i])) d->n = i;
+    oc_engine_speculate_choose(&l->speculation, d, 1);
+    l->rows[0] = token;
+    memcpy(l->rows + 1, d->tokens, (size_t)d->n * sizeof *l->rows);
+    uint64_t start_ns = oc_clock_ns();
+    OC_TRY(oc_session_decode_several(l->session, l->rows, 1 + d->n, ei));
+    oc_engine_speculate_learn(&l->speculation, 1, d->n, oc_clock_ms_since(start_ns));
+    l->at = 0;
+    l->out->n_drafted += d->n;
+    return OC_OK;
+}
+
+/* Makes the logits behind `token` be at hand: it was drafted and run already, or is run now. */
+static enum oc_err go_on(struct loop *l, int32_t token, struct oc_errinfo *ei) {
+    if (l->job->speculate) oc_engine_ngram_push(&l->ngram, token);
+    if (l->at < l->draft.n && l->draft.tokens[l->at] == token) {
+        l->at++;
+        l->out->n_accepted++;
+        return OC_OK;
+    }
+    oc_session_truncate(l->session, oc_session_n_tokens(l->session) - (l->draft.n - l->at)); /* drafts that were wrong */
+    return run_rows(l, token, ei);
+}
+
 /* Picks, says and decodes until the answer ends. */
 static enum oc_err decode(struct loop *l, struct oc_errinfo *ei) {
     struct oc_cli_answer *a = l->out;
     uint64_t first_ns = 0;
     for (;;) {
         struct oc_lm_sample_pick pick;
-        OC_TRY(oc_lm_sample_pick(l->sampler, oc_session_logits(l->session), NULL, &pick, ei));
+        OC_TRY(oc_lm_sample_pick(l->sampler, oc_engine_logits(l->job->engine, l->at), NULL, &pick, ei));
         if (a->n_tokens++ == 0) {
             first_ns = oc_clock_ns();
             a->ttft_ms = oc_clock_ms_since(l->job->start_ns);
@@ -129,7 +171,7 @@ static enum oc_err decode(struct loop *l, struct oc_errinfo *ei) {
         if (a->n_tokens >= l->max_tokens) return OC_OK;
         a->finish = OC_CLI_FINISH_ABORT;
         if (oc_cli_interrupt_came()) return OC_OK;
-        OC_TRY(oc_session_decode(l->session, pick.token, ei));
+        OC_TRY(go_on(l, pick.token, ei));
     }
 }
 

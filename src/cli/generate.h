@@ -21,6 +21,7 @@ struct oc_cli_generate_job {
     const struct oc_lm_sample_params *sample;
     const struct oc_cli_list *stops;
     int64_t max_tokens; /* of the answer; 0 or less: what the context allows */
+    bool speculate;     /* verify drafts where that pays; the answer is the same */
     uint64_t start_ns;  /* when the request began, for the time to the first token */
     /* Called with each piece of text as soon as it is sure, whole UTF-8 characters only. */
     enum oc_err (*on_text)(void *arg, const char *p, size_t n, struct oc_errinfo *ei);
@@ -35,6 +36,7 @@ struct oc_cli_answer {
         picks; /* struct oc_lm_sample_pick of each token of the text, when logprobs were asked for */
     enum oc_cli_finish finish;             /* ABORT: Ctrl-C */
     int n_prompt, n_tokens;                /* n_tokens: picked, an end token included */
+    int n_drafted, n_accepted;             /* tokens that were drafted and run; that came true */
     double prefill_ms, ttft_ms, decode_ms; /* decode: from the first token to the last */
 };
 

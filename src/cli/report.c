@@ -17,6 +17,12 @@ static const struct oc_lm_sample_pick *picks(const struct oc_cli_answer *a) {
     return (const struct oc_lm_sample_pick *)(const void *)a->picks.data;
 }
 
+/* Gigabytes of weights a second: tokens that came with another's step read none. */
+static double weight_rate(const struct oc_cli_answer *a, const struct oc_engine_info *info) {
+    double n = a->n_tokens - 1;
+    return n > 0 ? oc_cli_generate_tok_s(a) * (n - a->n_accepted) / n * (double)info->decode_weight_bytes / 1e9 : 0;
+}
+
 /* Tokens a second; 0 when no time was measured. */
 static double rate(int n_tokens, double ms) {
     return ms > 0 ? n_tokens * 1000.0 / ms : 0;
@@ -95,6 +101,7 @@ static void put_timings(struct oc_buf *b, const struct oc_cli_report *r) {
     put_ms(b, "decode_ms", a->decode_ms);
     oc_buf_printf(b, "\"n_prompt\":%d,\"n_image\":%d,\"n_decode\":%d,", a->n_prompt, r->pictures->n_tokens,
                   a->n_tokens);
+    if (a->n_drafted) oc_buf_printf(b, "\"draft_n\":%d,\"draft_n_accepted\":%d,", a->n_drafted, a->n_accepted);
     oc_buf_printf(b, "\"prefill_tok_s\":%.3f,\"decode_tok_s\":%.3f}", rate(a->n_prompt, a->prefill_ms),
                   oc_cli_generate_tok_s(a));
 }
@@ -134,7 +141,6 @@ enum oc_err oc_cli_report_json(const struct oc_cli_report *r, struct oc_buf *b, 
 void oc_cli_report_stats(const struct oc_cli_report *r, FILE *f) {
     const struct oc_cli_answer *a = r->answer;
     const struct oc_engine_info *info = r->info;
-    double tok_s = oc_cli_generate_tok_s(a);
     fprintf(f, "model    %s, %s, %d thread%s, weights %.1f MB\n", r->model, info->isa, info->n_threads,
             info->n_threads == 1 ? "" : "s", (double)info->weight_bytes / 1e6);
     fprintf(f, "load     %8.1f ms\n", r->load_ms);
@@ -149,7 +155,8 @@ void oc_cli_report_stats(const struct oc_cli_report *r, FILE *f) {
             rate(a->n_prompt, a->prefill_ms));
     fprintf(f, "TTFT     %8.1f ms after loading\n", a->ttft_ms);
     fprintf(f, "decode   %8.1f ms, %d tokens, %.1f tok/s, %.2f GB/s of weights\n", a->decode_ms, a->n_tokens,
-            tok_s, tok_s * (double)info->decode_weight_bytes / 1e9);
+            oc_cli_generate_tok_s(a), weight_rate(a, info));
+    if (a->n_drafted) fprintf(f, "drafts   %d tokens, %d came true\n", a->n_drafted, a->n_accepted);
     if (r->sample->temperature > 0) fprintf(f, "seed     %llu\n", (unsigned long long)r->sample->seed);
 }
 

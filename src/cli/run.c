@@ -1,5 +1,6 @@
 /* cli/run.c - `ocellus run`: one question, one answer. */
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -87,6 +88,7 @@ static enum oc_err answer(struct run *r, struct oc_errinfo *ei) {
         .sample = &r->sample,
         .stops = &r->o.stops,
         .max_tokens = r->o.max_tokens > 0 ? r->o.max_tokens : chat->generation.max_new_tokens,
+        .speculate = !r->o.speculate || strcmp(r->o.speculate, "off") != 0,
         .start_ns = r->start_ns,
         .on_text = stream,
         .arg = r,

@@ -44,9 +44,11 @@ static const struct oc_cli_option options[] = {
      "most tokens of one picture; bounds memory"},
     {"ctx", 'c', OC_CLI_INT, AT(ctx), 1, OC_LIMIT_CTX_TOKENS, "N", "tokens of context; bounds memory"},
     {"threads", 0, OC_CLI_INT, AT(threads), 1, OC_LIMIT_THREADS, "N",
-     "default: all CPUs this process may use"},
+     "default: one for each core this process may use"},
     {"isa", 0, OC_CLI_STRING, AT(isa), 0, 0, "NAME", "kernels to use: auto, ref, avx2, avx512, ..."},
     {"batch-mode", 0, OC_CLI_STRING, AT(batch_mode), 0, 0, "MODE", "exact, or throughput: see below"},
+    {"speculate", 0, OC_CLI_STRING, AT(speculate), 0, 0, "auto|off",
+     "run likely tokens ahead where that is faster; the answer is the same (auto)"},
     {"logprobs", 0, OC_CLI_INT, AT(n_logprobs), 0, OC_LIMIT_TOP_LOGPROBS, "N",
      "log-probability of each token and of N alternatives"},
     {"json", 0, OC_CLI_FLAG, AT(json), 0, 0, NULL, "print one OpenAI chat.completion object"},
@@ -84,6 +86,8 @@ static enum oc_err check(const struct oc_cli_run_options *o, int n_operands, str
                        "with --messages the system message is in that file, not in --system");
     if (o->raw && (o->messages || o->system))
         return oc_fail(ei, OC_ERR_USAGE, "--raw takes a PROMPT alone, without --system or --messages");
+    if (o->speculate && strcmp(o->speculate, "auto") != 0 && strcmp(o->speculate, "off") != 0)
+        return oc_fail(ei, OC_ERR_USAGE, "--speculate is '%s', but must be auto or off", o->speculate);
     if (o->top_p == 0) return oc_fail(ei, OC_ERR_USAGE, "--top-p must be over 0");
     if (o->min_pixels > 0 && o->max_pixels > 0 && o->min_pixels > o->max_pixels)
         return oc_fail(ei, OC_ERR_USAGE, "--min-pixels is over --max-pixels");

@@ -10,7 +10,7 @@
 struct worker_flags {
     const char *model, *isa, *batch_mode;
     int64_t socket, board, parent, ctx, kv_tokens, parallel, threads, image_max_tokens, embed_cache_bytes;
-    bool no_prefix_cache, measure;
+    bool no_prefix_cache, no_speculation, measure;
 };
 
 #define AT(field) offsetof(struct worker_flags, field)
@@ -30,6 +30,7 @@ static const struct oc_cli_option worker_options[] = {
     {"image-max-tokens", 0, OC_CLI_INT, AT(image_max_tokens), 1, OC_LIMIT_CTX_TOKENS, "N", "most tokens of one picture"},
     {"embed-cache-bytes", 0, OC_CLI_INT, AT(embed_cache_bytes), 0, (double)((int64_t)1 << 40), "N", "for embeddings of pictures; 0: none"},
     {"no-prefix-cache", 0, OC_CLI_FLAG, AT(no_prefix_cache), 0, 0, NULL, "do not keep prompts for reuse"},
+    {"no-speculation", 0, OC_CLI_FLAG, AT(no_speculation), 0, 0, NULL, "do not run likely tokens ahead"},
 };
 #define N_WORKER_OPTIONS ((int)(sizeof worker_options / sizeof *worker_options))
 
@@ -71,7 +72,7 @@ int oc_cli_worker_main(int argc, char **argv) {
                                         .kv_tokens = (int)f.kv_tokens, .n_sessions = (int)f.parallel,
                                         .n_threads = (int)f.threads, .image_max_tokens = (int)f.image_max_tokens,
                                         .embed_cache_bytes = (size_t)f.embed_cache_bytes,
-                                        .prefix_cache = !f.no_prefix_cache};
+                                        .prefix_cache = !f.no_prefix_cache, .speculate = !f.no_speculation};
     return f.measure ? measure(&o) : oc_worker_main(&o);
 }
 

@@ -33,8 +33,8 @@ static enum oc_err choose_sizes(struct oc_engine *e, const struct oc_engine_para
     e->info.ctx_tokens = ctx;
     OC_TRY(choose_kv(e, p, ei));
     e->n_sessions = p->n_sessions ? p->n_sessions : 1;
-    e->max_rows = OC_ENGINE_CHUNK_ROWS + e->n_sessions;
-    e->max_outputs = e->n_sessions;
+    e->max_outputs = e->n_sessions + OC_ENGINE_DRAFT_ROWS;
+    e->max_rows = OC_ENGINE_CHUNK_ROWS + e->max_outputs;
     if (!e->model->has_vision) return OC_OK;
     struct oc_picture_rules *r = &e->model->pictures;
     int64_t edge = (int64_t)r->patch * r->merge, rule = r->max_pixels / (edge * edge), quarter = ctx / 4;
@@ -72,8 +72,8 @@ static size_t scratch_bytes(const struct oc_engine *e, int n_threads) {
 /* Of the decoder, whole or split. */
 static size_t workspace_bytes(const struct oc_engine *e) {
     const struct oc_lm *lm = &e->model->lm;
-    size_t whole = oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS + e->n_sessions, e->n_sessions);
-    size_t split = oc_lm_decoder_workspace_bytes(lm, e->n_sessions, e->n_sessions) +
+    size_t whole = oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS + e->max_outputs, e->max_outputs);
+    size_t split = oc_lm_decoder_workspace_bytes(lm, e->max_outputs, e->max_outputs) +
                    oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS, e->n_sessions);
     return whole > split ? whole : split;
 }
@@ -192,14 +192,14 @@ enum oc_err oc_engine_open(const struct oc_engine_params *p, struct oc_engine **
 
 void oc_engine_workspace_split(struct oc_engine *e, struct oc_lm_workspace *prefill) {
     const struct oc_lm *lm = &e->model->lm;
-    e->max_rows = e->n_sessions;
-    oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->n_sessions, e->n_sessions, e->lm_ws_mem);
-    uint8_t *rest = e->lm_ws_mem + oc_lm_decoder_workspace_bytes(lm, e->n_sessions, e->n_sessions);
+    e->max_rows = e->max_outputs;
+    oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
+    uint8_t *rest = e->lm_ws_mem + oc_lm_decoder_workspace_bytes(lm, e->max_rows, e->max_outputs);
     oc_lm_decoder_workspace_init(prefill, lm, OC_ENGINE_CHUNK_ROWS, e->n_sessions, rest);
 }
 
 void oc_engine_workspace_join(struct oc_engine *e) {
-    e->max_rows = OC_ENGINE_CHUNK_ROWS + e->n_sessions;
+    e->max_rows = OC_ENGINE_CHUNK_ROWS + e->max_outputs;
     oc_lm_decoder_workspace_init(&e->lm_ws, &e->model->lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
 }
 

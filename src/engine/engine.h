@@ -8,6 +8,7 @@
 #include "lm/decoder.h"
 #include "lm/kv_cache.h"
 #include "engine/prefix_cache.h"
+#include "engine/speculate.h"
 #include "models/model.h"
 #include "ocellus.h"
 #include "vision/encoder.h"
@@ -50,7 +51,7 @@ struct oc_engine {
     struct oc_engine_step_arrays step;
     struct oc_arena arena; /* step arrays, session places */
     struct oc_session *sessions;
-    int n_sessions, max_rows, max_outputs;
+    int n_sessions, max_rows, max_outputs; /* outputs: one of each session, and those of drafted rows */
     float *logits; /* [max_outputs, n_vocab] */
     uint8_t *mem;  /* one mapping: scratch, workspaces, logits */
     size_t mem_bytes;
@@ -58,8 +59,8 @@ struct oc_engine {
     const struct oc_vision_trace *vision_trace;
 };
 
-/* Divides the working memory of steps: those of oc_engine_step have room for n_sessions rows from now on, and *prefill is
- * laid out for passes of OC_ENGINE_CHUNK_ROWS rows that go on while steps are made. join undoes it. */
+/* Divides the working memory of steps: those of oc_engine_step have room for max_outputs rows from now on (a row of each
+ * session, and drafts), and *prefill is laid out for passes of OC_ENGINE_CHUNK_ROWS rows that go on while steps are made. join undoes it. */
 void oc_engine_workspace_split(struct oc_engine *e, struct oc_lm_workspace *prefill);
 void oc_engine_workspace_join(struct oc_engine *e);
 
@@ -70,6 +71,9 @@ OC_MUST_CHECK enum oc_err oc_engine_session_open(struct oc_engine *e, int max_to
 
 /* Notes n tokens whose KV now stands in the session, with their positions. */
 void oc_engine_session_commit(struct oc_session *s, const int32_t *tokens, const int32_t (*pos)[3], int n);
+
+/* The row of a decoded token that stands `ahead` places behind the next one. */
+struct oc_row oc_engine_session_row(struct oc_session *s, int ahead, int32_t token);
 
 /* The position of the token that would come next. */
 int32_t oc_engine_session_next_pos(const struct oc_session *s);

@@ -5,7 +5,7 @@
  *   sched_admit.c    which waiting tasks may start, and what they get
  *   sched_encode.c   slices of a vision encoder pass
  *   sched_prefill.c  chunks of prompts and slices of their pass
- *   sched_decode.c   the batch of decoding tasks, and picking tokens
+ *   sched_decode.c   the batch of decoding tasks, with drafts, and picking tokens
  *   sched_cost.c     what work costs here, and so how much fits in a slice
  *
  * A task that ended stays in place until the slice is over, and longer while its rows are in a prefill pass. */
@@ -15,8 +15,10 @@
 #include "base/arena.h"
 #include "engine/embed_cache.h"
 #include "engine/engine.h"
+#include "engine/ngram.h"
 #include "engine/prefix_cache.h"
 #include "engine/scheduler.h"
+#include "engine/speculate.h"
 
 #define OC_SCHED_MAX_OVERTAKES 8  /* a task that is passed by so often is next */
 #define OC_SCHED_LOOK_AHEAD 32    /* waiting tasks that are tried behind one that does not fit */
@@ -56,6 +58,7 @@ struct oc_sched_task {
     /* From admission on. */
     struct oc_session *session; /* its n_tokens are those whose KV is written */
     struct oc_lm_sampler *sampler;
+    struct oc_engine_ngram ngram; /* empty when drafts are off */
     bool is_decoding, in_pass, is_ended, is_reported;
     int32_t last_token; /* picked, not yet run */
     struct oc_sched_done done;
@@ -74,10 +77,12 @@ struct oc_sched_costs {
     double decode_ms; /* a decode step, picking included */
 };
 
-/* For tests: says how many of max rows (or tokens of a chunk) are taken, in place of the clock. */
+/* For tests and measurements; what is NULL changes nothing. */
 struct oc_sched_hook {
     void *arg;
-    int (*rows)(void *arg, int max);
+    int (*rows)(void *arg, int max); /* how many of max rows (or tokens of a chunk) are taken, in place of the clock */
+    int (*draft)(void *arg, const struct oc_sched_task *t, int32_t *out, int max); /* drafts in place of ours, all run */
+    int32_t (*token)(void *arg, const struct oc_sched_task *t, int n_output, int32_t picked); /* what is said instead */
 };
 
 struct oc_sched_prefill {
@@ -100,11 +105,13 @@ struct oc_sched_encode {
     struct oc_sched_task *task;            /* whose patches are read; NULL after stage EMBED */
 };
 
-/* What one decoding row, or one prompt's end, gives. */
-struct oc_sched_picked {
+/* One decoding task in a step, or one prompt's end: its outputs are first .. first + n_drafted. */
+struct oc_sched_turn {
     struct oc_sched_task *task;
-    struct oc_lm_sample_pick pick;
-    struct oc_errinfo ei; /* code OC_OK: pick holds */
+    int first, n_drafted;
+    int n_kept;   /* rows whose token is the answer's: the first, and drafts that came true */
+    int n_picked; /* of s->picks, from first on */
+    struct oc_errinfo ei; /* what ended the picking; code OC_OK: nothing did */
 };
 
 struct oc_scheduler {
@@ -124,8 +131,11 @@ struct oc_scheduler {
     struct oc_sched_encode encode;
     struct oc_sched_costs costs;
     struct oc_sched_hook hook;
-    struct oc_row *rows;             /* [n_sessions] of a decode step */
-    struct oc_sched_picked *picked;  /* [n_sessions] */
+    struct oc_row *rows;             /* [max_outputs] of a decode step */
+    struct oc_sched_turn *turns;     /* [n_sessions] */
+    struct oc_lm_sample_pick *picks; /* [max_outputs] */
+    struct oc_engine_draft *drafts;  /* [n_sessions] */
+    struct oc_engine_speculation speculation;
     uint64_t last_decode_ns;         /* end of the step before, 0: none decoded then */
     struct oc_sched_figures figures; /* the counters */
 };
@@ -189,7 +199,7 @@ void oc_sched_prefill_tidy(struct oc_scheduler *s);
 
 void oc_sched_decode_step(struct oc_scheduler *s);
 
-/* Picks a token for each of the first n of s->picked (task set) from the logits of output i, and hands it on. */
+/* Picks the tokens of the first n of s->turns (task, first, n_drafted set) and hands them on. */
 void oc_sched_decode_pick(struct oc_scheduler *s, int n);
 
 /* ---- sched_cost.c */

@@ -163,7 +163,7 @@ static void finish(struct oc_scheduler *s) {
         const struct oc_sched_part *p = &c->parts[i];
         bool has_output = p->task->session->n_tokens + p->n == p->task->n_prompt;
         finish_part(s, p);
-        if (has_output) s->picked[n++].task = p->task; /* outputs come in the order of parts */
+        if (has_output) s->turns[n] = (struct oc_sched_turn){.task = p->task, .first = n}, n++; /* outputs come in the order of parts */
     }
     OC_ASSERT(n == c->n_outputs);
     if (n) oc_sched_decode_pick(s, n);

@@ -8,21 +8,28 @@
 
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
 
+static enum oc_err no_memory(const struct oc_scheduler *s, struct oc_errinfo *ei) {
+    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a scheduler of %d sessions", s->e->n_sessions);
+}
+
 static enum oc_err take_arrays(struct oc_scheduler *s, struct oc_errinfo *ei) {
     struct oc_sched_prefill *c = &s->prefill;
-    size_t n = (size_t)s->e->n_sessions, rows = OC_ENGINE_CHUNK_ROWS;
+    size_t n = (size_t)s->e->n_sessions, outputs = (size_t)s->e->max_outputs, rows = OC_ENGINE_CHUNK_ROWS;
     oc_arena_init(&s->arena, 64 * OC_MIB);
     s->running = oc_arena_array(&s->arena, n, sizeof *s->running);
-    s->rows = oc_arena_array(&s->arena, n, sizeof *s->rows);
-    s->picked = oc_arena_array(&s->arena, n, sizeof *s->picked);
+    s->rows = oc_arena_array(&s->arena, outputs, sizeof *s->rows);
+    s->picks = oc_arena_array(&s->arena, outputs, sizeof *s->picks);
+    s->turns = oc_arena_array(&s->arena, n, sizeof *s->turns);
+    s->drafts = oc_arena_array(&s->arena, n, sizeof *s->drafts);
     c->parts = oc_arena_array(&s->arena, n, sizeof *c->parts);
     c->tokens = oc_arena_array(&s->arena, rows, sizeof *c->tokens);
     c->outputs = oc_arena_array(&s->arena, rows, sizeof *c->outputs);
     c->embeddings = oc_arena_array(&s->arena, rows, sizeof *c->embeddings);
     c->pos = oc_arena_array(&s->arena, rows, sizeof *c->pos);
     c->kv_rows = oc_arena_array(&s->arena, rows, sizeof *c->kv_rows);
-    if (s->running && s->rows && s->picked && c->parts && c->tokens && c->outputs && c->embeddings && c->pos && c->kv_rows) return OC_OK;
-    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for a scheduler of %zu sessions", n);
+    if (!s->running || !s->rows || !s->picks || !s->turns || !s->drafts) return no_memory(s, ei);
+    if (c->parts && c->tokens && c->outputs && c->embeddings && c->pos && c->kv_rows) return OC_OK;
+    return no_memory(s, ei);
 }
 
 enum oc_err oc_scheduler_open(struct oc_engine *e, const struct oc_sched_params *p, const struct oc_sched_events *ev,
@@ -73,6 +80,7 @@ static void release(struct oc_scheduler *s, struct oc_sched_task *t) {
     oc_sched_task_give_pictures(s, t);
     oc_session_close(t->session);
     oc_lm_sample_close(t->sampler);
+    oc_engine_ngram_close(&t->ngram);
     t->session = NULL;
     t->sampler = NULL;
     oc_sched_task_free(t);

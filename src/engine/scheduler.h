@@ -1,7 +1,7 @@
 /* engine/scheduler.h - many requests on one engine: continuous batching, pictures in slices, prefix reuse.
  *
  * Driven by one thread (worker/'s main loop, bench): add jobs, call step until it says there is nothing to do.
- * A step is one bounded slice of work: a token for every decoding sequence, or a slice of a prefill pass (rows of
+ * A step is one bounded slice of work: a token for every decoding sequence (more where drafts come true), or a slice of a prefill pass (rows of
  * one or more prompts) or of a vision encoder pass. While sequences decode, the two kinds alternate and slices are
  * sized from measured costs so that the time between two tokens stays under OC_SCHED_ITL_FACTOR times its quiet
  * value. docs/SCHEDULER.md says how.
@@ -64,6 +64,7 @@ struct oc_sched_events {
 struct oc_sched_params {
     size_t embed_cache_bytes; /* embeddings of pictures kept for reuse; 0: none */
     bool prefix_cache;        /* keep KV pages of prompts for reuse */
+    bool speculate;           /* verify drafts where that pays: see engine/speculate.h */
     int max_jobs;             /* waiting and running; 0: OC_LIMIT_SCHED_JOBS */
 };
 
@@ -99,6 +100,7 @@ struct oc_sched_figures {
     uint64_t n_prefix_queries, n_prefix_hits;      /* tokens of prompts, of jobs that are done */
     uint64_t n_embed_queries, n_embed_hits;        /* pictures */
     uint64_t embed_bytes, embed_evictions, kv_evictions;
+    uint64_t n_drafts, n_drafted, n_accepted;      /* times a job had drafts in a step; their tokens; those that came true */
     double decode_tok_s; /* moving average, all jobs together */
 };
 void oc_scheduler_figures(const struct oc_scheduler *s, struct oc_sched_figures *out);

@@ -152,16 +152,26 @@ enum oc_err oc_session_prefill(struct oc_session *s, const struct oc_prompt *pro
     return OC_OK;
 }
 
-enum oc_err oc_session_decode(struct oc_session *s, int32_t token, struct oc_errinfo *ei) {
-    if (s->n_tokens == s->max_tokens)
-        return oc_fail(ei, OC_ERR_LIMIT, "the sequence is full: it has %d tokens", s->max_tokens);
-    const int32_t at = oc_engine_session_next_pos(s), pos[1][3] = {{at, at, at}};
-    struct oc_row row = {
-        .session = s, .slot = s->n_tokens, .pos = {at, at, at}, .role = OC_ROW_DECODE, .token = token, .output = OC_ROW_LOGITS};
-    OC_TRY(oc_engine_step(s->engine, &row, 1, ei));
-    oc_engine_session_commit(s, &token, pos, 1);
-    s->logits = oc_engine_logits(s->engine, 0);
+struct oc_row oc_engine_session_row(struct oc_session *s, int ahead, int32_t token) {
+    const int32_t at = oc_engine_session_next_pos(s) + ahead;
+    return (struct oc_row){.session = s, .slot = s->n_tokens + ahead, .pos = {at, at, at}, .role = OC_ROW_DECODE,
+                           .token = token, .output = OC_ROW_LOGITS};
+}
+
+enum oc_err oc_session_decode_several(struct oc_session *s, const int32_t *tokens, int n, struct oc_errinfo *ei) {
+    struct oc_engine *e = s->engine;
+    if (n < 1 || n > e->max_outputs) return oc_fail(ei, OC_ERR_LIMIT, "%d tokens at once, allowed are 1 to %d", n, e->max_outputs);
+    if (n > s->max_tokens - s->n_tokens)
+        return oc_fail(ei, OC_ERR_LIMIT, "the sequence is full: it has %d tokens of %d", s->n_tokens, s->max_tokens);
+    for (int i = 0; i < n; i++) e->step.rows[i] = oc_engine_session_row(s, i, tokens[i]);
+    OC_TRY(oc_engine_step(e, e->step.rows, n, ei));
+    for (int i = 0; i < n; i++) oc_engine_session_commit(s, &tokens[i], (const int32_t(*)[3]) & e->step.rows[i].pos, 1);
+    s->logits = oc_engine_logits(e, n - 1);
     return OC_OK;
+}
+
+enum oc_err oc_session_decode(struct oc_session *s, int32_t token, struct oc_errinfo *ei) {
+    return oc_session_decode_several(s, &token, 1, ei);
 }
 
 enum oc_err oc_prompt_expand(const struct oc_engine *e, const int32_t *ids, int n_ids, const struct oc_picture_plan *plans,

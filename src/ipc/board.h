@@ -23,6 +23,7 @@ struct oc_ipc_board {
     _Atomic uint64_t n_embed_queries, n_embed_hits;            /* pictures */
     _Atomic uint64_t embed_bytes, embed_evictions, kv_evictions;
     _Atomic uint64_t n_prompt_tokens, n_output_tokens, n_image_tokens;
+    _Atomic uint64_t n_drafts, n_drafted, n_accepted; /* times a job had drafts in a step; their tokens; those that came true */
     _Atomic uint64_t decode_mtok_s; /* moving average of decode speed, thousandths of a token per second, all jobs together */
     _Atomic uint64_t rss_bytes;
 };

@@ -253,8 +253,10 @@ static void add_chunk(struct oc_server_choice *c, struct oc_str text, enum oc_ap
 static void fill_usage(const struct oc_server_request *r, struct oc_api_usage *u, struct oc_api_timings *t) {
     const struct oc_server_choice *c = &r->choices[0];
     *u = (struct oc_api_usage){.prompt_tokens = r->n_prompt, .image_tokens = r->n_image};
-    for (int i = 0; i < r->n_choices; i++)
-        u->completion_tokens += r->choices[i].has_done ? r->choices[i].done.n_output : r->choices[i].n_tokens;
+    for (int i = 0; i < r->n_choices; i++) { /* the worker is a few tokens ahead of a stop string */
+        const struct oc_server_choice *o = &r->choices[i];
+        u->completion_tokens += o->has_done && !o->stopped ? o->done.n_output : o->n_tokens;
+    }
     *t = (struct oc_api_timings){.queue_ms = r->queue_ms,
                                  .ttft_ms = oc_server_request_ttft_ms(r),
                                  .n_prompt = (int)r->n_prompt,

@@ -49,6 +49,7 @@ struct oc_server_config {
     int ctx_tokens, parallel, n_threads, image_max_tokens;
     int64_t kv_tokens, embed_cache_bytes;
     bool prefix_cache;
+    const char *speculate; /* "auto", "off" */
     const char *isa;
     const char *batch_mode; /* "exact" or "throughput" */
     /* requests */

@@ -164,6 +164,9 @@ static void record_board(struct oc_metrics *m, const char *id, const struct oc_i
     oc_metrics_set(m, OC_M_CACHE_EVICTIONS, id, "prefix", BOARD(kv_evictions));
     oc_metrics_set(m, OC_M_CACHE_EVICTIONS, id, "embedding", BOARD(embed_evictions));
     oc_metrics_set(m, OC_M_CACHE_BYTES, id, "embedding", BOARD(embed_bytes));
+    oc_metrics_set(m, OC_M_DRAFTS, id, NULL, BOARD(n_drafts));
+    oc_metrics_set(m, OC_M_DRAFT_TOKENS, id, NULL, BOARD(n_drafted));
+    oc_metrics_set(m, OC_M_DRAFT_ACCEPTED, id, NULL, BOARD(n_accepted));
     oc_metrics_set(m, OC_M_TOK_S, id, NULL, BOARD(decode_mtok_s) / 1e3);
     oc_metrics_set(m, OC_M_WORKER_HEARTBEAT, id, NULL, beat > 0 && now > beat ? (now - beat) / 1e9 : 0);
     snprintf(n_pages, sizeof n_pages, "%.0f", pages);

@@ -168,6 +168,11 @@ static void write_board(struct oc_server_writer *w, const struct oc_ipc_board *b
     oc_server_writer_int(w, "queries", BOARD(n_prefix_queries));
     oc_server_writer_int(w, "hits", BOARD(n_prefix_hits));
     oc_server_writer_close(w, '}');
+    oc_server_writer_open(w, "speculation", '{');
+    oc_server_writer_int(w, "drafts", BOARD(n_drafts));
+    oc_server_writer_int(w, "drafted", BOARD(n_drafted));
+    oc_server_writer_int(w, "accepted", BOARD(n_accepted));
+    oc_server_writer_close(w, '}');
     oc_server_writer_open(w, "embed_cache", '{');
     oc_server_writer_int(w, "queries", BOARD(n_embed_queries));
     oc_server_writer_int(w, "hits", BOARD(n_embed_hits));

@@ -322,6 +322,7 @@ void oc_server_worker_make_argv(const struct oc_server_config *c, const char *mo
     add_int(out, "--embed-cache-bytes", c->embed_cache_bytes); /* 0: none */
     if (!measure) add_int(out, "--parent", getpid());
     if (!c->prefix_cache) add(out, "--no-prefix-cache");
+    if (c->speculate && strcmp(c->speculate, "off") == 0) add(out, "--no-speculation");
     if (c->isa && *c->isa) {
         add(out, "--isa");
         add(out, c->isa);

@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "ipc/messages.h"
 
-#define OC_WORKER_JOB_PICKS 4 /* tokens that wait to be sent together; a step makes one, unless it verifies drafts */
+#define OC_WORKER_JOB_PICKS 8 /* tokens that wait to be sent together; a step makes one, or as many when it verifies drafts */
 
 struct oc_worker_job {
     uint64_t id;

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/json.h"
+#include "engine/speculate.h"
 #include "ipc/board.h"
 #include "ipc/channel.h"
 #include "worker/convert.h"
@@ -25,6 +26,8 @@
 #define FRAMES_A_SLICE 64      /* read at most before the next slice of work */
 #define LAST_WORDS_MS 500      /* for what is queued when the process ends */
 #define FRAME_ARENA_BYTES (64 * OC_MIB)
+
+_Static_assert(OC_WORKER_JOB_PICKS == 1 + OC_ENGINE_DRAFT_ROWS, "the tokens of a step go out together");
 
 enum state { RUNNING, ENDED, BROKEN };
 
@@ -93,6 +96,9 @@ static void put_figures(struct worker *w) {
     PUT(w, n_prompt_tokens, f.n_prompt_tokens);
     PUT(w, n_output_tokens, f.n_output_tokens);
     PUT(w, n_image_tokens, f.n_image_tokens);
+    PUT(w, n_drafts, f.n_drafts);
+    PUT(w, n_drafted, f.n_drafted);
+    PUT(w, n_accepted, f.n_accepted);
     PUT(w, decode_mtok_s, f.decode_tok_s > 0 ? (uint64_t)(f.decode_tok_s * 1000) : 0);
     put_rss(w);
 }
@@ -337,7 +343,8 @@ static struct oc_engine_params engine_params(const struct oc_worker_options *o) 
 
 static enum oc_err open_model(struct worker *w, struct oc_errinfo *ei) {
     struct oc_engine_params p = engine_params(w->o);
-    const struct oc_sched_params sp = {.embed_cache_bytes = w->o->embed_cache_bytes, .prefix_cache = w->o->prefix_cache};
+    const struct oc_sched_params sp = {.embed_cache_bytes = w->o->embed_cache_bytes, .prefix_cache = w->o->prefix_cache,
+                                       .speculate = w->o->speculate};
     const struct oc_sched_events ev = {.arg = w, .on_stage = on_stage, .on_picture = on_picture,
                                        .on_token = on_token, .on_done = on_done, .on_beat = on_beat};
     p.progress = on_progress;

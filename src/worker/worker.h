@@ -27,6 +27,7 @@ struct oc_worker_options {
     int ctx_tokens, kv_tokens, n_sessions, n_threads, image_max_tokens; /* as of struct oc_engine_params; 0: its defaults */
     size_t embed_cache_bytes; /* 0: no cache */
     bool prefix_cache;
+    bool speculate; /* verify drafts where that pays */
 };
 
 /* Loads the model, says READY or REFUSED, and works until SHUTDOWN, SIGTERM or the end of the socket: returns 0 then,

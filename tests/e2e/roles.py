@@ -16,10 +16,10 @@ from harness import BIN, TIMEOUT_S, environment
 (READY, REFUSED, JOB, CANCEL, STAGE, TOKENS, DONE, SHUTDOWN, LOOK, SEEN, UNSEEN) = range(1, 12)
 ENCODE, PREFILL, DECODE = range(3)
 STOP, LENGTH, CANCELLED, ERROR = range(4)
-BOARD = struct.Struct("<QQIIQIIIIIIQQQQQQQQQQQQ")
+BOARD = struct.Struct("<QQIIQIIIIIIQQQQQQQQQQQQQQQ")
 BOARD_FIELDS = ("heartbeat_ns n_steps doing pad job n_running n_waiting kv_pages kv_pages_used kv_pages_cached pad2 n_prefix_queries "
                 "n_prefix_hits n_embed_queries n_embed_hits embed_bytes embed_evictions kv_evictions n_prompt_tokens "
-                "n_output_tokens n_image_tokens decode_mtok_s rss_bytes").split()
+                "n_output_tokens n_image_tokens n_drafts n_drafted n_accepted decode_mtok_s rss_bytes").split()
 F_ADD_SEALS, F_SEAL_SHRINK = 1033, 2
 
 

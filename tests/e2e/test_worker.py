@@ -292,11 +292,12 @@ def a_prompt_that_was_there_is_reused():
     assert first[1].tokens == first[2].tokens == again.tokens
     assert again.stage_figures[PREFILL][0] == len(tokens), again.stage_figures
     role.end()
-    role = start("--no-prefix-cache")
+    role = start("--no-prefix-cache", "--no-speculation")
     for i in (1, 2):
         submit(role, i, tokens)
         answer = collect(role, 1)[0][i]
         assert answer.done["n_cached"] == 0 and answer.tokens == again.tokens, answer.done
+    assert idle_figures(role)["n_drafted"] == 0
     role.end()
 
 

@@ -227,17 +227,23 @@ static int all_rows(void *arg, int max) {
     return max;
 }
 
+static int all_drafts(void *arg, const struct oc_sched_task *t, int32_t *out, int max) {
+    float odds[OC_ENGINE_DRAFT_ROWS];
+    (void)arg;
+    return oc_engine_ngram_draft(&t->ngram, max, out, odds);
+}
+
 /* Steps of a scheduler that only decode: five jobs, of which four sample in their own ways. Prompts run whole, so that
  * the first job does not reach its end while a slow machine still cuts the last prompt into pieces. */
-static void a_scheduled_decode_step_allocates_nothing(void **state) {
-    (void)state;
-    enum { N = 5, N_STEPS = 40 };
+static void scheduled_steps_allocate_nothing(bool speculate, int n_steps) {
+    enum { N = 5 };
     struct oc_engine *e = open_engine(N, 2);
     struct oc_scheduler *s;
     int n_done = 0;
-    struct oc_sched_params p = {.prefix_cache = true, .embed_cache_bytes = 1 << 20};
+    struct oc_sched_params p = {.prefix_cache = true, .embed_cache_bytes = 1 << 20, .speculate = speculate};
     assert_int_equal(oc_scheduler_open(e, &p, &(struct oc_sched_events){.arg = &n_done, .on_done = ignore_done}, &s, NULL), OC_OK);
     s->hook.rows = all_rows;
+    if (speculate) s->hook.draft = all_drafts;
     for (int i = 0; i < N; i++) {
         int32_t tokens[N_PROMPT];
         fill_tokens(tokens, N_PROMPT, i);
@@ -253,17 +259,24 @@ static void a_scheduled_decode_step_allocates_nothing(void **state) {
     while (s->n_decoding < N) assert_true(oc_scheduler_step(s));
     oc_scheduler_figures(s, &f);
     long before = atomic_load(&n_allocations);
-    for (int i = 0; i < N_STEPS; i++)
+    for (int i = 0; i < n_steps; i++)
         if (!oc_scheduler_step(s)) fail();
     long after = atomic_load(&n_allocations);
-    uint64_t n_before = f.n_output_tokens;
+    uint64_t n_before = f.n_output_tokens - f.n_accepted;
     oc_scheduler_figures(s, &f);
     assert_int_equal(after - before, 0);
-    assert_int_equal(f.n_output_tokens - n_before, N_STEPS * N);
+    assert_int_equal(f.n_output_tokens - f.n_accepted - n_before, n_steps * N);
+    assert_true((f.n_drafted > 0) == speculate);
     while (oc_scheduler_step(s)) {}
     assert_int_equal(n_done, N);
     oc_scheduler_close(s);
     oc_engine_close(e);
+}
+
+static void a_scheduled_decode_step_allocates_nothing(void **state) {
+    (void)state;
+    scheduled_steps_allocate_nothing(false, 40);
+    scheduled_steps_allocate_nothing(true, 10);
 }
 
 /* Encoding stops after any number of rows, and other sequences run in between. */

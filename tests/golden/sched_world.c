@@ -41,7 +41,7 @@ void world_open(struct world *w, const char *model_dir, int n_sessions, int kv_t
     struct oc_engine_params p = {.model_dir = model_dir, .ctx_tokens = CTX, .kv_tokens = kv_tokens, .n_sessions = n_sessions,
                                  .image_max_tokens = 80, .n_threads = n_sessions == 8 ? 2 : 1}; /* threads change nothing: check_engine, and the test of 8 */
     if (oc_engine_open(&p, &w->e, &ei) != OC_OK) fail_msg("%s", ei.msg);
-    for (int i = 0; i < N_PICTURES; i++) make_picture(w, i);
+    for (int i = 0; i < N_PICTURES && w->e->info.has_vision; i++) make_picture(w, i);
 }
 
 void world_close(struct world *w) {
@@ -83,7 +83,8 @@ void world_make_case(struct world *w, struct job_case *c, int i, uint64_t seed, 
     uint64_t rng = seed * 1000003 + (uint64_t)i, common = seed + (uint64_t)draw_int(&rng, 0, 1);
     *c = (struct job_case){.job = {.id = (uint64_t)i + 1, .tokens = c->tokens, .pictures = c->pictures, .eos = &c->eos, .n_eos = 1}};
     if (draw_int(&rng, 0, 1)) add_text(c, &common, draw_int(&common, 20, 50)); /* some begin alike */
-    for (int k = draw_int(&rng, -1, 2); k > 0; k--) {
+    int n_pictures = draw_int(&rng, -1, 2);
+    for (int k = w->e->info.has_vision ? n_pictures : 0; k > 0; k--) {
         add_picture(w, c, draw_int(&rng, 0, N_PICTURES - 1));
         add_text(c, &rng, draw_int(&rng, 0, 5));
     }
@@ -168,7 +169,7 @@ static void on_token(void *arg, uint64_t id, const struct oc_lm_sample_pick *pic
     assert_true(c->n_done == 0 && c->got.n < MAX_ANSWER && c->last_stage == OC_SCHED_DECODE);
     c->got.tokens[c->got.n] = pick->token;
     c->got.logprobs[c->got.n++] = pick->logprob;
-    if (w->cancel_on_token != id) return;
+    if (w->cancel_on_token != id || c->got.n < w->cancel_at) return;
     w->cancel_on_token = 0;
     oc_scheduler_cancel(w->s, id);
 }
@@ -185,7 +186,7 @@ static void on_done(void *arg, uint64_t id, const struct oc_sched_done *done) {
 
 void world_start(struct world *w, bool prefix_cache, size_t embed_cache_bytes) {
     struct oc_errinfo ei;
-    struct oc_sched_params p = {.embed_cache_bytes = embed_cache_bytes, .prefix_cache = prefix_cache};
+    struct oc_sched_params p = {.embed_cache_bytes = embed_cache_bytes, .prefix_cache = prefix_cache, .speculate = w->speculate};
     struct oc_sched_events ev = {w, on_stage, on_picture, on_token, on_done, NULL};
     if (oc_scheduler_open(w->e, &p, &ev, &w->s, &ei) != OC_OK) fail_msg("%s", ei.msg);
 }
@@ -266,6 +267,36 @@ static int random_rows(void *arg, int max) {
     return n < max ? n : max;
 }
 
+/* The i-th token of the answer alone, its end token among them; what would come later is made up. */
+static int32_t wanted(struct world *w, const struct job_case *c, int i) {
+    if (i < c->want.n) return c->want.tokens[i];
+    return i == c->want.n && c->want.finish == OC_SCHED_STOP ? c->eos : draw_int(&w->rng, 0, 499);
+}
+
+static int own_drafts(void *arg, const struct oc_sched_task *t, int32_t *out, int max) {
+    float odds[OC_ENGINE_DRAFT_ROWS];
+    (void)arg;
+    return oc_engine_ngram_draft(&t->ngram, max, out, odds);
+}
+
+static int right_drafts(void *arg, const struct oc_sched_task *t, int32_t *out, int max) {
+    for (int i = 0; i < max; i++) out[i] = wanted(arg, world_case(arg, t->id), t->done.n_output + i);
+    return max > 0 ? max : 0;
+}
+
+static int random_drafts(void *arg, const struct oc_sched_task *t, int32_t *out, int max) {
+    struct world *w = arg;
+    int n = draw_int(&w->rng, 0, right_drafts(arg, t, out, max)), n_right = draw_int(&w->rng, 0, n);
+    for (int i = n_right; i < n; i++) out[i] = draw_int(&w->rng, 0, 499);
+    return n;
+}
+
+void world_draft(struct world *w, enum world_drafts drafts) {
+    w->s->hook.arg = w;
+    w->s->hook.draft = drafts == WORLD_DRAFTS_OWN ? own_drafts : drafts == WORLD_DRAFTS_RIGHT ? right_drafts : random_drafts;
+}
+
 void world_random_slices(struct world *w) {
-    w->s->hook = (struct oc_sched_hook){w, random_rows};
+    w->s->hook.arg = w;
+    w->s->hook.rows = random_rows;
 }

@@ -41,6 +41,8 @@ struct world {
     int n_cases, n_finished;
     uint64_t rng;
     uint64_t cancel_on_token; /* an id that is cancelled by its next token; 0: none */
+    int cancel_at;            /* by its token of this number instead; 0: the next */
+    bool speculate;           /* of the schedulers that are started from now on */
     uint64_t order[64];       /* ids as they finished */
     size_t most_idle_bytes;   /* of the embedding cache, ever */
 };
@@ -81,6 +83,11 @@ void world_check(const struct world *w);
 
 /* No page, embedding or session is in use. */
 void world_check_empty(const struct world *w);
+
+/* Drafts from now on, whatever they cost: those that the sequence itself gives, or tokens of the answer alone of which a
+ * random number is right, or that are all right. Needs cases with what they want. */
+enum world_drafts { WORLD_DRAFTS_OWN, WORLD_DRAFTS_RANDOM, WORLD_DRAFTS_RIGHT };
+void world_draft(struct world *w, enum world_drafts drafts);
 
 /* Makes every slice a random number of rows from now on. */
 void world_random_slices(struct world *w);
