@@ -9,11 +9,22 @@
 
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
 
+/* Of each table, which is at most half full. */
+static size_t n_places(int max_tokens) {
+    size_t n = 256;
+    while (n < 2 * (size_t)max_tokens) n *= 2;
+    return n;
+}
+
+uint64_t oc_engine_ngram_bytes(int max_tokens) {
+    const struct oc_engine_ngram *g = NULL;
+    return (uint64_t)max_tokens * (sizeof *g->tokens + sizeof *g->came) + n_places(max_tokens) * (sizeof *g->last[0] + sizeof *g->last[1]);
+}
+
 enum oc_err oc_engine_ngram_open(struct oc_engine_ngram *g, int max_tokens, int32_t never, struct oc_errinfo *ei) {
     static const float first_odds[OC_ENGINE_NGRAM_CLASSES] = {0.3f, 0.5f, 0.2f, 0.3f, 0.6f, 0.2f, 0.4f, 0.7f, 0.3f,
                                                               0.5f, 0.8f, 0.3f, 0.7f, 0.9f, 0.4f, 0.9f, 0.95f, 0.5f};
-    size_t n = 256;
-    while (n < 2 * (size_t)max_tokens) n *= 2;
+    const size_t n = n_places(max_tokens);
     *g = (struct oc_engine_ngram){.max_tokens = max_tokens, .never = never, .mask = (uint32_t)n - 1};
     memcpy(g->odds, first_odds, sizeof g->odds);
     g->tokens = malloc((size_t)max_tokens * sizeof *g->tokens);

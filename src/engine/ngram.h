@@ -31,6 +31,9 @@ struct oc_engine_ngram {
 OC_MUST_CHECK enum oc_err oc_engine_ngram_open(struct oc_engine_ngram *g, int max_tokens, int32_t never, struct oc_errinfo *ei);
 void oc_engine_ngram_close(struct oc_engine_ngram *g);
 
+/* What oc_engine_ngram_open takes. */
+uint64_t oc_engine_ngram_bytes(int max_tokens);
+
 /* Tokens of the prompt: found later, but not counted as drafts. */
 void oc_engine_ngram_prompt(struct oc_engine_ngram *g, const int32_t *tokens, int n);
 

@@ -71,9 +71,11 @@ uint64_t oc_scheduler_jobs_bytes(const struct oc_engine *e) {
                                      sizeof *t->tokens) + pages * (sizeof *t->keys + sizeof *t->session->pages);
     const uint64_t entries = pages * (sizeof(struct oc_engine_prefix_entry) + 4 * sizeof(int32_t)); /* buckets, holders */
     const uint64_t part_page = page * e->info.kv_bytes_per_token; /* the pool has one for the end of each sequence */
-    const uint64_t task = sizeof *t + sizeof(struct oc_sched_picked) + sizeof(struct oc_row) + sizeof(struct oc_sched_part);
-    const uint64_t one = oc_lm_sample_bytes(e->info.n_vocab) + sequence + entries + part_page + task;
-    return (uint64_t)e->n_sessions * one + picture_bytes(e) + OC_MIB;
+    const uint64_t task = sizeof *t + sizeof(struct oc_sched_turn) + sizeof(struct oc_engine_draft) + sizeof(struct oc_sched_part);
+    const uint64_t output = sizeof(struct oc_row) + sizeof(struct oc_lm_sample_pick);
+    const uint64_t one = oc_lm_sample_bytes(e->info.n_vocab) + oc_engine_ngram_bytes(e->info.ctx_tokens) + sequence + entries +
+                         part_page + task;
+    return (uint64_t)e->n_sessions * one + (uint64_t)e->max_outputs * output + picture_bytes(e) + OC_MIB;
 }
 
 static void release(struct oc_scheduler *s, struct oc_sched_task *t) {
