@@ -122,12 +122,22 @@ void oc_server_worker_cancel(struct oc_server_job *j) {
 /* ---- Messages
  * ----------------------------------------------------------------------------------------------- */
 
+/* The reader has bounded each field; these are about what is counted with and divided by. */
+static enum oc_err check_ready(const struct oc_ipc_ready *m, struct oc_errinfo *ei) {
+    if (m->n_vocab < 1 || m->ctx_tokens < 1 || m->n_sessions < 1 || m->n_sessions > OC_LIMIT_SCHED_JOBS ||
+        m->kv_tokens < m->ctx_tokens)
+        return oc_fail(ei, OC_ERR_FORMAT, "READY of %d sequences, %d tokens of context, %d of KV cache, %d of vocabulary",
+                       m->n_sessions, m->ctx_tokens, m->kv_tokens, m->n_vocab);
+    return OC_OK;
+}
+
 static enum oc_err take_ready(struct oc_server_worker *w, struct oc_arena *a, const struct oc_ipc_frame *f,
                               struct oc_errinfo *ei) {
     struct oc_ipc_ready m;
     OC_TRY(oc_ipc_ready_read(a, f->payload, f->n_bytes, &m, ei));
     if (m.version != OC_IPC_VERSION || w->state != OC_WORKER_STARTING)
         return oc_fail(ei, OC_ERR_FORMAT, "READY of version %d in state %d", m.version, (int)w->state);
+    OC_TRY(check_ready(&m, ei));
     uv_timer_stop(&w->timer);
     w->state = OC_WORKER_READY;
     w->load_s = oc_clock_ms_since(w->start_ns) / 1e3;
