@@ -184,7 +184,7 @@ static int fake_worker_main(int argc, char **argv) {
     if (oc_ipc_channel_open(3, &k.c, &ei) || oc_ipc_board_map(4, &k.board, &ei)) return 3;
     fake_start_up(&k);
     while (got != OC_IPC_END) {
-        atomic_store(&k.board->heartbeat_ns, oc_clock_ns());
+        if (!fake_is(&k, "no-heart")) atomic_store(&k.board->heartbeat_ns, oc_clock_ns());
         if (oc_ipc_channel_receive(k.c, 50, &f, &got, &ei)) return 3;
         if (got == OC_IPC_FRAME) fake_obey(&k, &f);
     }

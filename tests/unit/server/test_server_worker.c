@@ -295,6 +295,18 @@ static void silence_ends_it_and_its_last_state_is_logged(void **state) {
     assert_true(bad.n_lost == 1 && bad.blamed && other.n_lost == 1 && !other.blamed);
 }
 
+static void one_without_a_heart_is_silent_too(void **state) {
+    struct fixture *fx = *state;
+    start_ready(fx, "no-heart");
+    oc_server_worker_watch(fx->w);
+    fx->config.stall_timeout_s = 1;
+    while (!fx->n_dead) {
+        oc_server_worker_watch(fx->w);
+        uv_run(&fx->s.loop, UV_RUN_ONCE);
+    }
+    assert_non_null(strstr(fx->how, "heartbeat stopped"));
+}
+
 static void blame_falls_on_pictures_at_hand(void **state) {
     struct fixture *fx = *state;
     for (int picture = 0; picture < 2; picture++) {
@@ -370,6 +382,7 @@ int main(int argc, char **argv) {
         CASE(a_refusal_is_told_and_awaited),
         CASE(a_load_has_a_limit),
         CASE(silence_ends_it_and_its_last_state_is_logged),
+        CASE(one_without_a_heart_is_silent_too),
         CASE(blame_falls_on_pictures_at_hand),
         CASE(last_words_count),
         CASE(a_socket_that_ends_is_the_end),
