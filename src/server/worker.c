@@ -25,9 +25,9 @@ struct oc_server_worker {
     struct oc_server_link *link;
     struct oc_ipc_board *board;
     uv_timer_t timer; /* load limit, then the limit of a stop */
-    uint64_t start_ns;
+    uint64_t start_ns, ready_ns;
     double load_s;
-    bool stalled;
+    bool stalled, lied; /* lied: it broke the protocol, nothing it says counts any more */
     bool asked, killed, refused; /* to stop by its owner; by us; the model could not be loaded */
     char how[160];               /* why it was killed */
     struct oc_server_job *buckets[N_BUCKETS];
@@ -122,14 +122,25 @@ void oc_server_worker_cancel(struct oc_server_job *j) {
 /* ---- Messages
  * ----------------------------------------------------------------------------------------------- */
 
+/* The reader has bounded each field; these are about what is counted with and divided by. */
+static enum oc_err check_ready(const struct oc_ipc_ready *m, struct oc_errinfo *ei) {
+    if (m->n_vocab < 1 || m->ctx_tokens < 1 || m->n_sessions < 1 || m->n_sessions > OC_LIMIT_SCHED_JOBS ||
+        m->kv_tokens < m->ctx_tokens)
+        return oc_fail(ei, OC_ERR_FORMAT, "READY of %d sequences, %d tokens of context, %d of KV cache, %d of vocabulary",
+                       m->n_sessions, m->ctx_tokens, m->kv_tokens, m->n_vocab);
+    return OC_OK;
+}
+
 static enum oc_err take_ready(struct oc_server_worker *w, struct oc_arena *a, const struct oc_ipc_frame *f,
                               struct oc_errinfo *ei) {
     struct oc_ipc_ready m;
     OC_TRY(oc_ipc_ready_read(a, f->payload, f->n_bytes, &m, ei));
     if (m.version != OC_IPC_VERSION || w->state != OC_WORKER_STARTING)
         return oc_fail(ei, OC_ERR_FORMAT, "READY of version %d in state %d", m.version, (int)w->state);
+    OC_TRY(check_ready(&m, ei));
     uv_timer_stop(&w->timer);
     w->state = OC_WORKER_READY;
+    w->ready_ns = oc_clock_ns();
     w->load_s = oc_clock_ms_since(w->start_ns) / 1e3;
     w->ev.on_ready(w->ev.arg, w, &m);
     return OC_OK;
@@ -187,11 +198,12 @@ static void on_frame(void *arg, struct oc_ipc_frame *f) {
     struct oc_server_worker *w = arg;
     struct oc_errinfo ei;
     struct oc_arena a;
-    if (w->state == OC_WORKER_DEAD) return;
+    if (w->state == OC_WORKER_DEAD || w->lied) return;
     oc_arena_init(&a, 2 * OC_LIMIT_IPC_FRAME_BYTES);
     if (dispatch(w, &a, f, &ei)) {
         char why[160];
         snprintf(why, sizeof why, "it broke the protocol: %.120s", ei.msg);
+        w->lied = true;
         oc_server_worker_kill(w, why);
     }
     oc_arena_free(&a);
@@ -390,9 +402,11 @@ enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, i
 /* ---- Watching
  * ----------------------------------------------------------------------------------------------- */
 
+/* READY counts as a beat: one that never had another is silent too. */
 static double silent_s(const struct oc_server_worker *w) {
     uint64_t beat = atomic_load_explicit(&w->board->heartbeat_ns, memory_order_relaxed), now = oc_clock_ns();
-    return beat && now > beat ? (double)(now - beat) / 1e9 : 0;
+    if (beat < w->ready_ns) beat = w->ready_ns;
+    return now > beat ? (double)(now - beat) / 1e9 : 0;
 }
 
 bool oc_server_worker_is_stuck(const struct oc_server_worker *w) {
