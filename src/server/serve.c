@@ -173,11 +173,28 @@ static void on_tick(uv_timer_t *t) {
     oc_notify_send(s->config->notify_socket, "WATCHDOG=1");
 }
 
+static void warn_of_certificate(struct oc_server *s) {
+    if (*oc_http_tls_warning(s->tls))
+        oc_log(s->log, OC_LOG_WARN, oc_http_tls_warning(s->tls), OC_LOG_S("file", s->config->tls_cert));
+}
+
+/* What files have become: the log after its rotation, a new certificate. What cannot be used stays as it was. */
+static void on_hangup(struct oc_server *s) {
+    struct oc_errinfo ei;
+    if (oc_log_reopen(s->log, &ei)) oc_log(s->log, OC_LOG_ERROR, ei.msg, OC_LOG_I("signal", SIGHUP));
+    if (!s->tls) return;
+    if (oc_http_tls_reload(s->tls, &ei)) {
+        oc_log(s->log, OC_LOG_ERROR, ei.msg, OC_LOG_S("kept", "the certificate and key from before"));
+        return;
+    }
+    oc_log(s->log, OC_LOG_INFO, "certificate and key read again", OC_LOG_S("file", s->config->tls_cert));
+    warn_of_certificate(s);
+}
+
 static void on_signal(uv_signal_t *h, int number) {
     struct serve *v = h->data;
-    struct oc_errinfo ei;
     if (number == SIGHUP) {
-        if (oc_log_reopen(v->s.log, &ei)) oc_log(v->s.log, OC_LOG_ERROR, ei.msg, OC_LOG_I("signal", number));
+        on_hangup(&v->s);
         return;
     }
     if (v->phase != RUNNING) _exit(1); /* children end with their parent */
@@ -248,8 +265,7 @@ static enum oc_err open_tls(struct oc_server *s, struct oc_errinfo *ei) {
     const struct oc_server_config *c = s->config;
     if (!c->tls_cert) return OC_OK;
     OC_TRY(oc_http_tls_open(c->tls_cert, c->tls_key, &s->tls, ei));
-    if (*oc_http_tls_warning(s->tls))
-        oc_log(s->log, OC_LOG_WARN, oc_http_tls_warning(s->tls), OC_LOG_S("file", c->tls_cert));
+    warn_of_certificate(s);
     return OC_OK;
 }
 

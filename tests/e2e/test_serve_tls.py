@@ -400,17 +400,41 @@ def where_the_files_may_be_named():
         s.wait_ready()
 
 
+def shown(s, cert):
+    """Whether a new connection is shown this certificate."""
+    try:
+        with client(cert).wrap_socket(s.connect(bare=True), server_hostname="localhost"):
+            return True
+    except ssl.SSLCertVerificationError:
+        return False
+
+
 @case
-def hangup_is_for_the_log_alone():
-    """SIGHUP opens the log again, as without TLS; new files take a restart."""
+def hangup_reads_the_files_again():
+    """SIGHUP opens the log again, and new connections get the new certificate; old ones go on."""
     cert, key = (shutil.copy(f, os.path.join(TMP, "hup" + os.path.splitext(f)[1])) for f in pair("server"))
     log = os.path.join(TMP, "hup.log")
-    with Server(tls_cert=cert, tls_key=key, log_file=log) as s:
-        for old, new in zip((cert, key), pair("other")):
-            shutil.copy(new, old)
+    with Server(tls_cert=cert, tls_key=key, log_file=log) as s, s.connect() as old:
+        assert shown(s, "server") and not shown(s, "other")
+        old.sendall(GET)
+        assert old.recv(65536).startswith(b"HTTP/1.1 200 ")
+        for was, new in zip((cert, key), pair("other")):
+            shutil.copy(new, was)
         os.rename(log, log + ".1")
         s.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: os.path.exists(log), 30, "the new log file")
+        wait_until(lambda: shown(s, "other"), 30, "the new certificate")
+        assert not shown(s, "server") and os.path.exists(log)
+        old.sendall(LAST)
+        assert read_all(old)[0].startswith(b"HTTP/1.1 200 ")
+        s.tls = client("other")
+        write("hup.key", "no key at all\n")
+        s.process.send_signal(signal.SIGHUP)
+
+        def told():
+            with open(log, encoding="utf-8") as f:
+                return "hup.key" in f.read()
+        wait_until(told, 30, "a line about the key in the log")
+        assert shown(s, "other")
         s.get("/health").ok()
 
 
