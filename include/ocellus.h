@@ -28,7 +28,7 @@ struct oc_engine_params {
     const char *model_dir;       /* directory with config.json and safetensors */
     const char *isa;             /* "ref", "avx2", ...; NULL or "auto": the best of this machine */
     const char *batch_mode;      /* "exact", which NULL means too, or "throughput": see struct oc_engine_info */
-    int n_threads;               /* 0: all CPUs this process may use */
+    int n_threads;               /* 0: one for each core this process may use */
     int ctx_tokens;              /* of one sequence; 0: the model's own length, at most 16384 */
     int kv_tokens;               /* KV slots of all sequences together; 0: ctx_tokens */
     int image_max_tokens;        /* per picture; 0: the model's rule, at most a quarter of the context */
@@ -40,7 +40,7 @@ struct oc_engine_params {
 
 /* What is said where throughput was asked for; figures: docs/KERNELS.md. */
 #define OC_THROUGHPUT_COST                                                                                              \
-    "logits move by up to 8 % of their standard deviation, as with bf16 activations, and now and then another word is chosen"
+    "logits move by up to 8 % of their standard deviation, as with bf16, and now and then a word differs"
 #define OC_THROUGHPUT_SENTENCE                                                                                          \
     "throughput mode: what meets quantised weights while an answer is made is rounded to 8 bits: " OC_THROUGHPUT_COST   \
     "; --batch-mode exact rounds nothing"

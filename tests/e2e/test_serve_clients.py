@@ -5,6 +5,7 @@ their cases are skipped.
 """
 import contextlib
 import functools
+import http.client
 import json
 import os
 import subprocess
@@ -278,9 +279,12 @@ def in_front(program, config, args, port):
     p = subprocess.Popen([exe, *[a.replace("CONF", path) for a in args]], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         class Front:
-            pass
+            def __init__(self):
+                self.port, self.process = port, p
+
+            def http(self, timeout=60):
+                return http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds(timeout))
         front = Front()
-        front.port, front.process = port, p
 
         def up():
             assert p.poll() is None, open(os.path.join(TMP, program, "log")).read()
