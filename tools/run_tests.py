@@ -21,9 +21,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Not repeated under ASan by `make test`: goldens compare whole forward passes, kernels.check does every shape of every
 # kernel, parity does long corpora; all are too slow there, and the code is run under ASan by other tests too. house.*
 # and eval.* are scripts.
-# e2e.serve_load and _clients are about figures and about others' code, _queue mostly waits. `make test-all` runs them under
-# ASan too.
-ASAN_SKIPS = r"^((golden|kernels|parity|eval|house)\.|e2e\.serve_(load|clients|queue)$)"
+# e2e.serve_load and _clients are about figures and about others' code, _queue mostly waits, what _tls does the unit tests of
+# TLS do too. `make test-all` runs them under ASan too.
+ASAN_SKIPS = r"^((golden|kernels|parity|eval|house)\.|e2e\.serve_(load|clients|queue|tls)$)"
 # Under ThreadSanitizer only what starts threads.
 TSAN_TESTS = r"^(unit\.(base\.test_pool|engine|kernels)|kernels|e2e\.(threads|model|serve_(chat|stream|images|queue)))"
 

@@ -197,6 +197,9 @@ os.execv(args[0], args)
 """
 
 
+NOT_JAILED = r"^(image-)?worker: not jailed, since this build has a sanitizer\n"
+
+
 class Role:
     """A started role; .channel speaks with it. Stderr goes to a file."""
 
@@ -221,7 +224,12 @@ class Role:
     def said(self):
         """What it wrote to stderr, but for the sentence that a build with a sanitizer begins with."""
         self.stderr.seek(0)
-        return re.sub(r"^(image-)?worker: not jailed, since this build has a sanitizer\n", "", self.stderr.read().decode())
+        return re.sub(NOT_JAILED, "", self.stderr.read().decode())
+
+    def is_jailed(self):
+        """Once it has answered something. A build with a sanitizer goes without."""
+        self.stderr.seek(0)
+        return not re.search(NOT_JAILED, self.stderr.read().decode())
 
     def wait(self, seconds=TIMEOUT_S):
         return self.process.wait(timeout=seconds)
