@@ -20,7 +20,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PICTURE = os.path.join(ROOT, "examples", "architecture.png")
-QUESTION = "Please look at this picture with care and say in a few words what its title is, what stands in the centre and what is around it."
+QUESTION = "What is in the centre?"
 N_PROMPT, N_DECODE, CONTEXT = 1230, 100, 1300
 
 
