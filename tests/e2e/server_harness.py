@@ -442,7 +442,8 @@ class Server:
         os.makedirs(self.dir, mode=0o700)
         self.port, self.admin_port = free_ports(2)
         options = {"port": self.port, "admin_port": self.admin_port, "models": models or [harness.MODEL],
-                   "runtime_dir": os.path.join(self.dir, "run"), "ctx_tokens": 4096, "threads": 2, **options}
+                   "runtime_dir": os.path.join(self.dir, "run"), "ctx_tokens": 4096, "threads": 2,
+                   "speculate": "off", **options}  # long answers must stay long: the random model soon repeats itself
         options = {k: v for k, v in options.items() if v is not None}
         self.tls = ssl.create_default_context(cafile=options["tls_cert"]) if "tls_cert" in options else None
         self.args = [BIN, "serve", *flags_of(options), *map(str, args)]

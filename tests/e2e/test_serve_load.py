@@ -9,7 +9,7 @@ from server_harness import (LOAD_S, LONG, SLOW, Server, Shared, case, data_url, 
                             private_bytes, rss_bytes, seconds, user, wait_until)
 
 # All 64 run at once: each has its pages.
-server = Shared(parallel=64, ctx_tokens=512, queue_depth=200)
+server = Shared(parallel=64, ctx_tokens=512, queue_depth=200, speculate="auto")
 
 
 def tasks():
