@@ -48,8 +48,7 @@ bool oc_log_level_parse(struct oc_str s, enum oc_log_level *out) {
     return false;
 }
 
-/* ---- One line ---------------------------------------------------------------------------------------------
- */
+/* ---- One line ------------------------------------------------------------------------------------------ */
 
 struct line {
     char p[OC_LIMIT_LOG_LINE_BYTES];
@@ -203,8 +202,7 @@ static void compose(struct line *l, bool json, enum oc_log_level level, const ch
     finish(l, json);
 }
 
-/* ---- The sink ---------------------------------------------------------------------------------------------
- */
+/* ---- The sink ------------------------------------------------------------------------------------------ */
 
 /* Returns the bytes taken, 0 when it takes none. */
 static size_t sink(struct oc_log *log, const char *p, size_t n) {
@@ -260,8 +258,7 @@ void oc_log_write(struct oc_log *log, enum oc_log_level level, const char *messa
     write_line(log, &l);
 }
 
-/* ---- Lines of other processes -----------------------------------------------------------------------------
- */
+/* ---- Lines of other processes -------------------------------------------------------------------------- */
 
 static bool has_control(struct oc_str s) {
     for (size_t i = 0; i < s.n;) {
@@ -315,8 +312,7 @@ uint64_t oc_log_n_dropped(const struct oc_log *log) {
     return log ? atomic_load(&log->n_dropped) : 0;
 }
 
-/* ---- Opening ----------------------------------------------------------------------------------------------
- */
+/* ---- Opening ------------------------------------------------------------------------------------------- */
 
 static enum oc_err open_path(const char *path, int *fd, struct oc_errinfo *ei) {
     *fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);

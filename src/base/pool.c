@@ -103,30 +103,34 @@ static int cgroup_cpus(void) {
 
 /* Threads stay on their NUMA node, so that what they write first is near; within it the system may move them, for on
  * a machine that others use too a thread bound to one CPU waits for it while another is idle. */
-static void bind_to_nodes(struct oc_pool *p) {
-    struct oc_topology t;
-    oc_topology_read_own(&t);
-    if (t.n_nodes < 2) return;
+static void bind_to_nodes(struct oc_pool *p, const struct oc_topology *t) {
+    if (t->n_nodes < 2) return;
     for (int i = 1; i <= p->n_started; i++) {
-        const struct oc_topology_node *node = &t.nodes[oc_topology_node_of(&t, i, p->n_threads)];
+        const struct oc_topology_node *node = &t->nodes[oc_topology_node_of(t, i, p->n_threads)];
         (void)pthread_setaffinity_np(p->workers[i].thread, sizeof node->cpus, &node->cpus);
     }
+}
+
+static int usable_cpus(const struct oc_topology *t) {
+    int n = t->n_cores, quota = cgroup_cpus();
+    if (quota > 0 && quota < n) n = quota;
+    if (n > OC_LIMIT_THREADS) n = OC_LIMIT_THREADS;
+    return n > 0 ? n : 1;
 }
 
 int oc_pool_usable_cpus(void) {
     struct oc_topology t;
     oc_topology_read_own(&t);
-    int n = t.n_cores, quota = cgroup_cpus();
-    if (quota > 0 && quota < n) n = quota;
-    if (n > OC_LIMIT_THREADS) n = OC_LIMIT_THREADS;
-    return n > 0 ? n : 1;
+    return usable_cpus(&t);
 }
 
 enum oc_err oc_pool_open(int n_threads, struct oc_pool **out, struct oc_errinfo *ei) {
     *out = NULL;
     if (n_threads < 0 || n_threads > OC_LIMIT_THREADS)
         return oc_fail(ei, OC_ERR_USAGE, "%d threads: give 1 to %d, or 0 for all", n_threads, OC_LIMIT_THREADS);
-    if (n_threads == 0) n_threads = oc_pool_usable_cpus();
+    struct oc_topology t;
+    oc_topology_read_own(&t);
+    if (n_threads == 0) n_threads = usable_cpus(&t);
     struct oc_pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
     if (!p) return oc_fail(ei, OC_ERR_NOMEM, "out of memory for the thread pool");
     memset(p, 0, sizeof *p);
@@ -148,7 +152,7 @@ enum oc_err oc_pool_open(int n_threads, struct oc_pool **out, struct oc_errinfo 
         oc_pool_close(p);
         return oc_fail(ei, OC_ERR_NOMEM, "out of memory for the thread pool");
     }
-    bind_to_nodes(p);
+    bind_to_nodes(p, &t);
     *out = p;
     return OC_OK;
 }

@@ -92,12 +92,10 @@ int oc_topology_node_of(const struct oc_topology *t, int i, int n_threads) {
     return t->n_nodes - 1;
 }
 
-void oc_topology_interleave(bool on) {
-    struct oc_topology t;
+void oc_topology_interleave(const struct oc_topology *t, bool on) {
     unsigned long mask = 0;
-    oc_topology_read_own(&t);
-    if (t.n_nodes < 2) return;
-    for (int k = 0; k < t.n_nodes; k++) mask |= 1UL << t.nodes[k].id;
+    if (t->n_nodes < 2) return;
+    for (int k = 0; k < t->n_nodes; k++) mask |= 1UL << t->nodes[k].id;
     /* Refused in some containers; then pages lie where they are first used, which is slower, not wrong. */
     (void)syscall(SYS_set_mempolicy, on ? MPOL_INTERLEAVE : MPOL_DEFAULT, on ? &mask : NULL, on ? sizeof mask * 8 + 1 : 0);
 }

@@ -30,8 +30,8 @@ void oc_topology_read_own(struct oc_topology *out);
 /* The index in nodes[] of thread 0 <= i < n_threads: runs of threads, as long as the nodes have cores. */
 int oc_topology_node_of(const struct oc_topology *t, int i, int n_threads);
 
-/* on: the calling thread takes new pages, those of files included, from all its nodes in turn; off: again from the node it runs
- * on. Nothing happens on a machine of one node. */
-void oc_topology_interleave(bool on);
+/* on: the calling thread takes new pages, those of files included, from all nodes of t in turn; off: again from the node it
+ * runs on. Nothing happens on a machine of one node. */
+void oc_topology_interleave(const struct oc_topology *t, bool on);
 
 #endif

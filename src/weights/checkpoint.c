@@ -341,8 +341,10 @@ static enum oc_err prefetch_files(const struct oc_checkpoint *ck, oc_weights_pro
 /* Any thread may read any row of a weight, so its pages lie on all NUMA nodes in turn. */
 enum oc_err oc_weights_prefetch(const struct oc_checkpoint *ck, oc_weights_progress_fn *progress, void *arg,
                                 struct oc_errinfo *ei) {
-    oc_topology_interleave(true);
+    struct oc_topology t;
+    oc_topology_read_own(&t);
+    oc_topology_interleave(&t, true);
     enum oc_err err = prefetch_files(ck, progress, arg, ei);
-    oc_topology_interleave(false);
+    oc_topology_interleave(&t, false);
     return err;
 }

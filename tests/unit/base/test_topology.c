@@ -135,8 +135,8 @@ static void this_machine(void **state) {
     oc_topology_read_own(&t);
     assert_in_range(t.n_cores, 1, CPU_SETSIZE);
     assert_in_range(t.n_nodes, 1, OC_TOPOLOGY_MAX_NODES);
-    oc_topology_interleave(true);
-    oc_topology_interleave(false);
+    oc_topology_interleave(&t, true);
+    oc_topology_interleave(&t, false);
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
