@@ -73,8 +73,10 @@ static enum oc_err start(struct oc_scheduler *s, struct oc_sched_task *t, const 
     oc_sched_task_pass_pictures(s, t, n_done);
     OC_TRY(oc_lm_sample_open(&t->sample, s->e->info.n_vocab, &t->sampler, ei));
     oc_lm_sample_prompt(t->sampler, t->tokens, t->n_prompt);
-    if (s->p.speculate) OC_TRY(oc_engine_ngram_open(&t->ngram, t->n_prompt + t->max_tokens, s->e->info.image_token, ei));
-    if (s->p.speculate) oc_engine_ngram_prompt(&t->ngram, t->tokens, t->n_prompt);
+    if (s->p.speculate) {
+        OC_TRY(oc_engine_ngram_open(&t->ngram, t->n_prompt + t->max_tokens, s->e->info.image_token, ei));
+        oc_engine_ngram_prompt(&t->ngram, t->tokens, t->n_prompt);
+    }
     return hold_pictures(s, t, ei);
 }
 

@@ -1,5 +1,7 @@
 #include "engine/speculate.h"
 
+#include <stddef.h>
+
 #define MIN_GAIN 1.05      /* expected, or the step is plain: odds and costs are estimates */
 #define PLAIN_EVERY 24     /* a plain step at least so often, for the ratios are to its cost */
 #define MIN_PLAIN 3        /* plain steps before the first draft */
@@ -9,7 +11,7 @@
 #define MAX_SEEN 3         /* twice as many after the second, and again */
 
 static struct oc_engine_draft_cost *cost_of(struct oc_engine_speculation *s, int n) {
-    return n <= OC_ENGINE_DRAFT_SEQUENCES ? &s->costs[n - 1] : 0;
+    return n <= OC_ENGINE_DRAFT_SEQUENCES ? &s->costs[n - 1] : NULL;
 }
 
 /* Between what was measured, and beyond it as steep as to there, or as the guess where that was less. */

@@ -153,11 +153,15 @@ static void too_many_tokens_are_refused(void **state) {
 
 /* ---- Jobs ------------------------------------------------------------------------------------------------- */
 
-/* Returns how many drafts came true. */
-static uint64_t run_and_check(struct world *w, enum world_drafts drafts, bool prefix_cache) {
+static void start_speculating(struct world *w, bool prefix_cache) {
     world_forget(w);
     w->speculate = true;
     world_start(w, prefix_cache, 0);
+}
+
+/* Returns how many drafts came true. */
+static uint64_t run_and_check(struct world *w, enum world_drafts drafts, bool prefix_cache) {
+    start_speculating(w, prefix_cache);
     world_random_slices(w);
     world_draft(w, drafts);
     world_run(w);
@@ -167,6 +171,10 @@ static uint64_t run_and_check(struct world *w, enum world_drafts drafts, bool pr
     assert_true(f.n_accepted <= f.n_drafted && f.n_drafts <= f.n_drafted);
     world_stop(w);
     return f.n_accepted;
+}
+
+static void run_with_all_drafts(struct world *w) {
+    for (int how = 0; how < 3; how++) assert_true(run_and_check(w, (enum world_drafts)how, how != 1) > 0 || how == WORLD_DRAFTS_OWN);
 }
 
 /* Words that repeat, so that there is something to look up; what is wanted then too. */
@@ -188,7 +196,7 @@ static void jobs_answer_as_alone(int n, int n_sessions, int kv_tokens, uint64_t 
     world_open(&w, model_dir, n_sessions, kv_tokens);
     world_make_cases(&w, n, seed, false);
     repeat_words(&w);
-    for (int how = 0; how < 3; how++) assert_true(run_and_check(&w, (enum world_drafts)how, how != 1) > 0 || how == WORLD_DRAFTS_OWN);
+    run_with_all_drafts(&w);
     world_close(&w);
 }
 
@@ -200,7 +208,7 @@ static void one_job_with_drafts_answers_as_alone(void **state) {
         world_make_cases(&w, 1, seed, false);
         w.cases[0].job.max_tokens = 24;
         repeat_words(&w);
-        for (int how = 0; how < 3; how++) assert_true(run_and_check(&w, (enum world_drafts)how, how != 1) > 0 || how == WORLD_DRAFTS_OWN);
+        run_with_all_drafts(&w);
         world_close(&w);
     }
 }
@@ -223,8 +231,7 @@ static void jobs_that_choose_their_drafts_answer_as_alone(void **state) {
     world_open(&w, model_dir, 4, 4 * CTX);
     world_make_cases(&w, 30, 60, false);
     repeat_words(&w);
-    w.speculate = true;
-    world_start(&w, true, 0);
+    start_speculating(&w, true);
     world_run(&w);
     world_check(&w);
     world_check_empty(&w);
@@ -272,9 +279,7 @@ static void a_job_can_be_cancelled_amid_its_drafts(void **state) {
     world_open(&w, model_dir, 1, CTX);
     struct job_case *c = single_case(&w, 0);
     for (int n = 1; n < c->want.n; n++) {
-        world_forget(&w);
-        w.speculate = true;
-        world_start(&w, true, 0);
+        start_speculating(&w, true);
         world_draft(&w, WORLD_DRAFTS_RIGHT);
         w.cancel_on_token = 1;
         w.cancel_at = n;
@@ -290,6 +295,15 @@ static void a_job_can_be_cancelled_amid_its_drafts(void **state) {
     world_close(&w);
 }
 
+/* To be looked at; then world_stop or world_close. */
+static void finish_with_right_drafts(struct world *w, struct job_case *c) {
+    start_speculating(w, false);
+    world_draft(w, WORLD_DRAFTS_RIGHT);
+    world_add(w, c);
+    world_finish(w, 100000);
+    world_check(w);
+}
+
 /* A prompt that fills the context but for a few tokens. */
 static void drafts_stop_at_the_end_of_the_context(void **state) {
     (void)state;
@@ -303,13 +317,7 @@ static void drafts_stop_at_the_end_of_the_context(void **state) {
         for (int k = 0; k < c->job.n_tokens; k++) c->tokens[k] = k * 7 % 90;
         c->want = (struct answer){.n = 0};
         world_answer_alone(&w, c);
-        world_forget(&w);
-        w.speculate = true;
-        world_start(&w, false, 0);
-        world_draft(&w, WORLD_DRAFTS_RIGHT);
-        world_add(&w, c);
-        world_finish(&w, 100000);
-        world_check(&w);
+        finish_with_right_drafts(&w, c);
         world_stop(&w);
     }
     world_close(&w);
@@ -322,13 +330,7 @@ static void right_drafts_save_steps(void **state) {
     world_open(&w, model_dir, 1, CTX);
     struct job_case *c = single_case(&w, 0);
     assert_int_equal(c->want.n, 24);
-    world_forget(&w);
-    w.speculate = true;
-    world_start(&w, false, 0);
-    world_draft(&w, WORLD_DRAFTS_RIGHT);
-    world_add(&w, c);
-    world_finish(&w, 100000);
-    world_check(&w);
+    finish_with_right_drafts(&w, c);
     assert_int_equal(w.s->figures.n_drafts, 3);
     assert_int_equal(w.s->figures.n_drafted, 20);
     assert_int_equal(w.s->figures.n_accepted, 20);
