@@ -16,95 +16,63 @@
 #include "base/limits.h"
 #include "server/alerts.h"
 #include "server/models.h"
-#include "server/runtime.h"
 
 #include "fake_worker.h"
+#include "server_rig.h"
 
-#define PATIENCE_MS 60000
 #define MAX_MODELS 4
 
 struct fixture {
-    struct oc_server s;
-    struct oc_server_config config;
+    struct server_rig rig;
     struct oc_server_models models;
     struct oc_server_alerts alerts;
-    char dir[128], log[160];
-    uv_timer_t tick; /* so that the loop does not sleep past what a test waits for */
 };
-
-static void on_tick(uv_timer_t *t) {
-    (void)t;
-}
 
 static int set_up(void **state) {
     struct fixture *fx = calloc(1, sizeof *fx);
-    struct oc_server *s = &fx->s;
+    struct oc_server *s = &fx->rig.s;
     struct oc_errinfo ei;
-    int n;
-    snprintf(fx->dir, sizeof fx->dir, "%s/models-XXXXXX", OC_TEST_TMP);
-    assert_non_null(mkdtemp(fx->dir));
-    snprintf(fx->log, sizeof fx->log, "%s/log", fx->dir);
-    fx->config = (struct oc_server_config){.load_timeout_s = 600, .stall_timeout_s = 600, .batch_mode = "exact", .parallel = 4,
-                                           .queue_depth = 10, .queue_timeout_s = {60, 60, 60}, .prefix_cache = true};
-    s->config = &fx->config;
+    rig_open(&fx->rig, "models",
+             &(struct oc_server_config){.load_timeout_s = 600, .stall_timeout_s = 600, .batch_mode = "exact", .parallel = 4,
+                                        .queue_depth = 10, .queue_timeout_s = {60, 60, 60}, .prefix_cache = true});
     s->models = &fx->models;
     s->alerts = &fx->alerts;
     fx->models = (struct oc_server_models){.s = s, .budget_bytes = 1000000000};
-    uv_loop_init(&s->loop);
-    uv_timer_init(&s->loop, &fx->tick);
-    uv_timer_start(&fx->tick, on_tick, 10, 10);
-    assert_int_equal(oc_log_open(fx->log, false, OC_LOG_DEBUG, "test", &s->log, &ei), OC_OK);
     assert_int_equal(oc_metrics_open(&s->metrics, &ei), OC_OK);
-    assert_int_equal(oc_server_runtime_open(fx->dir, &s->runtime, &n, &ei), OC_OK);
     assert_int_equal(oc_server_crew_open(&s->loop, 2, &s->quick, &ei), OC_OK);
     *state = fx;
     return 0;
 }
 
-#define wait_until(fx, condition)                                                                             \
-    do {                                                                                                      \
-        const uint64_t begun_ = oc_clock_ns();                                                                \
-        while (!(condition)) {                                                                                \
-            if (oc_clock_ms_since(begun_) > PATIENCE_MS) fail_msg("%d: never: %s", __LINE__, #condition);     \
-            uv_run(&(fx)->s.loop, UV_RUN_ONCE);                                                               \
-        }                                                                                                     \
-    } while (0)
-
 static inline void remove_model_files(const struct fixture *fx, const char *how) {
     static const char *const names[] = {"config.json", "tokenizer.json", "was-here"};
     char path[700];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s/%s/%s", fx->dir, how, names[i]);
+        snprintf(path, sizeof path, "%s/%s/%s", fx->rig.dir, how, names[i]);
         unlink(path);
     }
-    snprintf(path, sizeof path, "%s/%s", fx->dir, how);
+    snprintf(path, sizeof path, "%s/%s", fx->rig.dir, how);
     assert_int_equal(rmdir(path), 0);
 }
 
 /* All models stop, and nothing may be left: no process, no handle, no memory. */
 static int tear_down(void **state) {
     struct fixture *fx = *state;
-    struct oc_server *s = &fx->s;
+    struct oc_server *s = &fx->rig.s;
     s->stopping = true;
     for (struct oc_server_model *m = fx->models.first; m; m = m->next) oc_server_model_stop(m);
     for (struct oc_server_model *m = fx->models.first; m; m = m->next)
-        wait_until(fx, m->state == OC_MODEL_UNLOADED && !m->worker && !m->measure && m->n_refs == 0);
+        wait_until(&fx->rig, m->state == OC_MODEL_UNLOADED && !m->worker && !m->measure && m->n_refs == 0);
     for (struct oc_server_model *m; (m = fx->models.first);) {
         fx->models.first = m->next;
         oc_server_model_close_chat(m);
         remove_model_files(fx, m->id);
         oc_server_model_free(m);
     }
-    wait_until(fx, oc_server_crew_n_pending(s->quick) == 0);
+    wait_until(&fx->rig, oc_server_crew_n_pending(s->quick) == 0);
     oc_server_crew_close(s->quick);
-    uv_close((uv_handle_t *)&fx->tick, NULL);
-    uv_run(&s->loop, UV_RUN_DEFAULT);
-    assert_int_equal(uv_loop_close(&s->loop), 0);
-    oc_server_runtime_close(s->runtime);
+    rig_close(&fx->rig);
     oc_metrics_close(s->metrics);
-    oc_log_close(s->log);
-    unlink(fx->log);
-    assert_int_equal(rmdir(fx->dir), 0);
     free(fx);
     return 0;
 }
@@ -126,15 +94,15 @@ static inline struct oc_server_model *add_model(struct fixture *fx, const char *
     struct oc_arena a;
     struct oc_str tokenizer;
     char dir[600];
-    snprintf(dir, sizeof dir, "%s/%s", fx->dir, how);
+    snprintf(dir, sizeof dir, "%s/%s", fx->rig.dir, how);
     assert_int_equal(mkdir(dir, 0700), 0);
     oc_arena_init(&a, OC_LIMIT_JSON_BYTES);
     assert_int_equal(oc_file_read(&a, OC_TEST_DIR "/golden/tokenizer/gpt2.json", 16 * OC_MIB, &tokenizer, &ei), OC_OK);
     put_file(dir, "tokenizer.json", tokenizer);
     put_file(dir, "config.json", OC_STR("{\"architectures\":[\"Fake\"],\"max_position_embeddings\":512}"));
-    assert_int_equal(oc_server_facts_read(&a, &fx->config.hub_env, dir, &facts, &ei), OC_OK);
+    assert_int_equal(oc_server_facts_read(&a, &fx->rig.config.hub_env, dir, &facts, &ei), OC_OK);
     while (*end) end = &(*end)->next;
-    assert_int_equal(oc_server_model_make(&fx->s, how, dir, &facts, true, end, &ei), OC_OK);
+    assert_int_equal(oc_server_model_make(&fx->rig.s, how, dir, &facts, true, end, &ei), OC_OK);
     fx->models.n++;
     struct oc_server_model *m = *end;
     oc_arena_free(&a);
@@ -165,7 +133,7 @@ static inline void log_has(struct fixture *fx, const char *const *words, size_t 
     struct oc_str s;
     struct oc_errinfo ei;
     oc_arena_init(&a, 2 * OC_MIB);
-    assert_int_equal(oc_file_read(&a, fx->log, OC_MIB, &s, &ei), OC_OK);
+    assert_int_equal(oc_file_read(&a, fx->rig.log, OC_MIB, &s, &ei), OC_OK);
     const char *text = oc_arena_strndup(&a, s.p, s.n);
     for (size_t i = 0; i < n; i++)
         if (!strstr(text, words[i])) fail_msg("no '%s' in:\n%s", words[i], text);

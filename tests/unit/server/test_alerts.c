@@ -4,12 +4,12 @@
 #include "server/process.h"
 
 static double gauge(struct fixture *fx, enum oc_server_alert a) {
-    return oc_metrics_value(fx->s.metrics, OC_M_ALERT, oc_server_alert_name(a), NULL);
+    return oc_metrics_value(fx->rig.s.metrics, OC_M_ALERT, oc_server_alert_name(a), NULL);
 }
 
 /* Looks, and wants exactly these alerts. */
 static void expect(struct fixture *fx, unsigned on) {
-    oc_server_alerts_tick(&fx->s);
+    oc_server_alerts_tick(&fx->rig.s);
     for (int a = 0; a < OC_ALERT_N; a++) {
         const bool is = fx->alerts.v[a].on, should = on >> a & 1;
         if (is != should || gauge(fx, (enum oc_server_alert)a) != (double)is)
@@ -24,7 +24,7 @@ static int count_in_log(struct fixture *fx, const char *what) {
     struct oc_errinfo ei;
     int n = 0;
     oc_arena_init(&a, 2 * OC_MIB);
-    assert_int_equal(oc_file_read(&a, fx->log, OC_MIB, &s, &ei), OC_OK);
+    assert_int_equal(oc_file_read(&a, fx->rig.log, OC_MIB, &s, &ei), OC_OK);
     for (const char *p = oc_arena_strndup(&a, s.p, s.n); (p = strstr(p, what)); p++) n++;
     oc_arena_free(&a);
     return n;
@@ -33,7 +33,7 @@ static int count_in_log(struct fixture *fx, const char *what) {
 static struct oc_server_model *loaded(struct fixture *fx, struct want *k) {
     struct oc_server_model *m = add_model(fx, "ok");
     want(m, k);
-    wait_until(fx, k->n_have);
+    wait_until(&fx->rig, k->n_have);
     return m;
 }
 
@@ -43,7 +43,7 @@ static struct oc_ipc_board *board_of(struct oc_server_model *m) {
 
 /* The budget is set to what the worker's share of it shall be. */
 static void set_share(struct fixture *fx, double share) {
-    fx->models.budget_bytes = (int64_t)((double)oc_server_process_workers_rss(&fx->s) / share);
+    fx->models.budget_bytes = (int64_t)((double)oc_server_process_workers_rss(&fx->rig.s) / share);
 }
 
 static void memory(void **state) {
@@ -51,7 +51,7 @@ static void memory(void **state) {
     struct want k;
     expect(fx, 0); /* no model at all */
     struct oc_server_model *m = loaded(fx, &k);
-    wait_until(fx, atomic_load(&board_of(m)->heartbeat_ns) > 0); /* it only waits from here on: its size rests */
+    wait_until(&fx->rig, atomic_load(&board_of(m)->heartbeat_ns) > 0); /* it only waits from here on: its size rests */
     set_share(fx, 0.5);
     expect(fx, 0);
     set_share(fx, 0.82);
@@ -82,7 +82,7 @@ static void slow_decoding(void **state) {
     atomic_store(&board_of(m)->decode_mtok_s, 1500);
     atomic_store(&board_of(m)->n_output_tokens, 10);
     expect(fx, 0); /* nobody asked for this alert */
-    fx->config.alert_tok_s = 2;
+    fx->rig.config.alert_tok_s = 2;
     expect(fx, 0); /* no tokens since the last look */
     atomic_store(&board_of(m)->n_output_tokens, 11);
     expect(fx, ON(SLOW_DECODE));
@@ -104,13 +104,13 @@ static void slow_loads(void **state) {
     fx->models.budget_bytes = 1000000000000000;
     m->load_s = 10.5;
     expect(fx, 0);
-    fx->config.alert_load_s = 10;
+    fx->rig.config.alert_load_s = 10;
     expect(fx, ON(SLOW_LOAD));
     assert_string_equal(fx->alerts.v[OC_ALERT_SLOW_LOAD].message, "ok took 10.5 s to load");
     LOG_HAS(fx, "ok took 10.5 s to load", "alert=slow_load");
     oc_server_model_release(&k.want);
     oc_server_model_unload(m, "asked", NULL);
-    wait_until(fx, !m->worker);
+    wait_until(&fx->rig, !m->worker);
     expect(fx, 0);
     assert_int_equal(count_in_log(fx, "an alert is over"), 1);
 }
@@ -120,15 +120,15 @@ static void a_load_that_does_not_end(void **state) {
     struct fixture *fx = *state;
     struct oc_server_model *m = add_model(fx, "start-hang");
     struct want k;
-    fx->config.alert_load_s = 1;
+    fx->rig.config.alert_load_s = 1;
     want(m, &k);
-    wait_until(fx, m->state == OC_MODEL_LOADING);
+    wait_until(&fx->rig, m->state == OC_MODEL_LOADING);
     fx->models.budget_bytes = 1000000000000000;
-    wait_until(fx, oc_server_worker_load_s(m->worker) > 1);
+    wait_until(&fx->rig, oc_server_worker_load_s(m->worker) > 1);
     expect(fx, ON(SLOW_LOAD));
     oc_server_model_stop(m);
-    wait_until(fx, !m->worker);
-    fx->s.stopping = true;
+    wait_until(&fx->rig, !m->worker);
+    fx->rig.s.stopping = true;
     expect(fx, 0);
     assert_int_equal(k.n_failed, 1);
 }
@@ -140,11 +140,11 @@ static void a_stuck_worker(void **state) {
     const int pid = oc_server_worker_pid(m->worker);
     fx->models.budget_bytes = 1000000000000000;
     expect(fx, 0);
-    fx->config.stall_timeout_s = 2;
+    fx->rig.config.stall_timeout_s = 2;
     assert_int_equal(kill(pid, SIGSTOP), 0);
-    wait_until(fx, oc_server_worker_is_stuck(m->worker));
+    wait_until(&fx->rig, oc_server_worker_is_stuck(m->worker));
     expect(fx, ON(STUCK));
-    fx->config.stall_timeout_s = 600;
+    fx->rig.config.stall_timeout_s = 600;
     assert_int_equal(kill(pid, SIGCONT), 0);
     expect(fx, 0);
     LOG_HAS(fx, "the worker of ok shows no progress", "an alert is over");

@@ -4,13 +4,13 @@
 
 static void have(struct fixture *fx, struct oc_server_model *m, struct want *k) {
     want(m, k);
-    wait_until(fx, k->n_have || k->n_failed);
+    wait_until(&fx->rig, k->n_have || k->n_failed);
     if (k->n_failed) fail_msg("%s", k->err.message);
     assert_int_equal(m->state, OC_MODEL_READY);
 }
 
 static double restarts(struct fixture *fx, const char *id, const char *why) {
-    return oc_metrics_value(fx->s.metrics, OC_M_WORKER_RESTARTS, id, why);
+    return oc_metrics_value(fx->rig.s.metrics, OC_M_WORKER_RESTARTS, id, why);
 }
 
 static void a_load_serves_all_that_want_it(void **state) {
@@ -19,7 +19,7 @@ static void a_load_serves_all_that_want_it(void **state) {
     struct want k[3];
     for (int i = 0; i < 3; i++) want(m, &k[i]);
     assert_int_equal(m->state, OC_MODEL_PREPARING);
-    wait_until(fx, k[2].n_have);
+    wait_until(&fx->rig, k[2].n_have);
     assert_true(k[0].n_have == 1 && k[1].n_have == 1 && m->n_loads == 1 && m->n_held == 3);
     assert_int_equal(m->ready.n_sessions, 4);
     assert_int_equal(m->need_bytes, 1000000 + 4001 + 3); /* 2048 tokens of KV cache, rounded up */
@@ -52,10 +52,10 @@ static void an_unload_waits_for_jobs(void **state) {
     oc_server_model_unload(m, "asked", &u[0].unload);
     oc_server_model_unload(m, "asked", &u[1].unload);
     want(m, &comes);
-    for (int i = 0; i < 20; i++) uv_run(&fx->s.loop, UV_RUN_ONCE);
+    for (int i = 0; i < 20; i++) uv_run(&fx->rig.s.loop, UV_RUN_ONCE);
     assert_true(m->state == OC_MODEL_READY && u[0].n_done == 0 && comes.n_have == 0);
     oc_server_model_release(&runs.want);
-    wait_until(fx, comes.n_have);
+    wait_until(&fx->rig, comes.n_have);
     assert_true(u[0].n_done == 1 && u[1].n_done == 1 && u[0].freed == m->need_bytes);
     assert_true(oc_server_worker_id(m->worker) != first && m->n_loads == 2 && m->n_deaths == 0);
     oc_server_model_release(&comes.want);
@@ -68,7 +68,7 @@ static void a_stop_does_not_wait(void **state) {
     struct want runs;
     have(fx, m, &runs);
     oc_server_model_stop(m);
-    wait_until(fx, !m->worker);
+    wait_until(&fx->rig, !m->worker);
     assert_int_equal(m->n_held, 1);
     oc_server_model_release(&runs.want);
     assert_int_equal(m->n_held, 0);
@@ -89,13 +89,13 @@ static void a_load_that_fails_answers_all(void **state) {
         struct want k[2];
         want(m, &k[0]);
         want(m, &k[1]);
-        wait_until(fx, k[1].n_failed);
+        wait_until(&fx->rig, k[1].n_failed);
         if (k[0].n_failed != 1 || k[0].err.problem != fails[i].problem || !strstr(k[0].err.message, fails[i].words) ||
             strstr(k[0].err.message, "/secret"))
             fail_msg("%s: %d, %s", fails[i].how, (int)k[0].err.problem, k[0].err.message);
-        wait_until(fx, m->state == OC_MODEL_UNLOADED && !m->worker);
+        wait_until(&fx->rig, m->state == OC_MODEL_UNLOADED && !m->worker);
         assert_int_equal(m->n_loads + (uint64_t)m->n_held, 0);
-        assert_true(oc_metrics_value(fx->s.metrics, OC_M_MODEL_LOADS, m->id, "failed") == 1);
+        assert_true(oc_metrics_value(fx->rig.s.metrics, OC_M_MODEL_LOADS, m->id, "failed") == 1);
     }
 }
 
@@ -104,7 +104,7 @@ static void a_death_before_ready_is_no_end(void **state) {
     struct oc_server_model *m = add_model(fx, "start-kill-once");
     struct want k;
     want(m, &k);
-    wait_until(fx, k.n_failed);
+    wait_until(&fx->rig, k.n_failed);
     have(fx, m, &k);
     assert_true(m->n_deaths == 1 && restarts(fx, m->id, "died") == 1);
     oc_server_model_release(&k.want);
@@ -123,10 +123,10 @@ static void measurements_are_not_trusted(void **state) {
         struct oc_server_model *m = add_model(fx, lies[i].how);
         struct want k;
         want(m, &k);
-        wait_until(fx, k.n_failed);
+        wait_until(&fx->rig, k.n_failed);
         if (k.err.problem != lies[i].problem || !strstr(k.err.message, lies[i].words) || strstr(k.err.message, "/secret"))
             fail_msg("%s: %d, %s", lies[i].how, (int)k.err.problem, k.err.message);
-        assert_true(m->state == OC_MODEL_UNLOADED && !m->worker && fx->s.n_workers_started == 0);
+        assert_true(m->state == OC_MODEL_UNLOADED && !m->worker && fx->rig.s.n_workers_started == 0);
     }
 }
 
@@ -135,11 +135,11 @@ static void a_measurement_has_a_limit(void **state) {
     struct oc_server_model *m = add_model(fx, "measure-hang");
     struct want k;
     want(m, &k);
-    wait_until(fx, m->state == OC_MODEL_MEASURING);
+    wait_until(&fx->rig, m->state == OC_MODEL_MEASURING);
     oc_server_model_tick(m, oc_server_now_ms());
     assert_int_equal(k.n_failed, 0);
     oc_server_model_tick(m, oc_server_now_ms() + 601 * 1000);
-    wait_until(fx, k.n_failed);
+    wait_until(&fx->rig, k.n_failed);
     assert_int_equal(k.err.problem, OC_API_MODEL_LOADING);
 }
 
@@ -149,15 +149,15 @@ static void silence_is_a_death(void **state) {
     struct want k;
     have(fx, m, &k);
     kill(oc_server_worker_pid(m->worker), SIGSTOP); /* its heart stops with it */
-    fx->config.stall_timeout_s = 1;
+    fx->rig.config.stall_timeout_s = 1;
     while (m->worker) {
         oc_server_model_tick(m, oc_server_now_ms());
-        uv_run(&fx->s.loop, UV_RUN_ONCE);
+        uv_run(&fx->rig.s.loop, UV_RUN_ONCE);
     }
     assert_true(m->state == OC_MODEL_UNLOADED && m->n_deaths == 1 && restarts(fx, m->id, "stalled") == 1);
     LOG_HAS(fx, "a worker makes no progress; it is killed");
     oc_server_model_release(&k.want);
-    fx->config.stall_timeout_s = 600;
+    fx->rig.config.stall_timeout_s = 600;
     have(fx, m, &k);
     assert_int_equal(m->n_loads, 2);
     oc_server_model_release(&k.want);
@@ -171,14 +171,14 @@ static void models_make_room_for_each_other(void **state) {
     fx->models.budget_bytes = 1500000;
     have(fx, a, &ka);
     want(b, &kb);
-    wait_until(fx, b->state == OC_MODEL_WAITING);
-    for (int i = 0; i < 20; i++) uv_run(&fx->s.loop, UV_RUN_ONCE);
+    wait_until(&fx->rig, b->state == OC_MODEL_WAITING);
+    for (int i = 0; i < 20; i++) uv_run(&fx->rig.s.loop, UV_RUN_ONCE);
     assert_true(a->state == OC_MODEL_READY && kb.n_have + kb.n_failed == 0);
     oc_server_model_release(&ka.want);
-    wait_until(fx, kb.n_have);
+    wait_until(&fx->rig, kb.n_have);
     assert_true(a->state == OC_MODEL_UNLOADED && oc_server_models_n_resident(&fx->models) == 1);
     want(a, &ka); /* and now the other way round, until its time is over */
-    wait_until(fx, a->state == OC_MODEL_WAITING);
+    wait_until(&fx->rig, a->state == OC_MODEL_WAITING);
     oc_server_model_tick(a, oc_server_now_ms() + 601 * 1000);
     assert_true(ka.n_failed == 1 && ka.err.problem == OC_API_NO_MEMORY && a->state == OC_MODEL_UNLOADED);
     oc_server_model_release(&kb.want);
@@ -191,9 +191,9 @@ static void a_want_may_be_given_up_at_any_time(void **state) {
     struct want k;
     for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
         want(m, &k);
-        wait_until(fx, m->state == states[i] || k.n_have);
+        wait_until(&fx->rig, m->state == states[i] || k.n_have);
         oc_server_model_release(&k.want);
-        for (int turn = 0; turn < 5; turn++) uv_run(&fx->s.loop, UV_RUN_ONCE);
+        for (int turn = 0; turn < 5; turn++) uv_run(&fx->rig.s.loop, UV_RUN_ONCE);
         assert_true(k.n_failed == 0 && m->n_held == 0 && m->n_wants_waiting == 0);
     }
     have(fx, m, &k);

@@ -9,18 +9,13 @@
 
 #include "base/file.h"
 #include "base/limits.h"
-#include "server/runtime.h"
 #include "server/worker.h"
 
 #include "fake_worker.h"
-
-#define PATIENCE_MS 60000
+#include "server_rig.h"
 
 struct fixture {
-    struct oc_server s;
-    struct oc_server_config config;
-    char dir[128], log[160];
-    uv_timer_t tick; /* so that the loop does not sleep past what a test waits for */
+    struct server_rig rig;
     struct oc_server_worker *w;
     int n_ready, n_refused, n_dead;
     bool dead_first; /* on_dead came before on_lost */
@@ -85,49 +80,19 @@ static void on_lost(struct oc_server_job *j, bool blamed) {
 static const struct oc_server_job_events job_events = {
     .on_stage = on_stage, .on_tokens = on_tokens, .on_done = on_done, .on_lost = on_lost};
 
-static void on_tick(uv_timer_t *t) {
-    (void)t;
-}
-
 static int set_up(void **state) {
     struct fixture *fx = calloc(1, sizeof *fx);
-    struct oc_errinfo ei;
-    int n;
-    snprintf(fx->dir, sizeof fx->dir, "%s/worker-XXXXXX", OC_TEST_TMP);
-    assert_non_null(mkdtemp(fx->dir));
-    snprintf(fx->log, sizeof fx->log, "%s/log", fx->dir);
-    fx->config = (struct oc_server_config){.load_timeout_s = 600, .stall_timeout_s = 600, .batch_mode = "exact"};
-    fx->s.config = &fx->config;
-    uv_loop_init(&fx->s.loop);
-    uv_timer_init(&fx->s.loop, &fx->tick);
-    uv_timer_start(&fx->tick, on_tick, 10, 10);
-    assert_int_equal(oc_log_open(fx->log, false, OC_LOG_DEBUG, "test", &fx->s.log, &ei), OC_OK);
-    assert_int_equal(oc_server_runtime_open(fx->dir, &fx->s.runtime, &n, &ei), OC_OK);
+    rig_open(&fx->rig, "worker",
+             &(struct oc_server_config){.load_timeout_s = 600, .stall_timeout_s = 600, .batch_mode = "exact"});
     *state = fx;
     return 0;
 }
 
-#define wait_until(fx, condition)                                                                             \
-    do {                                                                                                      \
-        const uint64_t begun_ = oc_clock_ns();                                                                \
-        while (!(condition)) {                                                                                \
-            if (oc_clock_ms_since(begun_) > PATIENCE_MS) fail_msg("%d: never: %s", __LINE__, #condition);     \
-            uv_run(&(fx)->s.loop, UV_RUN_ONCE);                                                               \
-        }                                                                                                     \
-    } while (0)
-
-/* Nothing may be left: no process, no handle. */
 static int tear_down(void **state) {
     struct fixture *fx = *state;
     if (fx->w) oc_server_worker_kill(fx->w, "the test is over");
-    wait_until(fx, !fx->w);
-    uv_close((uv_handle_t *)&fx->tick, NULL);
-    uv_run(&fx->s.loop, UV_RUN_DEFAULT);
-    assert_int_equal(uv_loop_close(&fx->s.loop), 0);
-    oc_server_runtime_close(fx->s.runtime);
-    oc_log_close(fx->s.log);
-    unlink(fx->log);
-    assert_int_equal(rmdir(fx->dir), 0);
+    wait_until(&fx->rig, !fx->w);
+    rig_close(&fx->rig);
     free(fx);
     return 0;
 }
@@ -138,13 +103,13 @@ static void start(struct fixture *fx, const char *how) {
         .arg = fx, .on_ready = on_ready, .on_refused = on_refused, .on_dead = on_dead};
     fx->n_ready = fx->n_refused = fx->n_dead = 0;
     fx->how[0] = fx->message[0] = '\0';
-    assert_int_equal(oc_server_worker_start(&fx->s, how, 2048, &ev, &fx->w, &ei), OC_OK);
+    assert_int_equal(oc_server_worker_start(&fx->rig.s, how, 2048, &ev, &fx->w, &ei), OC_OK);
     assert_int_equal(oc_server_worker_state(fx->w), OC_WORKER_STARTING);
 }
 
 static void start_ready(struct fixture *fx, const char *how) {
     start(fx, how);
-    wait_until(fx, fx->n_ready || fx->n_dead);
+    wait_until(&fx->rig, fx->n_ready || fx->n_dead);
     assert_int_equal(fx->n_ready, 1);
 }
 
@@ -162,7 +127,7 @@ static void log_has(struct fixture *fx, const char *const *words, size_t n) {
     struct oc_str s;
     struct oc_errinfo ei;
     oc_arena_init(&a, OC_MIB);
-    assert_int_equal(oc_file_read(&a, fx->log, OC_MIB - 100, &s, &ei), OC_OK);
+    assert_int_equal(oc_file_read(&a, fx->rig.log, OC_MIB - 100, &s, &ei), OC_OK);
     const char *text = oc_arena_strndup(&a, s.p, s.n);
     for (size_t i = 0; i < n; i++)
         if (!strstr(text, words[i])) fail_msg("no '%s' in:\n%s", words[i], text);
@@ -178,11 +143,11 @@ static void jobs_run_and_it_stops(void **state) {
     assert_int_equal(fx->ready.n_sessions, 4);
     for (int i = 0; i < 3; i++) send_job(fx, &j[i], false);
     assert_int_equal(oc_server_worker_n_jobs(fx->w), 3);
-    for (int i = 0; i < 3; i++) wait_until(fx, j[i].n_done);
+    for (int i = 0; i < 3; i++) wait_until(&fx->rig, j[i].n_done);
     for (int i = 0; i < 3; i++) assert_true(j[i].n_stages == 1 && j[i].n_tokens == 2 && j[i].n_lost == 0 && !j[i].job.worker);
     assert_int_equal(oc_server_worker_n_jobs(fx->w), 0);
     oc_server_worker_stop(fx->w);
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_string_equal(fx->how, "it exited with code 0");
     LOG_HAS(fx, "worker stopped");
 }
@@ -196,10 +161,10 @@ static void messages_for_others_reach_nobody(void **state) {
         start_ready(fx, hows[i]);
         for (int k = 0; k < 2; k++) {
             send_job(fx, &j[k], false);
-            wait_until(fx, j[k].n_done);
+            wait_until(&fx->rig, j[k].n_done);
         }
         oc_server_worker_stop(fx->w);
-        wait_until(fx, fx->n_dead);
+        wait_until(&fx->rig, fx->n_dead);
         for (int k = 0; k < 2; k++) assert_true(j[k].n_stages == 1 && j[k].n_tokens == 2 && j[k].n_done == 1 && j[k].n_lost == 0);
         assert_string_equal(fx->how, "it exited with code 0");
     }
@@ -216,7 +181,7 @@ static void broken_messages_end_it(void **state) {
         struct job j;
         start_ready(fx, lies[i].how);
         send_job(fx, &j, false);
-        wait_until(fx, fx->n_dead && j.n_lost);
+        wait_until(&fx->rig, fx->n_dead && j.n_lost);
         if (!strstr(fx->how, lies[i].why) || strncmp(fx->how, "it was killed", 13)) fail_msg("%s: %s", lies[i].how, fx->how);
         assert_true(j.n_done == 0 && j.n_lost == 1 && j.told_after_death && !j.blamed && !j.job.worker);
     }
@@ -228,11 +193,11 @@ static void absurd_figures_are_not_taken(void **state) {
                                        "ready-little-kv", "ready-no-vocabulary", "ready-negative"};
     for (size_t i = 0; i < sizeof hows / sizeof *hows; i++) {
         start(fx, hows[i]);
-        wait_until(fx, fx->n_dead);
+        wait_until(&fx->rig, fx->n_dead);
         if (fx->n_ready || !strstr(fx->how, "broke the protocol")) fail_msg("%s: %s", hows[i], fx->how);
     }
     start(fx, "ready-twice");
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_int_equal(fx->n_ready, 1);
     assert_non_null(strstr(fx->how, "READY of version"));
 }
@@ -244,7 +209,7 @@ static void death_before_ready(void **state) {
     } ends[] = {{"start-exit", "it exited with code 3"}, {"start-kill", "it was ended by signal 9"}};
     for (size_t i = 0; i < 2; i++) {
         start(fx, ends[i].how);
-        wait_until(fx, fx->n_dead);
+        wait_until(&fx->rig, fx->n_dead);
         assert_int_equal(fx->n_ready + fx->n_refused, 0);
         assert_int_equal(strncmp(fx->how, ends[i].end, strlen(ends[i].end)), 0);
     }
@@ -255,22 +220,22 @@ static void death_before_ready(void **state) {
 static void a_refusal_is_told_and_awaited(void **state) {
     struct fixture *fx = *state;
     start(fx, "refuse");
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_int_equal(fx->n_refused, 1);
     assert_int_equal(fx->refusal, OC_ERR_FORMAT);
     assert_non_null(strstr(fx->message, "broken"));
-    fx->config.load_timeout_s = 5; /* from the start on */
+    fx->rig.config.load_timeout_s = 5; /* from the start on */
     start(fx, "refuse-and-stay");
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_int_equal(fx->n_refused, 1);
     assert_non_null(strstr(fx->how, "did not load within"));
 }
 
 static void a_load_has_a_limit(void **state) {
     struct fixture *fx = *state;
-    fx->config.load_timeout_s = 1;
+    fx->rig.config.load_timeout_s = 1;
     start(fx, "start-hang");
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_int_equal(fx->n_ready, 0);
     assert_non_null(strstr(fx->how, "did not load within"));
 }
@@ -281,14 +246,14 @@ static void silence_ends_it_and_its_last_state_is_logged(void **state) {
     start_ready(fx, "silent");
     send_job(fx, &bad, true);
     send_job(fx, &other, true); /* is not even read */
-    wait_until(fx, bad.n_stages);
+    wait_until(&fx->rig, bad.n_stages);
     oc_server_worker_watch(fx->w);
     assert_false(oc_server_worker_is_stuck(fx->w));
-    fx->config.stall_timeout_s = 1;
-    wait_until(fx, oc_server_worker_is_stuck(fx->w));
+    fx->rig.config.stall_timeout_s = 1;
+    wait_until(&fx->rig, oc_server_worker_is_stuck(fx->w));
     while (!fx->n_dead) {
         oc_server_worker_watch(fx->w);
-        uv_run(&fx->s.loop, UV_RUN_ONCE);
+        uv_run(&fx->rig.s.loop, UV_RUN_ONCE);
     }
     assert_non_null(strstr(fx->how, "heartbeat stopped"));
     LOG_HAS(fx, "makes no progress", "doing=prefill", "job=1", "running=1", "worker died", "jobs=2");
@@ -299,10 +264,10 @@ static void one_without_a_heart_is_silent_too(void **state) {
     struct fixture *fx = *state;
     start_ready(fx, "no-heart");
     oc_server_worker_watch(fx->w);
-    fx->config.stall_timeout_s = 1;
+    fx->rig.config.stall_timeout_s = 1;
     while (!fx->n_dead) {
         oc_server_worker_watch(fx->w);
-        uv_run(&fx->s.loop, UV_RUN_ONCE);
+        uv_run(&fx->rig.s.loop, UV_RUN_ONCE);
     }
     assert_non_null(strstr(fx->how, "heartbeat stopped"));
 }
@@ -313,7 +278,7 @@ static void blame_falls_on_pictures_at_hand(void **state) {
         struct job j;
         start_ready(fx, "job-kill");
         send_job(fx, &j, picture);
-        wait_until(fx, j.n_lost);
+        wait_until(&fx->rig, j.n_lost);
         assert_true(j.n_stages <= 1 && j.blamed == (bool)picture && j.told_after_death);
         assert_int_equal(strncmp(fx->how, "it was ended by signal 9", 24), 0);
     }
@@ -324,18 +289,18 @@ static void last_words_count(void **state) {
     struct job j;
     start_ready(fx, "job-last-words");
     send_job(fx, &j, false);
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_true(j.n_tokens == 2 && j.n_done == 1 && j.n_lost == 0);
     start_ready(fx, "job-torn"); /* a frame that is not whole does not */
     send_job(fx, &j, false);
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_true(j.n_tokens == 0 && j.n_done == 0 && j.n_lost == 1);
 }
 
 static void a_socket_that_ends_is_the_end(void **state) {
     struct fixture *fx = *state;
     start_ready(fx, "close");
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_non_null(strstr(fx->how, "did not stop in time"));
 }
 
@@ -348,7 +313,7 @@ static void one_that_does_not_stop_is_killed(void **state) {
     const struct oc_ipc_job m = {.max_tokens = 1};
     j = (struct job){.job = {.ev = &job_events}, .fx = fx};
     assert_int_equal(oc_server_worker_send(fx->w, &j.job, &m, NULL, 0, &ei), OC_ERR_IO);
-    wait_until(fx, fx->n_dead);
+    wait_until(&fx->rig, fx->n_dead);
     assert_non_null(strstr(fx->how, "did not stop in time"));
 }
 
@@ -358,11 +323,11 @@ static void cancelled_jobs_are_not_heard_of(void **state) {
     start_ready(fx, "job-hold");
     send_job(fx, &gone, false);
     send_job(fx, &stays, false);
-    wait_until(fx, gone.n_stages && stays.n_stages);
+    wait_until(&fx->rig, gone.n_stages && stays.n_stages);
     oc_server_worker_cancel(&gone.job);
     assert_null(gone.job.worker);
     oc_server_worker_finish(&stays.job); /* whose DONE is wanted */
-    wait_until(fx, stays.n_done);
+    wait_until(&fx->rig, stays.n_done);
     assert_int_equal(stays.done.finish, OC_IPC_FINISH_CANCELLED);
     assert_true(gone.n_done == 0 && gone.n_lost == 0);
     oc_server_worker_cancel(&gone.job); /* nothing happens */
