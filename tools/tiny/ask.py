@@ -65,12 +65,10 @@ PHRASES = {
     "exists": ["Is there a box named {x}?", "Is there a box called \"{x}\"?", "Does the diagram contain {x}?", "Do you see {x}?",
                "Can you see a box {x}?", "Is {x} in the picture?", "Does {x} appear?", "Is there a {x} box?",
                "Is \"{x}\" one of the boxes?", "Does this diagram show {x}?"],
+    "differs": ["What differs?", "What is different?", "What is the difference?", "What changed from picture 1 to picture 2?",
+                "Compare the pictures.", "How do the pictures differ?", "Which box is different?", "What is the difference between the two pictures?",
+                "Find the difference.", "What has changed?", "Spot the difference."],
 }
-
-PHRASES["differs"] = [
-    "What differs?", "What is different?", "What is the difference?", "What changed from picture 1 to picture 2?",
-    "Compare the pictures.", "How do the pictures differ?", "Which box is different?", "What is the difference between the two pictures?",
-    "Find the difference.", "What has changed?", "Spot the difference."]
 
 # How readily a question is taken when not all of a picture's fit into a row. Where the curriculum begins, reading comes
 # first all the same (data.READING).
