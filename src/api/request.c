@@ -1,7 +1,6 @@
 #include "api/request_impl.h"
 
-/* ---- The body ---------------------------------------------------------------------------------------------
- */
+/* ---- The body ------------------------------------------------------------------------------------------ */
 
 /* True if values nest deeper than `levels`. */
 static bool deeper_than(const struct oc_json *v, int levels) {
@@ -32,8 +31,7 @@ static bool parse_body(struct oc_arena *a, struct oc_str text, struct oc_json *o
     return deeper_than(out, OC_LIMIT_API_JSON_DEPTH) ? too_deep(e) : true;
 }
 
-/* ---- Completions ------------------------------------------------------------------------------------------
- */
+/* ---- Completions --------------------------------------------------------------------------------------- */
 
 static bool read_messages(struct oc_arena *a, const struct oc_json *body, size_t max_pictures,
                           struct oc_api_request *out, struct oc_api_error *e) {
@@ -61,8 +59,7 @@ bool oc_api_request_parse(struct oc_arena *a, struct oc_str body, bool is_chat, 
                    : oc_api_request_prompt(a, &json, out, err);
 }
 
-/* ---- Tokens -----------------------------------------------------------------------------------------------
- */
+/* ---- Tokens -------------------------------------------------------------------------------------------- */
 
 bool oc_api_tokenize_parse(struct oc_arena *a, struct oc_str body, struct oc_api_tokenize *out,
                            struct oc_api_error *err) {

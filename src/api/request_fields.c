@@ -4,8 +4,7 @@
 
 #include "api/request_impl.h"
 
-/* ---- One value each ---------------------------------------------------------------------------------------
- */
+/* ---- One value each ------------------------------------------------------------------------------------ */
 
 enum kind { NUMBER, BOOL, TEXT };
 enum { CHAT = 1, COMPLETIONS = 2, BOTH = 3 };
@@ -45,8 +44,7 @@ static bool read_field(const struct oc_json *v, const struct field *f, struct oc
     return oc_api_value_number(v, f->name, f->min, f->max, &number->value, e);
 }
 
-/* ---- Those with rules of their own ------------------------------------------------------------------------
- */
+/* ---- Those with rules of their own --------------------------------------------------------------------- */
 
 #define TOP_P_LEAST 1e-9 /* what 0 stands for: the likeliest token alone */
 

@@ -29,8 +29,7 @@ static int shown(struct oc_str s) {
     return (int)(s.n < 40 ? s.n : 40);
 }
 
-/* ---- Pictures ---------------------------------------------------------------------------------------------
- */
+/* ---- Pictures ------------------------------------------------------------------------------------------ */
 
 #define PIXELS_MAX 1000000000
 
@@ -111,8 +110,7 @@ static bool add_image(struct reader *r, const struct oc_json *part) {
                        r->name);
 }
 
-/* ---- Parts ------------------------------------------------------------------------------------------------
- */
+/* ---- Parts --------------------------------------------------------------------------------------------- */
 
 static bool read_text(struct reader *r, const struct oc_json *part) {
     const struct oc_json *v = oc_json_get(part, "text");
@@ -146,8 +144,7 @@ static bool read_part(struct reader *r, const struct oc_json *part) {
                        shown(type->str), type->str.p);
 }
 
-/* ---- Messages ---------------------------------------------------------------------------------------------
- */
+/* ---- Messages ------------------------------------------------------------------------------------------ */
 
 static const struct role {
     const char *name, *as;

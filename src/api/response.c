@@ -5,8 +5,7 @@
 
 #include "base/json.h"
 
-/* ---- Pieces -----------------------------------------------------------------------------------------------
- */
+/* ---- Pieces -------------------------------------------------------------------------------------------- */
 
 static void put_text(struct oc_buf *b, const char *before, struct oc_str s) {
     oc_buf_add_str(b, before);
@@ -41,8 +40,7 @@ static void put_finish(struct oc_buf *b, enum oc_api_finish finish) {
     oc_buf_printf(b, ",\"finish_reason\":%s}", names[finish]);
 }
 
-/* ---- Log-probabilities ------------------------------------------------------------------------------------
- */
+/* ---- Log-probabilities --------------------------------------------------------------------------------- */
 
 /* Not finite: -9999, as OpenAI says "impossible". */
 static void put_logprob(struct oc_buf *b, double p) {
@@ -153,8 +151,7 @@ static void put_logprobs(struct oc_buf *b, bool is_chat, const struct oc_api_cho
         put_old_logprobs(b, c);
 }
 
-/* ---- Usage, timings, images -------------------------------------------------------------------------------
- */
+/* ---- Usage, timings, images ---------------------------------------------------------------------------- */
 
 static double rate(int64_t n_tokens, double ms) {
     return n_tokens > 0 && ms > 0 ? (double)n_tokens * 1000 / ms : 0;
@@ -223,8 +220,7 @@ static void put_old_text(struct oc_buf *b, const struct oc_api_choice *c) {
     put_int(b, ",\"index\":", c->index);
 }
 
-/* ---- Streams ----------------------------------------------------------------------------------------------
- */
+/* ---- Streams ------------------------------------------------------------------------------------------- */
 
 static void begin_chunk(struct oc_buf *b, const struct oc_api_answer *a) {
     put_head(b, a, a->is_chat ? "chat.completion.chunk" : "text_completion");
@@ -270,8 +266,7 @@ void oc_api_write_usage_chunk(struct oc_buf *b, const struct oc_api_answer *a, c
     put_figures(b, a, u, t, images, n_images);
 }
 
-/* ---- Whole answers ----------------------------------------------------------------------------------------
- */
+/* ---- Whole answers ------------------------------------------------------------------------------------- */
 
 static void put_choice(struct oc_buf *b, bool is_chat, const struct oc_api_choice *c) {
     if (is_chat) {
@@ -298,8 +293,7 @@ void oc_api_write_answer(struct oc_buf *b, const struct oc_api_answer *a, const 
     put_figures(b, a, u, t, images, n_images);
 }
 
-/* ---- Models, tokens, ids ----------------------------------------------------------------------------------
- */
+/* ---- Models, tokens, ids ------------------------------------------------------------------------------- */
 
 void oc_api_write_model(struct oc_buf *b, const struct oc_api_model *m) {
     put_text(b, "{\"id\":", m->id);

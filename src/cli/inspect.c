@@ -57,8 +57,7 @@ void oc_cli_inspect_help(FILE *f) {
     oc_cli_options_help(options, N_OPTIONS, f);
 }
 
-/* ---- Gathering
- * --------------------------------------------------------------------------------------------- */
+/* ---- Gathering ----------------------------------------------------------------------------------------- */
 
 static enum oc_err plan_file(struct facts *f, const char *path, const struct oc_picture_limits *lim,
                              struct oc_cli_picture *p, struct oc_errinfo *ei) {
@@ -115,8 +114,7 @@ static enum oc_err gather(struct facts *f, struct oc_arena *a, const char *name,
     return plan_pictures(f, a, o, ei);
 }
 
-/* ---- Printing
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Printing ------------------------------------------------------------------------------------------ */
 
 struct part {
     const char *name;

@@ -12,8 +12,7 @@
 #include "image/decode.h"
 #include "image/patchify.h"
 
-/* ---- Reading
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 /* "data:image/png;base64,...": what comes before the comma must end in ";base64". */
 static enum oc_err read_data_uri(struct oc_arena *a, struct oc_str uri, struct oc_str *bytes,
@@ -55,8 +54,7 @@ enum oc_err oc_cli_pictures_read(struct oc_arena *a, struct oc_cli_picture_sourc
     return oc_file_read(a, path, OC_LIMIT_IMAGE_BYTES, bytes, ei);
 }
 
-/* ---- Encoding
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Encoding ------------------------------------------------------------------------------------------ */
 
 /* Decoded picture -> patches -> embedding; p->plan is set. */
 static enum oc_err encode(struct oc_engine *e, const struct oc_image *img, struct oc_cli_picture *p,

@@ -7,8 +7,7 @@
 #include "base/limits.h"
 #include "chat/messages.h"
 
-/* ---- Reading
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 static enum oc_err read_stdin(struct oc_arena *a, struct oc_str *out, struct oc_errinfo *ei) {
     return oc_file_read_fd(a, STDIN_FILENO, "standard input", OC_LIMIT_PROMPT_BYTES, out, ei);
@@ -94,8 +93,7 @@ enum oc_err oc_cli_prompt_read(struct oc_cli_prompt *p, const struct oc_cli_run_
     return OC_OK;
 }
 
-/* ---- Encoding
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Encoding ------------------------------------------------------------------------------------------ */
 
 /* Takes the pictures that a file of messages names. */
 static enum oc_err take_sources(struct oc_cli_prompt *p, const struct oc_chat_messages *prepared,

@@ -28,8 +28,7 @@ static double rate(int n_tokens, double ms) {
     return ms > 0 ? n_tokens * 1000.0 / ms : 0;
 }
 
-/* ---- JSON
- * -------------------------------------------------------------------------------------------------- */
+/* ---- JSON ---------------------------------------------------------------------------------------------- */
 
 /* Not finite: -9999, as OpenAI says "impossible". */
 static void put_logprob(struct oc_buf *b, double p) {
@@ -135,8 +134,7 @@ enum oc_err oc_cli_report_json(const struct oc_cli_report *r, struct oc_buf *b, 
                      : OC_OK;
 }
 
-/* ---- Text
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Text ---------------------------------------------------------------------------------------------- */
 
 void oc_cli_report_stats(const struct oc_cli_report *r, FILE *f) {
     const struct oc_cli_answer *a = r->answer;

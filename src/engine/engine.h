@@ -60,7 +60,8 @@ struct oc_engine {
 };
 
 /* Divides the working memory of steps: those of oc_engine_step have room for max_outputs rows from now on (a row of each
- * session, and drafts), and *prefill is laid out for passes of OC_ENGINE_CHUNK_ROWS rows that go on while steps are made. join undoes it. */
+ * session, and drafts), and *prefill is laid out for passes of OC_ENGINE_CHUNK_ROWS rows that go on while steps are made.
+ * join undoes it. */
 void oc_engine_workspace_split(struct oc_engine *e, struct oc_lm_workspace *prefill);
 void oc_engine_workspace_join(struct oc_engine *e);
 

@@ -1,8 +1,8 @@
 /* engine/scheduler.h - many requests on one engine: continuous batching, pictures in slices, prefix reuse.
  *
  * Driven by one thread (worker/'s main loop, bench): add jobs, call step until it says there is nothing to do.
- * A step is one bounded slice of work: a token for every decoding sequence (more where drafts come true), or a slice of a prefill pass (rows of
- * one or more prompts) or of a vision encoder pass. While sequences decode, the two kinds alternate and slices are
+ * A step is one bounded slice of work: a token for every decoding sequence (more where drafts come true), or a slice of
+ * a prefill pass (rows of one or more prompts) or of a vision encoder pass. While sequences decode, the two kinds alternate and slices are
  * sized from measured costs so that the time between two tokens stays under OC_SCHED_ITL_FACTOR times its quiet
  * value. docs/SCHEDULER.md says how.
  *

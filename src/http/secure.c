@@ -12,8 +12,7 @@ void oc_http_secure_lost(struct oc_http_conn *c, enum oc_http_tls_failure failur
     if (ev->on_tls_failure) ev->on_tls_failure(ev->arg, c->peer, failure, reason);
 }
 
-/* ---- Output ----------------------------------------------------------------------------------------------
- */
+/* ---- Output -------------------------------------------------------------------------------------------- */
 
 bool oc_http_secure_seal(struct oc_http_conn *c) {
     size_t n = c->out.n_bytes - c->n_sealed;
@@ -33,8 +32,7 @@ void oc_http_secure_bye(struct oc_http_conn *c) {
     oc_http_output_flush(c);
 }
 
-/* ---- Input -----------------------------------------------------------------------------------------------
- */
+/* ---- Input --------------------------------------------------------------------------------------------- */
 
 /* No record of TLS begins with a letter, and every request does. The connection goes on without TLS, for as
  * long as it takes to say that. */

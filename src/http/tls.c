@@ -23,8 +23,7 @@ const char *oc_http_tls_failure_name(enum oc_http_tls_failure f) {
     return names[f];
 }
 
-/* ---- Rules -----------------------------------------------------------------------------------------------
- */
+/* ---- Rules --------------------------------------------------------------------------------------------- */
 
 /* A client that names protocols must name HTTP/1.1. */
 static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *n_out, const unsigned char *in,
@@ -50,8 +49,7 @@ static bool set_rules(SSL_CTX *ctx) {
            SSL_CTX_set1_groups_list(ctx, GROUPS);
 }
 
-/* ---- Files -----------------------------------------------------------------------------------------------
- */
+/* ---- Files --------------------------------------------------------------------------------------------- */
 
 static const char *openssl_reason(void) {
     const char *reason = ERR_reason_error_string(ERR_peek_last_error());
@@ -178,8 +176,7 @@ static enum oc_err make_context(const struct oc_http_tls *t, SSL_CTX **out, stru
     return OC_OK;
 }
 
-/* ---- Warnings --------------------------------------------------------------------------------------------
- */
+/* ---- Warnings ------------------------------------------------------------------------------------------ */
 
 static void day_of(const ASN1_TIME *when, char *out, size_t cap) {
     struct tm t;
@@ -214,8 +211,7 @@ const char *oc_http_tls_warning(const struct oc_http_tls *t) {
     return t->warning;
 }
 
-/* ---- The whole -------------------------------------------------------------------------------------------
- */
+/* ---- The whole ----------------------------------------------------------------------------------------- */
 
 enum oc_err oc_http_tls_open(const char *cert, const char *key, struct oc_http_tls **out,
                              struct oc_errinfo *ei) {

@@ -8,8 +8,7 @@
 #include "base/limits.h"
 #include "http/tls_impl.h"
 
-/* ---- The wire, as OpenSSL sees it ------------------------------------------------------------------------
- */
+/* ---- The wire, as OpenSSL sees it ---------------------------------------------------------------------- */
 
 /* OpenSSL's own memory BIOs keep the largest buffer they ever had; these keep nothing. */
 static int bio_read(BIO *b, char *p, int cap) {
@@ -61,8 +60,7 @@ BIO_METHOD *oc_http_tls_session_method(void) {
     return NULL;
 }
 
-/* ---- A session -------------------------------------------------------------------------------------------
- */
+/* ---- A session ----------------------------------------------------------------------------------------- */
 
 struct oc_http_tls_session *oc_http_tls_session_open(struct oc_http_tls *t) {
     struct oc_http_tls_session *s = calloc(1, sizeof(*s));

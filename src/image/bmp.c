@@ -35,8 +35,7 @@ static enum oc_err fail_truncated(const struct bitmap *b, struct oc_errinfo *ei)
                    b->in.n);
 }
 
-/* ---- Header
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Header -------------------------------------------------------------------------------------------- */
 
 static void read_core_header(struct bitmap *b) {
     b->width = (int)u16(b->in, 18);
@@ -124,8 +123,7 @@ enum oc_err oc_image_bmp_header(struct oc_image_bytes in, struct oc_image_info *
     return OC_OK;
 }
 
-/* ---- Colours
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Colours ------------------------------------------------------------------------------------------- */
 
 /* Entries past the palette or past the file are black; a full ramp of grays makes values their own gray. */
 static void read_palette(const struct bitmap *b, uint8_t (*table)[3]) {
@@ -241,8 +239,7 @@ static enum oc_err decode_raw(const struct bitmap *b, uint8_t *rgb, struct oc_er
     return OC_OK;
 }
 
-/* ---- Run-length coding
- * -------------------------------------------------------------------------------------- */
+/* ---- Run-length coding --------------------------------------------------------------------------------- */
 
 struct runs {
     const struct bitmap *b;

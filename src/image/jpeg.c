@@ -13,8 +13,7 @@
 #include "image/exif.h"
 #include "image/formats.h"
 
-/* ---- Our own walk over the markers: size, number of components, EXIF
- * ---------------------------------------- */
+/* ---- Our own walk over the markers: size, number of components, EXIF ----------------------------------- */
 
 struct segment {
     int marker; /* low byte */
@@ -102,8 +101,7 @@ static int read_orientation(struct oc_image_bytes in) {
     return orientation ? orientation : xmp ? xmp : 1;
 }
 
-/* ---- libjpeg
- * ------------------------------------------------------------------------------------------------ */
+/* ---- libjpeg ------------------------------------------------------------------------------------------- */
 
 struct decoder {
     struct jpeg_decompress_struct cinfo;

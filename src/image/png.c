@@ -12,8 +12,7 @@
 #include "image/exif.h"
 #include "image/formats.h"
 
-/* ---- Chunks, before libpng sees them
- * ------------------------------------------------------------------------ */
+/* ---- Chunks, before libpng sees them ------------------------------------------------------------------- */
 
 /* CRC-32 of PNG (ISO 3309), half a byte at a time. */
 static uint32_t crc32_of(const uint8_t *p, size_t n) {
@@ -127,8 +126,7 @@ static void find_last_row(struct decoder *d, int width, int height, bool interla
     }
 }
 
-/* ---- Rows to RGB, in place
- * ---------------------------------------------------------------------------------- */
+/* ---- Rows to RGB, in place ----------------------------------------------------------------------------- */
 
 /* One byte a pixel to three through a table of 256 colours; from the end, so that nothing is overwritten. */
 static void spread_bytes(uint8_t *row, int width, const uint8_t (*table)[3]) {
@@ -180,8 +178,7 @@ static void to_rgb(struct decoder *d, int width, int height, uint8_t *rgb) {
     }
 }
 
-/* ---- Decoding
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Decoding ------------------------------------------------------------------------------------------ */
 
 /* Asks libpng for raw values without alpha: 16-bit colour and gray+alpha keep their high byte, as in Pillow.
  */
@@ -233,8 +230,7 @@ static bool decoder_init(struct decoder *d, struct oc_image_bytes in) {
     return d->info != NULL;
 }
 
-/* ---- Orientation
- * -------------------------------------------------------------------------------------------- */
+/* ---- Orientation --------------------------------------------------------------------------------------- */
 
 static int hex_digit(char c) {
     if (c >= '0' && c <= '9') return c - '0';

@@ -15,8 +15,7 @@ typedef uint8_t u8x16 __attribute__((vector_size(16)));
 typedef uint16_t u16x8 __attribute__((vector_size(16)));
 typedef int32_t i32x4 __attribute__((vector_size(16)));
 
-/* ---- Weights
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Weights ------------------------------------------------------------------------------------------- */
 
 /* For output i: weights[i * n_taps .. + count[i]] applies to inputs from first[i] on. */
 struct weights {
@@ -103,8 +102,7 @@ static bool weights_init(struct weights *w, int n_in, int n_out, struct filter f
     return ok;
 }
 
-/* ---- Passes
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Passes -------------------------------------------------------------------------------------------- */
 
 static inline u16x8 low_to_u16(u8x16 v) {
     return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7,
@@ -235,8 +233,7 @@ static void resample_columns(const uint8_t *in, size_t row_bytes, int first_row,
     }
 }
 
-/* ---- Whole pictures
- * ----------------------------------------------------------------------------------------- */
+/* ---- Whole pictures ------------------------------------------------------------------------------------ */
 
 /* Pillow adds the step up in double rather than multiply, which decides between neighbours now and then. */
 static void nearest(const struct oc_image *in, struct oc_image *out) {

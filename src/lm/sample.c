@@ -109,8 +109,7 @@ void oc_lm_sample_prompt(struct oc_lm_sampler *s, const int32_t *tokens, int n_t
     for (int i = 0; i < n_tokens; i++) see(s, tokens[i]);
 }
 
-/* ---- Random numbers and exp
- * -------------------------------------------------------------------------------- */
+/* ---- Random numbers and exp ---------------------------------------------------------------------------- */
 
 void oc_lm_sample_random(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]) {
     uint32_t k0 = key[0], k1 = key[1];
@@ -152,8 +151,7 @@ double oc_lm_sample_exp(double x) {
     return sum * scale.d;
 }
 
-/* ---- Logprobs
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Logprobs ------------------------------------------------------------------------------------------ */
 
 /* The n likeliest of logits into out->top, and log(sum(exp(logits - max))) + max. */
 static double top_logits(const float *logits, int n_vocab, int n, struct oc_lm_sample_pick *out) {
@@ -178,8 +176,7 @@ static void logprobs(const struct oc_lm_sampler *s, const float *logits, struct 
     for (int i = 0; i < out->n_top; i++) out->top[i].logprob -= norm;
 }
 
-/* ---- Steps 1 to 4
- * ------------------------------------------------------------------------------------------ */
+/* ---- Steps 1 to 4 -------------------------------------------------------------------------------------- */
 
 static void penalise(struct oc_lm_sampler *s) {
     const struct oc_lm_sample_params *p = &s->p;
@@ -212,8 +209,7 @@ static int32_t best(const float *scores, int n) {
     return at;
 }
 
-/* ---- Steps 6 to 9
- * ------------------------------------------------------------------------------------------ */
+/* ---- Steps 6 to 9 -------------------------------------------------------------------------------------- */
 
 static bool before(struct candidate a, struct candidate b) {
     return a.score > b.score || (a.score == b.score && a.id < b.id);

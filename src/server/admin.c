@@ -23,8 +23,7 @@ struct call {
     struct oc_server_model *model;
 };
 
-/* ---- What is named
- * ------------------------------------------------------------------------------------------ */
+/* ---- What is named ------------------------------------------------------------------------------------- */
 
 static bool is_name_ok(struct oc_str name, struct oc_api_error *e) {
     if (name.n && name.n < 256) return true;
@@ -57,8 +56,7 @@ static bool read_name(struct oc_arena *a, const struct oc_http_request *h, struc
     return is_name_ok(*name, e);
 }
 
-/* ---- The end
- * ------------------------------------------------------------------------------------------------ */
+/* ---- The end ------------------------------------------------------------------------------------------- */
 
 static void finish(struct call *c) {
     if (c->want.model) oc_server_model_release(&c->want);
@@ -102,8 +100,7 @@ static struct call *start(struct oc_server_ask *a) {
     return c;
 }
 
-/* ---- Load
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Load ---------------------------------------------------------------------------------------------- */
 
 static void loaded(struct call *c) {
     const struct oc_server_model *m = c->want.model;
@@ -167,8 +164,7 @@ void oc_server_admin_load(struct oc_server_ask *a) {
     oc_arena_free(&arena);
 }
 
-/* ---- Unload
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Unload -------------------------------------------------------------------------------------------- */
 
 static void unloaded(struct oc_server_unload *u, int64_t freed_bytes) {
     struct call *c = (struct call *)((char *)u - offsetof(struct call, unload));

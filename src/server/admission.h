@@ -1,8 +1,8 @@
 /* server/admission.h - who may start now, who waits, who is turned away.
  *
  * One queue per model, on the loop's thread; time is passed in. A ticket holds a slot from its start until it
- * leaves, streams included. The callbacks may enter and leave tickets, themselves included. Three classes (high, normal, low), first come first served inside one. Counting is
- * exact: every ticket that entered leaves once. */
+ * leaves, streams included. The callbacks may enter and leave tickets, themselves included. Three classes (high,
+ * normal, low), first come first served inside one. Counting is exact: every ticket that entered leaves once. */
 #ifndef OC_SERVER_ADMISSION_H
 #define OC_SERVER_ADMISSION_H
 

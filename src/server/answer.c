@@ -1,7 +1,8 @@
 /* server/answer.c - tokens of the worker to text, text to the client: whole answers and streams.
  *
- * A stream's headers leave with its first text or its first ping, which may come while it still waits. Where the client reads slowly, what comes
- * is held up to a bound, and past it the request is cancelled: a slow reader costs itself only. */
+ * A stream's headers leave with its first text or its first ping, which may come while it still waits. Where
+ * the client reads slowly, what comes is held up to a bound, and past it the request is cancelled: a slow reader
+ * costs itself only. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +17,7 @@
 #define TEXT_BYTES (64 * OC_MIB) /* of one whole answer */
 #define CHUNK_BYTES (4 * OC_MIB) /* what one message of the worker becomes */
 
-/* ---- Choices
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Choices ------------------------------------------------------------------------------------------- */
 
 static enum oc_err open_choice(struct oc_server_request *r, int i, struct oc_errinfo *ei) {
     struct oc_server_choice *c = &r->choices[i];
@@ -83,8 +83,7 @@ static struct oc_api_answer answer_of(const struct oc_server_request *r) {
                                   .include_usage = r->api.include_usage};
 }
 
-/* ---- Sending
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Sending ------------------------------------------------------------------------------------------- */
 
 static void begin_stream(struct oc_server_request *r) {
     struct oc_http_exchange *x = r->user.x;
@@ -160,8 +159,7 @@ void oc_server_answer_error(struct oc_server_request *r, const struct oc_api_err
     oc_buf_free(&event);
 }
 
-/* ---- Log-probabilities
- * -------------------------------------------------------------------------------------- */
+/* ---- Log-probabilities --------------------------------------------------------------------------------- */
 
 static struct oc_api_logprob logprob_of(const struct oc_server_choice *c, int32_t token, float logprob) {
     struct oc_str bytes = oc_chat_tokenizer_bytes(c->detok.tok, (uint32_t)token);
@@ -200,8 +198,7 @@ static size_t n_characters(struct oc_str s) {
     return n;
 }
 
-/* ---- Stream chunks
- * ------------------------------------------------------------------------------------------ */
+/* ---- Stream chunks ------------------------------------------------------------------------------------- */
 
 static void add_event(struct oc_buf *out, struct oc_buf *json) {
     oc_http_sse_event(out, (struct oc_str){oc_buf_str(json), json->n_bytes});
@@ -247,8 +244,7 @@ static void add_chunk(struct oc_server_choice *c, struct oc_str text, enum oc_ap
     oc_buf_free(&json);
 }
 
-/* ---- The end of an answer
- * ----------------------------------------------------------------------------------- */
+/* ---- The end of an answer ------------------------------------------------------------------------------ */
 
 static void fill_usage(const struct oc_server_request *r, struct oc_api_usage *u, struct oc_api_timings *t) {
     const struct oc_server_choice *c = &r->choices[0];
@@ -377,8 +373,7 @@ static void finish_request(struct oc_server_request *r) {
     oc_server_request_end(r, 200, reason);
 }
 
-/* ---- Text
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Text ---------------------------------------------------------------------------------------------- */
 
 static void fail_answer(struct oc_server_request *r, enum oc_api_problem problem, const char *what) {
     struct oc_api_error e = {0};
@@ -472,8 +467,7 @@ static void finish_choice(struct oc_server_choice *c, enum oc_api_finish finish)
     if (++r->n_finished == r->n_choices && !oc_server_request_has_ended(r)) finish_request(r);
 }
 
-/* ---- Events of a job
- * ---------------------------------------------------------------------------------------- */
+/* ---- Events of a job ----------------------------------------------------------------------------------- */
 
 static struct oc_server_choice *of_job(struct oc_server_job *j) {
     return (struct oc_server_choice *)((char *)j - offsetof(struct oc_server_choice, job));

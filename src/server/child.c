@@ -31,8 +31,7 @@ struct oc_server_child {
     char chunk[4096];
 };
 
-/* ---- The end
- * ------------------------------------------------------------------------------------------------ */
+/* ---- The end ------------------------------------------------------------------------------------------- */
 
 static void on_closed(uv_handle_t *h) {
     struct oc_server_child *c = h->data;
@@ -67,8 +66,7 @@ static void on_process_exit(uv_process_t *p, int64_t status, int signal) {
     settle(c);
 }
 
-/* ---- Standard error into the log
- * ---------------------------------------------------------------------------- */
+/* ---- Standard error into the log ----------------------------------------------------------------------- */
 
 static void relay(struct oc_server_child *c) {
     uint64_t now = oc_server_now_ms();
@@ -125,8 +123,7 @@ static void on_stdout(uv_stream_t *st, ssize_t n, const uv_buf_t *buf) {
     settle(c);
 }
 
-/* ---- The start
- * ---------------------------------------------------------------------------------------------- */
+/* ---- The start ----------------------------------------------------------------------------------------- */
 
 static struct oc_server_child *make(struct oc_server *s, const struct oc_server_child_params *p) {
     struct oc_server_child *c = calloc(1, sizeof *c);

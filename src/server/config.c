@@ -32,8 +32,7 @@ static const struct tier {
     {0, "low-memory", "180s", "120s", 4},
 };
 
-/* ---- Faults and notes -------------------------------------------------------------------------------------
- */
+/* ---- Faults and notes ---------------------------------------------------------------------------------- */
 
 void oc_config_fault(struct oc_config_reader *r, enum oc_err err, const char *fmt, ...) {
     char text[1024];
@@ -61,8 +60,7 @@ void oc_config_note(struct oc_config_reader *r, const char *fmt, ...) {
     if (p) notes->items[notes->n++] = p;
 }
 
-/* ---- Names ------------------------------------------------------------------------------------------------
- */
+/* ---- Names --------------------------------------------------------------------------------------------- */
 
 static int find(struct oc_str name, bool flags) {
     for (int i = 0; i < oc_config_n_keys; i++) {
@@ -125,8 +123,7 @@ const char *oc_config_nearest(struct oc_str name, bool flags) {
     return nearest;
 }
 
-/* ---- Defaults ---------------------------------------------------------------------------------------------
- */
+/* ---- Defaults ------------------------------------------------------------------------------------------ */
 
 static int64_t to_gib(int64_t bytes) {
     return (bytes + (int64_t)OC_GIB / 2) / (int64_t)OC_GIB;
@@ -182,8 +179,7 @@ static void set_defaults(struct oc_config_reader *r) {
     }
 }
 
-/* ---- Flags ------------------------------------------------------------------------------------------------
- */
+/* ---- Flags --------------------------------------------------------------------------------------------- */
 
 enum { NO_KEY = -1, CONFIG_FILE = -2, PRINT_CONFIG = -3 };
 
@@ -283,8 +279,7 @@ static void read_flags(struct oc_config_reader *r, int argc, char **argv) {
     }
 }
 
-/* ---- What no single value shows ---------------------------------------------------------------------------
- */
+/* ---- What no single value shows ------------------------------------------------------------------------ */
 
 static const char *source(const struct oc_config_reader *r, const char *key) {
     const char *s = r->c->sources[oc_config_find_key(oc_str_from(key))];
@@ -351,8 +346,7 @@ static void check_together(struct oc_config_reader *r) {
                         c->media_dir);
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------------------
- */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 static void read_file(struct oc_config_reader *r, const char *path) {
     struct oc_arena a;

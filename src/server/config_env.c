@@ -14,8 +14,7 @@ const char *oc_config_getenv(const struct oc_config_world *w, const char *name) 
     return NULL;
 }
 
-/* ---- MLX_* and VISION_* -----------------------------------------------------------------------------------
- */
+/* ---- MLX_* and VISION_* -------------------------------------------------------------------------------- */
 
 enum how { SET, SET_IF_1, LOG_DIR, QUEUE_ENABLED, REJECT_THRESHOLD, NOTE, SILENT };
 
@@ -97,8 +96,7 @@ void oc_config_read_old_env(struct oc_config_reader *r) {
     }
 }
 
-/* ---- OCELLUS_* --------------------------------------------------------------------------------------------
- */
+/* ---- OCELLUS_* ----------------------------------------------------------------------------------------- */
 
 /* "QUEUE_DEPTH" as "queue-depth"; empty when it is too long for a flag. */
 static struct oc_str as_flag(struct oc_str name, char *out, size_t cap) {

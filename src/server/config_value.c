@@ -9,8 +9,7 @@
 #include "base/limits.h"
 #include "server/config_impl.h"
 
-/* ---- Text to value ----------------------------------------------------------------------------------------
- */
+/* ---- Text to value ------------------------------------------------------------------------------------- */
 
 /* The digits at the start of *s, which are taken off; false when there are none or too many. */
 static bool take_digits(struct oc_str *s, int64_t *out) {
@@ -143,8 +142,7 @@ static bool is_clean(struct oc_str s) {
     return true;
 }
 
-/* ---- Setting ----------------------------------------------------------------------------------------------
- */
+/* ---- Setting ------------------------------------------------------------------------------------------- */
 
 static void allowed(const struct oc_config_key *k, char *out, size_t cap) {
     switch (k->kind) {
@@ -292,8 +290,7 @@ const char *oc_config_quote(struct oc_str text, char out[96]) {
     return out;
 }
 
-/* ---- Value to text ----------------------------------------------------------------------------------------
- */
+/* ---- Value to text ------------------------------------------------------------------------------------- */
 
 static void write_bytes(struct oc_buf *out, int64_t v) {
     static const char *const units[] = {"", "KiB", "MiB", "GiB", "TiB"};

@@ -56,8 +56,7 @@ static const struct route routes[] = {
     {"/admin/unload", POST, ADMIN | JSON, "admin", oc_server_admin_unload},
 };
 
-/* ---- The gate
- * ----------------------------------------------------------------------------------------------- */
+/* ---- The gate ------------------------------------------------------------------------------------------ */
 
 static bool path_matches(const char *pattern, struct oc_str path) {
     size_t n = strlen(pattern);
@@ -207,8 +206,7 @@ static int on_head(void *arg, struct oc_http_exchange *x, const struct oc_http_r
     return 0;
 }
 
-/* ---- Requests
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Requests ------------------------------------------------------------------------------------------ */
 
 static void on_request(void *arg, struct oc_http_exchange *x, const struct oc_http_request *h) {
     struct oc_server_door *d = arg;

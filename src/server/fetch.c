@@ -27,8 +27,7 @@ void oc_fetch_exit(void) {
     curl_global_cleanup();
 }
 
-/* ---- The memfd --------------------------------------------------------------------------------------------
- */
+/* ---- The memfd ----------------------------------------------------------------------------------------- */
 
 enum oc_err oc_fetch_too_big(uint64_t n_bytes, uint64_t max_bytes, struct oc_errinfo *ei) {
     if (!n_bytes)
@@ -66,8 +65,7 @@ static enum oc_err seal(const struct oc_fetch_sink *s, struct oc_errinfo *ei) {
     return oc_fail(ei, OC_ERR_IO, "cannot seal a picture: %s", strerror(errno));
 }
 
-/* ---- data: ------------------------------------------------------------------------------------------------
- */
+/* ---- data: --------------------------------------------------------------------------------------------- */
 
 static bool starts_nocase(struct oc_str s, const char *prefix) {
     size_t n = strlen(prefix);
@@ -144,8 +142,7 @@ static enum oc_err fetch_data(struct oc_str url, struct oc_fetch_sink *s, struct
     return err == OC_ERR_FORMAT ? oc_fail_prefix(ei, err, "the data: URL is broken") : err;
 }
 
-/* ---- Any --------------------------------------------------------------------------------------------------
- */
+/* ---- Any ----------------------------------------------------------------------------------------------- */
 
 /* Length of the scheme without its colon; 0: there is none, it is a path. */
 static size_t scheme_length(struct oc_str url) {

@@ -16,8 +16,7 @@
 
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK) /* opening a FIFO must not wait */
 
-/* ---- Names ------------------------------------------------------------------------------------------------
- */
+/* ---- Names --------------------------------------------------------------------------------------------- */
 
 static int hex(char c) {
     if (c >= '0' && c <= '9') return c - '0';
@@ -78,8 +77,7 @@ static const char *relative(const char *path, const char *media_dir) {
     return below(path, real) ? path + n + strspn(path + n, "/") : NULL;
 }
 
-/* ---- Opening ----------------------------------------------------------------------------------------------
- */
+/* ---- Opening ------------------------------------------------------------------------------------------- */
 
 /* Name after name without following any link. */
 static int open_step_by_step(int dir, const char *path) {

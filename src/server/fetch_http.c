@@ -29,8 +29,7 @@ struct transfer {
     char message[CURL_ERROR_SIZE];
 };
 
-/* ---- Callbacks --------------------------------------------------------------------------------------------
- */
+/* ---- Callbacks ----------------------------------------------------------------------------------------- */
 
 static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a) {
     struct transfer *t = arg;
@@ -76,8 +75,7 @@ static int on_progress(void *arg, curl_off_t total, curl_off_t now, curl_off_t u
     return oc_fetch_is_cancelled(t->o);
 }
 
-/* ---- The URL ----------------------------------------------------------------------------------------------
- */
+/* ---- The URL ------------------------------------------------------------------------------------------- */
 
 /* One part of the URL as a copy to be freed with curl_free, NULL when it has none. */
 static char *part(CURLU *u, CURLUPart what, unsigned flags) {
@@ -118,8 +116,7 @@ static enum oc_err parse(struct transfer *t, const char *url, CURLU *u) {
     return check_parts(t, u);
 }
 
-/* ---- One request ------------------------------------------------------------------------------------------
- */
+/* ---- One request --------------------------------------------------------------------------------------- */
 
 static CURLcode set_options(struct transfer *t, CURLU *u, long timeout_ms) {
     CURL *c = t->curl;

@@ -36,8 +36,7 @@ struct oc_gate {
     bool any_host, any_origin;
 };
 
-/* ---- Keys -------------------------------------------------------------------------------------------------
- */
+/* ---- Keys ---------------------------------------------------------------------------------------------- */
 
 static void digest_of(struct oc_str key, uint8_t out[OC_DIGEST_BYTES]) {
     struct oc_digest_piece piece = {key.p, key.n};
@@ -157,8 +156,7 @@ int oc_gate_key(const struct oc_gate *g, struct oc_str authorization, struct oc_
     return key;
 }
 
-/* ---- Host and Origin --------------------------------------------------------------------------------------
- */
+/* ---- Host and Origin ----------------------------------------------------------------------------------- */
 
 /* Splits "name:port" or "[v6]:port". False when it is neither. *port is empty where there is none. */
 static bool split_host(struct oc_str s, struct oc_str *name, struct oc_str *port) {
@@ -264,8 +262,7 @@ bool oc_gate_is_json(struct oc_str content_type) {
     return s.n == 0 || s.p[0] == ';';
 }
 
-/* ---- The rate ---------------------------------------------------------------------------------------------
- */
+/* ---- The rate ------------------------------------------------------------------------------------------ */
 
 static struct bucket *bucket_of(const struct oc_gate *g, int key) {
     OC_ASSERT(key >= 0 && key < (g->n_keys ? g->n_keys : 1));
@@ -300,8 +297,7 @@ void oc_gate_give(struct oc_gate *g, int key) {
     b->tokens = b->tokens + 1 < g->burst ? b->tokens + 1 : g->burst;
 }
 
-/* ---- Opening ----------------------------------------------------------------------------------------------
- */
+/* ---- Opening ------------------------------------------------------------------------------------------- */
 
 /* "*", "name", "*.name". */
 static bool is_host_entry(const char *h) {

@@ -44,8 +44,7 @@ struct oc_server_images {
 static void start_eye(struct oc_server_eye *e);
 static void feed(struct oc_server_images *p);
 
-/* ---- The queue
- * ---------------------------------------------------------------------------------------------- */
+/* ---- The queue ----------------------------------------------------------------------------------------- */
 
 static void enqueue(struct oc_server_images *p, struct oc_server_look *l, bool in_front) {
     l->state = OC_LOOK_WAITING;
@@ -81,8 +80,7 @@ enum oc_err oc_server_images_look(struct oc_server_images *p, struct oc_server_l
     return OC_OK;
 }
 
-/* ---- One process
- * -------------------------------------------------------------------------------------------- */
+/* ---- One process --------------------------------------------------------------------------------------- */
 
 /* Ends the process; on_process_end starts the next. */
 static void fail_eye(struct oc_server_eye *e) {
@@ -262,8 +260,7 @@ static void start_eye(struct oc_server_eye *e) {
         uv_timer_start(&e->timer, on_pause_over, MAX_PAUSE_MS / 10, 0);
 }
 
-/* ---- Work
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Work ---------------------------------------------------------------------------------------------- */
 
 static enum oc_err send_look(struct oc_server_eye *e, struct oc_server_look *l, struct oc_errinfo *ei) {
     struct oc_buf b;
@@ -322,8 +319,7 @@ void oc_server_images_cancel(struct oc_server_images *p, struct oc_server_look *
     if (uv_timer_get_due_in(&e->timer) > ABANDONED_MS) uv_timer_start(&e->timer, on_time, ABANDONED_MS, 0);
 }
 
-/* ---- The pool
- * ----------------------------------------------------------------------------------------------- */
+/* ---- The pool ------------------------------------------------------------------------------------------ */
 
 static int pool_size(const struct oc_server_config *c) {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);

@@ -169,8 +169,7 @@ void oc_metrics_observe(struct oc_metrics *m, enum oc_metric id, const char *l1,
     s->value += value;
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------------------
- */
+/* ---- Reading ------------------------------------------------------------------------------------------- */
 
 double oc_metrics_value(const struct oc_metrics *m, enum oc_metric id, const char *l1, const char *l2) {
     double sum = 0;

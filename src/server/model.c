@@ -14,8 +14,7 @@
 #define MEASURE_BYTES (64 * OC_KIB)
 #define CHAT_IDLE_MS 60000 /* tokenizer and template of a model without a worker are kept so long */
 
-/* ---- Making and freeing
- * ------------------------------------------------------------------------------------- */
+/* ---- Making and freeing -------------------------------------------------------------------------------- */
 
 static void set_dir(struct oc_server_model *m, const struct oc_server_facts *f) {
     char *dir = strdup(f->dir);
@@ -91,8 +90,7 @@ static void set_state(struct oc_server_model *m, enum oc_server_model_state stat
     m->state_since_ms = oc_server_now_ms();
 }
 
-/* ---- Wants
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Wants --------------------------------------------------------------------------------------------- */
 
 bool oc_server_model_is_usable(const struct oc_server_model *m) {
     return m->state == OC_MODEL_READY && oc_server_worker_state(m->worker) == OC_WORKER_READY;
@@ -177,8 +175,7 @@ static bool worker_wanted(const struct oc_server_model *m) {
     return false;
 }
 
-/* ---- Preparing: files, tokenizer, template
- * ------------------------------------------------------------------- */
+/* ---- Preparing: files, tokenizer, template ------------------------------------------------------------- */
 
 struct prepare {
     struct oc_server_work work;
@@ -288,8 +285,7 @@ void oc_server_model_close_chat(struct oc_server_model *m) {
     m->chat = NULL;
 }
 
-/* ---- Measuring
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Measuring ----------------------------------------------------------------------------------------- */
 
 static enum oc_err take_measure(struct oc_server_model *m, struct oc_str output, struct oc_errinfo *ei) {
     struct oc_server_measure me;
@@ -340,8 +336,7 @@ static void measure(struct oc_server_model *m) {
         set_state(m, OC_MODEL_MEASURING);
 }
 
-/* ---- The worker
- * --------------------------------------------------------------------------------------------- */
+/* ---- The worker ---------------------------------------------------------------------------------------- */
 
 static void copy_text(char *to, size_t cap, struct oc_str s) {
     snprintf(to, cap, "%.*s", (int)(s.n < cap ? s.n : cap - 1), s.p);
@@ -441,8 +436,7 @@ static void take_room(struct oc_server_model *m) {
     oc_server_model_fail_wants(m, &e);
 }
 
-/* ---- The states
- * --------------------------------------------------------------------------------------------- */
+/* ---- The states ---------------------------------------------------------------------------------------- */
 
 static void leave_unloaded(struct oc_server_model *m) {
     if (!m->chat) {

@@ -7,8 +7,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 
-/* ---- The registry
- * ------------------------------------------------------------------------------------------- */
+/* ---- The registry -------------------------------------------------------------------------------------- */
 
 struct oc_server_model *oc_server_models_get(const struct oc_server_models *ms, struct oc_str id) {
     struct oc_server_model *m = ms->first;
@@ -102,8 +101,7 @@ void oc_server_models_close(struct oc_server_models *ms) {
     free(ms);
 }
 
-/* ---- Finding
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Finding ------------------------------------------------------------------------------------------- */
 
 static void run_lookup(struct oc_server_work *w) {
     struct oc_server_lookup *l = (struct oc_server_lookup *)w;
@@ -162,8 +160,7 @@ bool oc_server_models_find(struct oc_server_lookup *l, struct oc_server *s, stru
     return false;
 }
 
-/* ---- Memory
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------------------------------------- */
 
 int64_t oc_server_models_used_bytes(const struct oc_server_models *ms) {
     int64_t sum = 0;

@@ -16,8 +16,7 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define MAX_REDIRECTS 3
 
-/* ---- Errors
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Errors -------------------------------------------------------------------------------------------- */
 
 static void fail_picture(struct oc_server_picture *p, enum oc_api_problem problem, const char *what) {
     struct oc_api_error e = {0};
@@ -36,8 +35,7 @@ static void fail_poisoned(struct oc_server_picture *p) {
                  "this picture is refused: processes died twice in a row while they worked on it");
 }
 
-/* ---- Looking
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Looking ------------------------------------------------------------------------------------------- */
 
 static void on_seen(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
                     int patches, const struct oc_errinfo *ei) {
@@ -90,8 +88,7 @@ static void look(struct oc_server_picture *p) {
     if (oc_server_images_look(r->s->images, &p->look, &ei)) fail_picture(p, OC_API_OVERLOADED, ei.msg);
 }
 
-/* ---- Fetching
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Fetching ------------------------------------------------------------------------------------------ */
 
 static void digest_bytes(struct oc_server_picture *p) {
     void *bytes = p->n_bytes ? mmap(NULL, p->n_bytes, PROT_READ, MAP_SHARED, p->bytes_fd, 0) : MAP_FAILED;
@@ -154,8 +151,7 @@ static void fetch(struct oc_server_picture *p) {
     oc_server_crew_post(p->on_slow ? s->slow : s->quick, &p->work);
 }
 
-/* ---- All of them
- * -------------------------------------------------------------------------------------------- */
+/* ---- All of them --------------------------------------------------------------------------------------- */
 
 void oc_server_pictures_start(struct oc_server_request *r) {
     size_t n = r->api.n_pictures;

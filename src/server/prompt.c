@@ -12,8 +12,7 @@
 #include "server/record.h"
 #include "server/request.h"
 
-/* ---- Template and tokenizer
- * --------------------------------------------------------------------------------- */
+/* ---- Template and tokenizer ---------------------------------------------------------------------------- */
 
 static enum oc_err encode_chat(struct oc_server_request *r, struct oc_errinfo *ei) {
     const struct oc_chat_model *chat = r->model->chat;
@@ -76,8 +75,7 @@ void oc_server_prompt_start(struct oc_server_request *r) {
     oc_server_crew_post(r->s->quick, &r->work);
 }
 
-/* ---- Limits
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Limits -------------------------------------------------------------------------------------------- */
 
 static bool check_ids(struct oc_server_request *r, struct oc_api_error *e) {
     const struct oc_ipc_ready *ready = &r->model->ready;
@@ -130,8 +128,7 @@ bool oc_server_prompt_check(struct oc_server_request *r, struct oc_api_error *e)
     return true;
 }
 
-/* ---- Jobs
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Jobs ---------------------------------------------------------------------------------------------- */
 
 /* The request's values, else the model's own: greedy where its files do not ask for sampling. */
 static void set_sampling(const struct oc_server_request *r, struct oc_ipc_sampling *s) {

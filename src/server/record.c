@@ -18,8 +18,7 @@ void oc_server_record_answer(struct oc_server *s, const char *endpoint, int stat
                            oc_clock_ms_since(received_ns) / 1e3);
 }
 
-/* ---- Completion requests
- * ------------------------------------------------------------------------------------ */
+/* ---- Completion requests ------------------------------------------------------------------------------- */
 
 void oc_server_record_request_started(struct oc_server_request *r) {
     r->s->totals.n_requests++;
@@ -118,8 +117,7 @@ void oc_server_record_token_gap(struct oc_server_request *r, uint64_t gap_ns) {
     oc_metrics_observe(r->s->metrics, OC_M_ITL, r->model->id, NULL, (double)gap_ns / 1e9);
 }
 
-/* ---- Pictures
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Pictures ------------------------------------------------------------------------------------------ */
 
 static const char *scheme_of(struct oc_str url) {
     if (oc_str_starts(url, OC_STR("data:"))) return "data";
@@ -148,8 +146,7 @@ void oc_server_record_picture_failed(struct oc_server_request *r, const char *re
     oc_metrics_add(r->s->metrics, OC_M_IMAGES, result, NULL, 1);
 }
 
-/* ---- Gauges
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Gauges -------------------------------------------------------------------------------------------- */
 
 #define BOARD(field) ((double)atomic_load_explicit(&b->field, memory_order_relaxed))
 

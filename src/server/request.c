@@ -23,8 +23,7 @@ const char *oc_server_request_stage_name(enum oc_server_stage stage) {
     return names[stage];
 }
 
-/* ---- Beginning and end
- * -------------------------------------------------------------------------------------- */
+/* ---- Beginning and end --------------------------------------------------------------------------------- */
 
 static void on_gone(struct oc_server_user *u) {
     struct oc_server_request *r = (struct oc_server_request *)u;
@@ -87,7 +86,8 @@ bool oc_server_request_unpin(struct oc_server_request *r) {
 static void queue_headers(struct oc_server_request *r) {
     char text[24];
     if (!r->was_queued) return;
-    double waited_ms = r->has_slot || oc_server_request_has_ended(r) ? r->queue_ms : (double)(oc_server_now_ms() - r->ticket.entered_ms);
+    bool is_over = r->has_slot || oc_server_request_has_ended(r);
+    double waited_ms = is_over ? r->queue_ms : (double)(oc_server_now_ms() - r->ticket.entered_ms);
     snprintf(text, sizeof text, "%lld", (long long)(waited_ms + 0.5));
     oc_http_header(r->user.x, "X-Queue-Wait-Ms", text);
     snprintf(text, sizeof text, "%d", r->ticket.position);
@@ -120,8 +120,7 @@ void oc_server_request_fail(struct oc_server_request *r, const struct oc_api_err
     oc_server_request_end(r, status, e->message);
 }
 
-/* ---- PARSE
- * -------------------------------------------------------------------------------------------------- */
+/* ---- PARSE --------------------------------------------------------------------------------------------- */
 
 static void parse(struct oc_server_request *r) {
     struct oc_str body = {oc_buf_str(&r->body), r->body.n_bytes};
@@ -195,8 +194,7 @@ void oc_server_request_start(struct oc_server *s, struct oc_http_exchange *x, co
     oc_server_crew_post(s->quick, &r->work);
 }
 
-/* ---- RESOLVE
- * ------------------------------------------------------------------------------------------------ */
+/* ---- RESOLVE ------------------------------------------------------------------------------------------- */
 
 static void resolved(struct oc_server_request *r, struct oc_server_model *m, const struct oc_api_error *err) {
     struct oc_api_error e = {0};
@@ -228,8 +226,7 @@ static void resolve(struct oc_server_request *r) {
         r->n_pins++;
 }
 
-/* ---- QUEUE
- * -------------------------------------------------------------------------------------------------- */
+/* ---- QUEUE --------------------------------------------------------------------------------------------- */
 
 static struct oc_server_request *of_ticket(struct oc_ticket *t) {
     return (struct oc_server_request *)((char *)t - offsetof(struct oc_server_request, ticket));
@@ -293,8 +290,7 @@ static void enter_queue(struct oc_server_request *r, struct oc_server_model *m) 
         turn_away(r, how);
 }
 
-/* ---- LOAD
- * --------------------------------------------------------------------------------------------------- */
+/* ---- LOAD ---------------------------------------------------------------------------------------------- */
 
 static void prepare(struct oc_server_request *r) {
     struct oc_api_error e = {0};
@@ -328,8 +324,7 @@ static void load(struct oc_server_request *r) {
     if (oc_server_model_want(r->model, &r->want)) prepare(r);
 }
 
-/* ---- Slimming
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Slimming ------------------------------------------------------------------------------------------ */
 
 static bool copy_str(struct oc_arena *a, struct oc_str *s) {
     char *copy = oc_arena_strndup(a, s->p ? s->p : "", s->n);
@@ -378,8 +373,7 @@ static void slim(struct oc_server_request *r) {
     r->api = q;
 }
 
-/* ---- RUN
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- RUN ----------------------------------------------------------------------------------------------- */
 
 static void run(struct oc_server_request *r) {
     struct oc_api_error e = {0};
@@ -435,8 +429,7 @@ void oc_server_request_lost(struct oc_server_request *r) {
     load(r);
 }
 
-/* ---- Time
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Time ---------------------------------------------------------------------------------------------- */
 
 static void check_time(struct oc_server_request *r, uint64_t now_ms) {
     const struct oc_server_config *c = r->s->config;

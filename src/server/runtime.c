@@ -34,8 +34,7 @@ struct oc_server_runtime {
     int n;
 };
 
-/* ---- Parsing
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Parsing ------------------------------------------------------------------------------------------- */
 
 /* A decimal number at the start of *s, which moves past it. */
 static bool take_number(struct oc_str *s, uint64_t *out) {
@@ -72,8 +71,7 @@ bool oc_server_runtime_parse_child(struct oc_str line, pid_t *pid, uint64_t *sta
     return take_number(&line, start_time) && *start_time && line.n == 0;
 }
 
-/* ---- Files of /proc
- * ----------------------------------------------------------------------------------------- */
+/* ---- Files of /proc ------------------------------------------------------------------------------------ */
 
 /* A small file's first bytes, without the last line end. */
 static struct oc_str read_small(const char *path, char *buf, size_t cap) {
@@ -110,8 +108,7 @@ static bool is_leftover(pid_t pid, uint64_t start_time) {
     return a.n && oc_str_eq(a, b);
 }
 
-/* ---- Leftovers
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Leftovers ----------------------------------------------------------------------------------------- */
 
 static struct oc_str next_line(struct oc_str *text) {
     const char *end = text->n ? memchr(text->p, '\n', text->n) : NULL;
@@ -159,8 +156,7 @@ static int sweep(const struct oc_server_runtime *r, const char *dir) {
     return n;
 }
 
-/* ---- Opening
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Opening ------------------------------------------------------------------------------------------- */
 
 static enum oc_err make_dir(const char *dir, struct oc_errinfo *ei) {
     struct stat st;

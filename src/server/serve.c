@@ -44,8 +44,7 @@ void oc_server_progress(struct oc_server *s) {
     (void)s; /* every turn of the loop looks: see on_turn */
 }
 
-/* ---- Shutting down
- * ------------------------------------------------------------------------------------------ */
+/* ---- Shutting down ------------------------------------------------------------------------------------- */
 
 static void enter(struct serve *v, enum phase phase) {
     v->phase = phase;
@@ -151,8 +150,7 @@ static void step(struct serve *v) {
     }
 }
 
-/* ---- Turns, ticks, signals
- * ---------------------------------------------------------------------------------- */
+/* ---- Turns, ticks, signals ----------------------------------------------------------------------------- */
 
 static void on_turn(uv_prepare_t *p) {
     struct serve *v = p->data;
@@ -217,8 +215,7 @@ static void open_handles(struct serve *v) {
     v->handles_open = true;
 }
 
-/* ---- Opening
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Opening ------------------------------------------------------------------------------------------- */
 
 /* Pictures and connections are descriptors: take as many as the system allows. */
 static void raise_descriptors(void) {
@@ -332,8 +329,7 @@ static void say_listening(struct serve *v) {
     oc_notify_send(s->config->notify_socket, ready);
 }
 
-/* ---- The whole
- * ---------------------------------------------------------------------------------------------- */
+/* ---- The whole ----------------------------------------------------------------------------------------- */
 
 static void close_parts(struct serve *v) {
     struct oc_server *s = &v->s;

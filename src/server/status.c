@@ -30,8 +30,7 @@ static void finish(struct oc_server_ask *a, struct oc_server_writer *w, int stat
     oc_buf_free(w->b);
 }
 
-/* ---- What the answers say
- * ----------------------------------------------------------------------------------- */
+/* ---- What the answers say ------------------------------------------------------------------------------ */
 
 /* The loaded model that was used last; NULL: none. */
 static const struct oc_server_model *loaded_model(const struct oc_server *s) {
@@ -83,8 +82,7 @@ static void write_timestamp(struct oc_server_writer *w) {
     oc_server_writer_str(w, "timestamp", text);
 }
 
-/* ---- Health and readiness
- * ----------------------------------------------------------------------------------- */
+/* ---- Health and readiness ------------------------------------------------------------------------------ */
 
 void oc_server_status_health(struct oc_server_ask *a) {
     const struct oc_server_model *m = loaded_model(a->s), *stuck = stuck_model(a->s);
@@ -141,8 +139,7 @@ void oc_server_status_admin_health(struct oc_server_ask *a) {
     finish(a, &w, 200);
 }
 
-/* ---- Workers
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Workers ------------------------------------------------------------------------------------------- */
 
 #define BOARD(field) ((int64_t)atomic_load_explicit(&b->field, memory_order_relaxed))
 
@@ -320,8 +317,7 @@ void oc_server_status_whole(struct oc_server_ask *a) {
     finish(a, &w, 200);
 }
 
-/* ---- Figures
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Figures ------------------------------------------------------------------------------------------- */
 
 static void write_times(struct oc_server_writer *w, const struct oc_server *s) {
     double n = oc_metrics_value(s->metrics, OC_M_REQUEST_TIME, NULL, NULL);

@@ -29,8 +29,7 @@ struct job {
     bool ok;
 };
 
-/* ---- The end
- * ------------------------------------------------------------------------------------------------ */
+/* ---- The end ------------------------------------------------------------------------------------------- */
 
 static void finish(struct job *j) {
     if (j->want.model) oc_server_model_release(&j->want);
@@ -67,8 +66,7 @@ static void answer(struct job *j) {
     finish(j);
 }
 
-/* ---- Work
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Work ---------------------------------------------------------------------------------------------- */
 
 static enum oc_err encode(struct job *j, const struct oc_chat_model *chat, struct oc_errinfo *ei) {
     struct oc_chat_messages m;

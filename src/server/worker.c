@@ -35,8 +35,7 @@ struct oc_server_worker {
     uint64_t last_job;
 };
 
-/* ---- Jobs
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Jobs ---------------------------------------------------------------------------------------------- */
 
 static void link_job(struct oc_server_worker *w, struct oc_server_job *j) {
     struct oc_server_job **head = &w->buckets[j->id % N_BUCKETS];
@@ -119,8 +118,7 @@ void oc_server_worker_cancel(struct oc_server_job *j) {
     unlink_job(j);
 }
 
-/* ---- Messages
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Messages ------------------------------------------------------------------------------------------ */
 
 /* The reader has bounded each field; these are about what is counted with and divided by. */
 static enum oc_err check_ready(const struct oc_ipc_ready *m, struct oc_errinfo *ei) {
@@ -228,8 +226,7 @@ static void on_link_end(void *arg, const struct oc_errinfo *ei) {
     uv_timer_start(&w->timer, on_stop_time, END_MS, 0);
 }
 
-/* ---- The end
- * ------------------------------------------------------------------------------------------------ */
+/* ---- The end ------------------------------------------------------------------------------------------- */
 
 static void on_timer_closed(uv_handle_t *h) {
     struct oc_server_worker *w = h->data;
@@ -298,8 +295,7 @@ void oc_server_worker_stop(struct oc_server_worker *w) {
         oc_server_worker_kill(w, "it takes no messages");
 }
 
-/* ---- The start
- * ---------------------------------------------------------------------------------------------- */
+/* ---- The start ----------------------------------------------------------------------------------------- */
 
 static void add(struct oc_server_worker_argv *a, const char *s) {
     if (a->n < OC_SERVER_WORKER_ARGS - 1) a->v[a->n++] = (char *)s;
@@ -399,8 +395,7 @@ enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, i
     return OC_OK;
 }
 
-/* ---- Watching
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Watching ------------------------------------------------------------------------------------------ */
 
 /* READY counts as a beat: one that never had another is silent too. */
 static double silent_s(const struct oc_server_worker *w) {

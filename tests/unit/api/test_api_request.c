@@ -79,8 +79,7 @@ static void refuse_both(struct fixture *fx, const char *fields, const char *para
     refuse(fx, fields, false, OC_API_BAD_REQUEST, param, words);
 }
 
-/* ---- Fields -----------------------------------------------------------------------------------------------
- */
+/* ---- Fields -------------------------------------------------------------------------------------------- */
 
 static void expect_defaults(const struct oc_api_request *r) {
     assert_false(r->temperature.given || r->top_p.given || r->top_k.given || r->min_p.given);
@@ -286,8 +285,7 @@ static void test_flags_and_objects(void **state) {
            "'messages'");
 }
 
-/* ---- Features that are not there --------------------------------------------------------------------------
- */
+/* ---- Features that are not there ----------------------------------------------------------------------- */
 
 static void test_features_off(void **state) {
     struct fixture *fx = *state;
@@ -333,8 +331,7 @@ static void test_features_on(void **state) {
     refuse(fx, "\"tools\":[1]", true, OC_API_UNSUPPORTED, "tools", "or send []");
 }
 
-/* ---- Bodies and prompts -----------------------------------------------------------------------------------
- */
+/* ---- Bodies and prompts -------------------------------------------------------------------------------- */
 
 static void test_bodies(void **state) {
     struct fixture *fx = *state;
@@ -416,8 +413,7 @@ static void test_prompts(void **state) {
     }
 }
 
-/* ---- Tokens -----------------------------------------------------------------------------------------------
- */
+/* ---- Tokens -------------------------------------------------------------------------------------------- */
 
 static bool tokenize(struct fixture *fx, const char *body, struct oc_api_tokenize *t) {
     return oc_api_tokenize_parse(&fx->a, oc_str_from(body), t, &fx->e);

@@ -75,8 +75,7 @@ static void expect(struct fixture *fx, const char *want) {
     expect_part(fx, parsed(fx), want);
 }
 
-/* ---- Streams ----------------------------------------------------------------------------------------------
- */
+/* ---- Streams ------------------------------------------------------------------------------------------- */
 
 static void test_chat_chunks(void **state) {
     struct fixture *fx = *state;
@@ -164,8 +163,7 @@ static void test_usage_in_streams(void **state) {
     expect(fx, OLD_HEAD "\"choices\":[]," USAGE "}," TIMINGS "}");
 }
 
-/* ---- Whole answers ----------------------------------------------------------------------------------------
- */
+/* ---- Whole answers ------------------------------------------------------------------------------------- */
 
 static void test_answers(void **state) {
     struct fixture *fx = *state;
@@ -200,8 +198,7 @@ static void test_empty_figures(void **state) {
     assert_int_equal(oc_json_get(v, "images")->n_items, 0);
 }
 
-/* ---- Log-probabilities ------------------------------------------------------------------------------------
- */
+/* ---- Log-probabilities --------------------------------------------------------------------------------- */
 
 static const struct oc_api_logprob top[] = {{{"a", 1}, -0.5}, {{"\xF0\x9F", 2}, -1.25}, {{"a", 1}, -2}};
 static const struct oc_api_token_logprobs tokens[] = {
@@ -246,8 +243,7 @@ static void test_completion_logprobs(void **state) {
                 "null");
 }
 
-/* ---- Models, tokens, ids ----------------------------------------------------------------------------------
- */
+/* ---- Models, tokens, ids ------------------------------------------------------------------------------- */
 
 static void test_models(void **state) {
     struct fixture *fx = *state;

@@ -123,8 +123,7 @@ static void must_talk(struct pair *p) {
     oc_buf_free(&plain);
 }
 
-/* ---- Handshakes ------------------------------------------------------------------------------------------
- */
+/* ---- Handshakes ---------------------------------------------------------------------------------------- */
 
 static void test_versions(void **state) {
     (void)state;
@@ -244,8 +243,7 @@ static void test_renegotiation(void **state) {
     pair_close(&p);
 }
 
-/* ---- Bytes that are wrong --------------------------------------------------------------------------------
- */
+/* ---- Bytes that are wrong ------------------------------------------------------------------------------ */
 
 static void test_garbage(void **state) {
     (void)state;
@@ -371,8 +369,7 @@ static void test_keys_without_end(void **state) {
     pair_close(&p);
 }
 
-/* ---- Ends and sizes --------------------------------------------------------------------------------------
- */
+/* ---- Ends and sizes ------------------------------------------------------------------------------------ */
 
 static void test_ends(void **state) {
     (void)state;
@@ -434,8 +431,7 @@ static void test_much(void **state) {
     pair_close(&p);
 }
 
-/* ---- Files -----------------------------------------------------------------------------------------------
- */
+/* ---- Files --------------------------------------------------------------------------------------------- */
 
 static void bad_files(const char *cert, const char *key, const char *file, const char *words) {
     struct oc_http_tls *tls = NULL;

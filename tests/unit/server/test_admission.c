@@ -262,8 +262,7 @@ static void test_callbacks_come_back(void **state) {
     free(t);
 }
 
-/* ---- Against a plain list ---------------------------------------------------------------------------------
- */
+/* ---- Against a plain list ------------------------------------------------------------------------------ */
 
 #define N_TICKETS 40
 

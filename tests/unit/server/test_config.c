@@ -543,8 +543,7 @@ static void test_sizes_and_times(void **state) {
     }
 }
 
-/* ---- --print-config ---------------------------------------------------------------------------------------
- */
+/* ---- --print-config ------------------------------------------------------------------------------------ */
 
 static void write_values(const struct oc_server_config *c, struct oc_buf *out) {
     for (int i = 0; i < oc_config_n_keys; i++) {

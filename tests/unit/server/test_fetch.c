@@ -30,8 +30,7 @@
 
 #define MAX_BYTES 5000
 
-/* ---- A server
- * ---------------------------------------------------------------------------------------------- */
+/* ---- A server ------------------------------------------------------------------------------------------ */
 
 struct server {
     int fds[2]; /* listening: 127.0.0.1 and ::1, the latter -1 where there is no IPv6 */
@@ -192,8 +191,7 @@ static void server_stop(struct server *s) {
     if (s->fds[1] >= 0) close(s->fds[1]);
 }
 
-/* ---- Fetching
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Fetching ------------------------------------------------------------------------------------------ */
 
 struct fixture {
     struct server server;
@@ -266,8 +264,7 @@ static void check(struct fixture *f, enum oc_err got, enum oc_err want, const ch
     if (part) assert_non_null(strstr(f->ei.msg, part));
 }
 
-/* ---- data: (items 61 to 64)
- * -------------------------------------------------------------------------------- */
+/* ---- data: (items 61 to 64) ---------------------------------------------------------------------------- */
 
 static void test_data(void **state) {
     struct fixture *f = *state;
@@ -358,8 +355,7 @@ static void test_data_size(void **state) {
     free(url);
 }
 
-/* ---- http (items 67, 68)
- * ----------------------------------------------------------------------------------- */
+/* ---- http (items 67, 68) ------------------------------------------------------------------------------- */
 
 static void test_http(void **state) {
     struct fixture *f = *state;
@@ -519,8 +515,7 @@ static void test_bad_urls(void **state) {
     check(f, fetch_str(f, (struct oc_str){big, OC_LIMIT_URL_BYTES + 1}), OC_ERR_LIMIT, "8192");
 }
 
-/* ---- Nothing private
- * --------------------------------------------------------------------------------------- */
+/* ---- Nothing private ----------------------------------------------------------------------------------- */
 
 /* %d is the port of a server that must not be reached. Only literals and names that resolve on this machine.
  */
@@ -732,8 +727,7 @@ static void test_threads(void **state) {
     }
 }
 
-/* ---- Files (item 69)
- * --------------------------------------------------------------------------------------- */
+/* ---- Files (item 69) ----------------------------------------------------------------------------------- */
 
 static void put(const char *dir, const char *name, size_t n) {
     char path[256];

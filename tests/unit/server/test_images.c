@@ -19,8 +19,7 @@
 #include "server/images.h"
 #include "server/runtime.h"
 
-/* ---- The part of an image-worker
- * ---------------------------------------------------------------------------- */
+/* ---- The part of an image-worker ----------------------------------------------------------------------- */
 
 static void say(struct oc_ipc_channel *c, uint16_t type, uint64_t id, const struct oc_buf *b, int fd) {
     struct oc_errinfo ei;
@@ -86,8 +85,7 @@ static int be_image_worker(void) {
     return 0;
 }
 
-/* ---- The other side
- * ----------------------------------------------------------------------------------------- */
+/* ---- The other side ------------------------------------------------------------------------------------ */
 
 struct fixture {
     struct oc_server s;

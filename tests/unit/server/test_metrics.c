@@ -197,8 +197,7 @@ static void test_forget(void **state) {
     assert_true(oc_metrics_value(f->m, OC_M_FINISHED, "chat", NULL) == 1);
 }
 
-/* ---- promtool ---------------------------------------------------------------------------------------------
- */
+/* ---- promtool ------------------------------------------------------------------------------------------ */
 
 /* One series more in each family. */
 static void fill(struct oc_metrics *m) {
