@@ -78,6 +78,19 @@ def rested(look, rest_s=1.0, limit_s=30):
     return value
 
 
+@contextlib.contextmanager
+def stopped(pids):
+    """The processes do nothing meanwhile: what waits for them waits."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it was ended for its silence
+                os.kill(pid, signal.SIGCONT)
+
+
 def free_ports(n):
     socks = [socket.socket() for _ in range(n)]
     try:

@@ -1,10 +1,8 @@
 """ocellus serve: who waits, who goes first, who is turned away."""
-import os
-import signal
 import threading
 import time
 
-from server_harness import Server, Shared, case, in_background, main, seconds, wait_until
+from server_harness import Server, Shared, case, in_background, main, seconds, stopped, wait_until
 
 LONG_ANSWER = 3500
 server = Shared(parallel=1, queue_depth=6)
@@ -110,18 +108,16 @@ def bb_094_figures_of_the_queue():
 def bb_097_a_wait_has_its_limit():
     with Server(parallel=1, args=["--queue-timeout-high", "3", "--queue-timeout-normal", "2", "--queue-timeout-low", "1"]) as s:
         st = occupy(s)
-        (worker,) = s.workers()
-        os.kill(worker, signal.SIGSTOP)  # so that the answer is not over before the waits are
-        for priority, limit in (("low", 1), ("normal", 2), ("high", 3)):
-            began = time.monotonic()
-            a = s.chat(max_tokens=1, headers={"X-Priority": priority})
-            took = time.monotonic() - began
-            a.fails(503, code="queue_timeout")
-            assert limit - 0.05 <= took < limit + seconds(1), (priority, took)
-            assert int(a.headers["x-queue-wait-ms"]) >= 1000 * limit - 50 and int(a.headers["retry-after"]) >= 1, a
-        assert queue(s)["totals"]["timeouts"] == 3, queue(s)
-        assert queue(s)["active_slots"] == 1 and queue(s)["queue_depth"] == 0, "no slot may be lost or gained"
-        os.kill(worker, signal.SIGCONT)
+        with stopped(s.workers()):  # so that the answer is not over before the waits are
+            for priority, limit in (("low", 1), ("normal", 2), ("high", 3)):
+                began = time.monotonic()
+                a = s.chat(max_tokens=1, headers={"X-Priority": priority})
+                took = time.monotonic() - began
+                a.fails(503, code="queue_timeout")
+                assert limit - 0.05 <= took < limit + seconds(1), (priority, took)
+                assert int(a.headers["x-queue-wait-ms"]) >= 1000 * limit - 50 and int(a.headers["retry-after"]) >= 1, a
+            assert queue(s)["totals"]["timeouts"] == 3, queue(s)
+            assert queue(s)["active_slots"] == 1 and queue(s)["queue_depth"] == 0, "no slot may be lost or gained"
         st.close()
         s.chat(max_tokens=1).ok()
 

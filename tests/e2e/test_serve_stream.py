@@ -1,14 +1,11 @@
 """ocellus serve: answers as server-sent events."""
-import contextlib
-import os
-import signal
 import socket
 import time
 
 import harness
 
 from server_harness import (Server, Shared, ask, cache_model, case, check_error_object, chunk_text, data_url, finish_of, heavy, image_part, joined, main,
-                            picture, seconds, user, wait_until)
+                            picture, seconds, stopped, user, wait_until)
 
 server = Shared()
 TEXT = "/v1/completions"
@@ -179,19 +176,6 @@ def pings_fill_the_silence():
         assert comments and all(c == "ping" for c in comments), kinds
         assert kinds[0][0] == "comment" and kinds[-1][0] == "done" and 0.9 < head < seconds(3), (head, kinds)
         assert len(comments) >= int(st.times[-1] - began) - 2, (len(comments), st.times[-1] - began)
-
-
-@contextlib.contextmanager
-def stopped(pids):
-    """The processes do nothing meanwhile: what waits for them waits."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):  # it was ended for its silence
-                os.kill(pid, signal.SIGCONT)
 
 
 def after_a_ping(st):
