@@ -53,6 +53,7 @@ class Scene:
     pixels: np.ndarray = None                   # [height, width, 3] uint8
     letters: list = field(default_factory=list)  # (x, y, code) in final pixels
     text_px: float = 0.0                        # font size of the smallest text in final pixels
+    twin: bool = False                          # the second of two pictures that differ in little (make_twins)
 
 
 class Style:
@@ -583,5 +584,18 @@ def make_twins(rng, kind, width, height, words, fonts):
         again.setstate(state)
         second = make_scene(again, kind, width, height, Swap(words, old, new), fonts)
         a, b = ([s.title] + [x.label for x in s.boxes] for s in (first, second))
-        if len(a) == len(b) and sum(x != y for x, y in zip(a, b)) == (what > 0) and len(set(b[1:])) == len(b) - 1:
+        if len(a) == len(b) and sum(x != y for x, y in zip(a, b)) == (what > 0) and len(set(b[1:])) == len(b) - 1 \
+                and same_plan(first, second):
+            second.twin = True
             return [first, second]
+
+
+def same_plan(first, second):
+    """Whether only words differ: a label of another length can send the random numbers another way."""
+    if len(first.boxes) != len(second.boxes) or first.kind != second.kind:
+        return False
+    place = [{b.label: i for i, b in enumerate(s.boxes)} for s in (first, second)]
+    arrows = [[(at[a], at[b]) for a, b in s.arrows] for s, at in zip((first, second), place)]
+    looks = [[(b.colour, b.rect) for b in s.boxes] for s in (first, second)]
+    moved = np.abs(first.pixels.astype(np.int16) - second.pixels).max(-1) > 40
+    return arrows[0] == arrows[1] and looks[0] == looks[1] and moved.mean() < 0.1
