@@ -172,11 +172,15 @@ static void report(struct bench *b, int n, int context) {
            bytes / 1e6 / (step + pick), 100 * bytes / 1e6 / (step + pick) / reads, median(share, n));
 }
 
+static int number(int argc, char **argv, int at, int otherwise) {
+    return argc > at ? (int)strtol(argv[at], NULL, 10) : otherwise;
+}
+
 int main(int argc, char **argv) {
     struct oc_errinfo ei;
     struct bench *b = &bench;
     if (argc < 2) stop("usage: bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS]]]");
-    int threads = argc > 2 ? atoi(argv[2]) : 0, context = argc > 3 ? atoi(argv[3]) : 1300, n = argc > 4 ? atoi(argv[4]) : 100;
+    int threads = number(argc, argv, 2, 0), context = number(argc, argv, 3, 1300), n = number(argc, argv, 4, 100);
     if (n < 1 || n > MAX_STEPS || context < 1) stop("1 to 2000 steps, a context of 1 at least");
     struct oc_engine_params p = {.model_dir = argv[1], .n_threads = threads, .ctx_tokens = context + 16};
     if (oc_engine_open(&p, &b->e, &ei) != OC_OK) stop(ei.msg);
