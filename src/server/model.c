@@ -364,7 +364,7 @@ static void on_ready(void *arg, struct oc_server_worker *w, const struct oc_ipc_
            OC_LOG_D("load_s", m->load_s), OC_LOG_S("isa", m->isa), OC_LOG_I("ctx", r->ctx_tokens),
            OC_LOG_I("sequences", r->n_sessions), OC_LOG_I("kv_tokens", r->kv_tokens));
     if (strcmp(m->s->config->batch_mode, "throughput") == 0)
-        oc_log(m->s->log, OC_LOG_WARN, strstr(m->isa, "-int8") ? OC_THROUGHPUT_SENTENCE : OC_NO_THROUGHPUT_SENTENCE,
+        oc_log(m->s->log, OC_LOG_WARN, r->throughput ? OC_THROUGHPUT_SENTENCE : OC_NO_THROUGHPUT_SENTENCE,
                OC_LOG_S("model", m->id));
     grant(m);
     oc_server_model_advance(m);

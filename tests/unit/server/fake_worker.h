@@ -54,6 +54,7 @@ static void fake_ready(struct fake *k) {
     struct oc_ipc_ready m = {.version = OC_IPC_VERSION, .architecture = OC_STR("Fake"), .family = OC_STR("fake"), .isa = OC_STR("none"),
                              .n_threads = 1, .n_vocab = 100, .ctx_tokens = 512, .model_ctx_tokens = 512, .n_sessions = 4,
                              .kv_tokens = 2048, .image_token = -1};
+    m.throughput = fake_is(k, "ready-throughput");
     if (fake_is(k, "ready-version")) m.version = 99;
     if (fake_is(k, "ready-no-sequences")) m.n_sessions = 0;
     if (fake_is(k, "ready-too-many-sequences")) m.n_sessions = INT32_MAX;

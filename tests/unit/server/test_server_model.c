@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "model_rig.h"
 
+#include "ocellus.h"
+
 static void have(struct fixture *fx, struct oc_server_model *m, struct want *k) {
     want(m, k);
     wait_until(&fx->rig, k->n_have || k->n_failed);
@@ -27,6 +29,23 @@ static void a_load_serves_all_that_want_it(void **state) {
     for (int i = 0; i < 3; i++) oc_server_model_release(&k[i].want);
     assert_true(oc_server_model_is_idle(m));
     LOG_HAS(fx, "model loaded");
+}
+
+/* What the worker says counts, whatever its kernels are called. */
+static void throughput_mode_is_told(void **state) {
+    struct fixture *fx = *state;
+    static const char *const hows[] = {"ok", "ready-throughput"};
+    static const char *const sentences[] = {OC_NO_THROUGHPUT_SENTENCE, OC_THROUGHPUT_SENTENCE};
+    fx->rig.config.batch_mode = "throughput";
+    for (int i = 0; i < 2; i++) {
+        struct oc_server_model *m = add_model(fx, hows[i]);
+        struct want k;
+        assert_false(log_holds(fx, sentences[i]));
+        have(fx, m, &k);
+        LOG_HAS(fx, sentences[i]);
+        assert_int_equal(m->ready.throughput, i);
+        oc_server_model_release(&k.want);
+    }
 }
 
 struct unload {
@@ -205,6 +224,7 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
         CASE(a_load_serves_all_that_want_it),
+        CASE(throughput_mode_is_told),
         CASE(an_unload_waits_for_jobs),
         CASE(a_stop_does_not_wait),
         CASE(a_load_that_fails_answers_all),
