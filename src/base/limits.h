@@ -129,6 +129,7 @@
 #define OC_LIMIT_SERVER_RATE_BUCKETS 4096
 #define OC_LIMIT_URL_BYTES (8 * OC_KIB) /* of a picture, unless it is a data: URL */
 #define OC_LIMIT_SERVER_POISON 256 /* pictures remembered because a process died over them */
+#define OC_LIMIT_SERVER_PICTURE_BYTES (256 * OC_MIB) /* patches of all requests, where models leave less of the budget */
 #define OC_LIMIT_SERVER_HELD_BYTES (2 * OC_MIB) /* of one stream whose client reads slowly */
 #define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)
 #define OC_LIMIT_METRIC_SERIES 256     /* label combinations of one family */

@@ -442,6 +442,17 @@ static void check_time(struct oc_server_request *r, uint64_t now_ms) {
         oc_server_request_fail(r, &e);
         return;
     }
+    if (r->place.state == OC_PLACE_WAITING &&
+        now_ms - r->place_ms >= (uint64_t)c->queue_timeout_s[r->priority] * 1000) {
+        oc_api_fail(&e, OC_API_QUEUE_TIMEOUT, NULL,
+                    "the request waited %d s for memory for its pictures, which is the limit of its priority: those of "
+                    "requests before it take what there is",
+                    c->queue_timeout_s[r->priority]);
+        e.retry_after_s = 30;
+        oc_metrics_add(r->s->metrics, OC_M_QUEUE_TIMEOUTS, r->model->id, oc_admission_priority_name(r->priority), 1);
+        oc_server_request_fail(r, &e);
+        return;
+    }
     if (c->ping_s > 0 && r->stage >= OC_STAGE_QUEUE && r->api.stream && /* before that a crew may be parsing */
         now_ms - r->last_sent_ms >= (uint64_t)c->ping_s * 1000) {
         uint64_t due_ms = r->last_sent_ms + (uint64_t)c->ping_s * 1000;

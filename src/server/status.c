@@ -268,6 +268,9 @@ static void write_memory(struct oc_server_writer *w, const struct oc_server *s) 
     oc_server_writer_num(w, "active_memory_gb", gib(oc_server_process_workers_rss(s)));
     oc_server_writer_num(w, "budget_gb", gib(s->models->budget_bytes));
     oc_server_writer_num(w, "counted_gb", gib(oc_server_models_used_bytes(s->models)));
+    oc_server_writer_num(w, "pictures_gb", gib(s->room.held_bytes));
+    oc_server_writer_num(w, "pictures_limit_gb", gib(oc_server_models_picture_bytes(s->models)));
+    oc_server_writer_int(w, "waiting_for_pictures", s->room.n_waiting);
     oc_server_writer_num(w, "orchestrator_gb", gib(oc_server_process_rss(0)));
     oc_server_writer_bool(w, "model_loaded", loaded_model(s) != NULL);
     oc_server_writer_close(w, '}');
