@@ -4,7 +4,6 @@ After each fault: a proper answer or error for every request, no orphan, no leak
 request works.
 """
 import contextlib
-import json
 import os
 import random
 import resource
@@ -16,8 +15,8 @@ import time
 
 from harness import TMP, Skip
 from server_harness import (FAULT_N, SLOW, Server, Shared, ask, cache_model, case, check_error_object, data_url,
-                            image_part, in_background, is_alive, joined, main, picture, private_bytes, rested,
-                            seconds, user, wait_until)
+                            image_part, in_background, is_alive, joined, long_answer, main, picture, private_bytes,
+                            request_bytes, rested, seconds, user, wait_until)
 
 server = Shared(parallel=2)
 serial = Shared(parallel=1)
@@ -452,12 +451,6 @@ def answers(s):
 
 # ---- Clients that misbehave --------------------------------------------------------------------------------------
 
-def request_bytes(body, path=b"/v1/chat/completions"):
-    data = json.dumps(body).encode()
-    return (b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-            % len(data)) + data
-
-
 def tear(c, reset):
     if reset:  # RST instead of FIN
         c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -535,18 +528,11 @@ def half_open_clients():
 
 @case
 def slow_readers_are_cut_or_served():
-    """Ten streams that nobody reads: memory stays bounded, others are served."""
+    """Two streams that nobody reads: memory stays bounded, others are served."""
     s = server()
     leaks = Leaks(s)
     before = private_bytes(s.pid)
-    body = {**ask("Slow", max_tokens=3000, logprobs=True, top_logprobs=20), "stream": True}
-    slow = []
-    for _ in range(2):
-        c = socket.socket()
-        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        c.connect(("127.0.0.1", s.port))
-        c.sendall(request_bytes(body))
-        slow.append(c)
+    slow = [s.slow_reader(long_answer()) for _ in range(2)]
     time.sleep(seconds(2))
     s.get("/health", timeout=2).ok()
     assert private_bytes(s.pid) - before < 64 * 2**20
