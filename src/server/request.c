@@ -414,6 +414,13 @@ void oc_server_request_lost(struct oc_server_request *r) {
     struct oc_api_error e = {0};
     if (oc_server_request_has_ended(r)) return;
     oc_server_model_release(&r->want);
+    if (r->model->files_changed) { /* prompt and pictures may not be right for what is there now */
+        oc_api_fail(&e, OC_API_WORKER_LOST, NULL,
+                    "the model's files changed while they were in use: try again, it is loaded anew");
+        e.retry_after_s = 1;
+        oc_server_request_fail(r, &e);
+        return;
+    }
     if (r->text_sent || r->n_replays >= 1) {
         oc_api_fail(&e, OC_API_WORKER_LOST, NULL, "the worker died while it answered%s",
                     r->n_replays ? ", and once more when the request was run again" : "");

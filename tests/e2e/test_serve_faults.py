@@ -641,6 +641,45 @@ def a_model_directory_that_changes():
 
 
 @case
+def weights_that_are_cut_while_they_are_used():
+    """What is mapped is gone: SIGBUS. Client and log are told why in words, no picture is blamed, and nothing is tried over
+    and over; what is wrong with the file is said to the next one, and with the file the model is back."""
+    name = "test/cut"
+    path = os.path.join(cache_model(name, 72), "model.safetensors")
+    n_bytes = os.path.getsize(path)
+    told = "the model's files changed while they were in use"
+    content = user(image_part(data_url(picture())), "What is this?")
+    # A sanitizer's own report of the signal would be an exit code.
+    env = {k: f"{os.environ.get(k, '')}:handle_sigbus=0" for k in ("ASAN_OPTIONS", "TSAN_OPTIONS")}
+    with Server(models=[name], env=env) as s:
+        for i in range(max(2, FAULT_N)):
+            want = s.chat(content, max_tokens=6).ok().text
+            with open(path, "rb") as f:
+                whole = f.read()
+            streamed = i % 2 == 1
+            if streamed:
+                st = s.stream("Tell me a long story.", max_tokens=3000)
+                assert st.next_text()
+            os.truncate(path, 4096)
+            if streamed:
+                error = st.rest()[-1]
+                assert error["error"]["code"] == "worker_lost" and told in error["error"]["message"], error
+            else:
+                a = s.chat(content, max_tokens=6)
+                a.fails(503, code="worker_lost", words=told)
+                assert int(a.headers["retry-after"]) >= 1, a
+            for _ in range(2):
+                s.chat(content, max_tokens=6).fails((404, 500, 503), words="test/cut cannot be loaded")
+            wait_until(lambda: not s.workers(), 10, lambda: f"no worker: {s.workers()}")
+            assert s.log().count(told + " (signal") == i + 1, s.log()[-4000:]
+            assert len(whole) == n_bytes
+            with open(path, "wb") as f:
+                f.write(whole)
+            assert s.chat(content, max_tokens=6, timeout=60).ok().text == want
+        assert s.log().count("worker died") == max(2, FAULT_N), s.log()[-4000:]
+
+
+@case
 def a_worker_out_of_memory_descriptors():
     """Few descriptors: connections over them wait or are refused, and come back."""
     def limit():
