@@ -203,7 +203,7 @@ def box_questions(rng, scene, words, put, kind):
 
 
 def difference(scenes):
-    """What sets the second of two twins apart (layouts.make_twins)."""
+    """What sets the second of two twins apart (twins.make_twins)."""
     a, b = scenes
     if a.title != b.title:
         return 'The title "%s" is "%s" in picture 2.' % (a.title, b.title)

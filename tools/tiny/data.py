@@ -6,9 +6,10 @@ import numpy as np
 
 from ask import questions, which_questions
 from facts import changed_tokens, token_facts
-from layouts import make_scene, make_twins
+from layouts import make_scene
 from page import font_names
 from tokens import Sequence
+from twins import make_twins
 from words import Words, default_word_list
 
 PATCH, SLOTS = 14, 4
