@@ -17,7 +17,7 @@ from config import AIDS, MAX_PIXELS, MIN_PIXELS, model_config
 from data import BUCKETS, Source
 from export import float_weights
 from model import Ocellus
-from tokens import IM_END, IMAGE_PAD, Sequence
+from tokens import IM_END, IMAGE_PAD
 
 
 def hf_model(weights):
