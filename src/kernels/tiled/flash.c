@@ -78,16 +78,13 @@ void oc_flash_start(struct oc_flash *f, int n) {
 
 /* The row's new maximum; what the row has so far is made relative to it. */
 static float raise_max(struct oc_flash *f, int row, const float *score, int valid) {
-    float old = f->max[row];
-    float max = fmaxf(old, f->s->max_row(score, valid) * f->scale);
-    float shrink = expf(old - max);
-    f->max[row] = max;
-    if (shrink != 1.0f && f->sum[row] != 0) {
-        float *acc = f->acc + (int64_t)row * f->ld;
+    float old = f->max[row], max = fmaxf(old, f->s->max_row(score, valid) * f->scale);
+    if (max != old && f->sum[row] != 0) {
+        float *acc = f->acc + (int64_t)row * f->ld, shrink = expf(old - max);
         f->sum[row] *= shrink;
         for (int d = 0; d < f->hd; d++) acc[d] *= shrink;
     }
-    return max;
+    return f->max[row] = max;
 }
 
 void oc_flash_softmax(struct oc_flash *f, int row, float *score, int valid, int n_keys) {
