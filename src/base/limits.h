@@ -92,6 +92,7 @@
 #define OC_LIMIT_HTTP_READ_BYTES (64 * OC_KIB)       /* one read; a buffer per server */
 #define OC_LIMIT_HTTP_TURN_REQUESTS 16               /* pipelined requests of one connection in one turn of the loop */
 #define OC_LIMIT_HTTP_TURN_ACCEPTS 64
+#define OC_LIMIT_HTTP_TURN_SHAKES 8                  /* steps of TLS handshakes of one server in one turn: 1 ms with ECDSA */
 #define OC_LIMIT_HTTP_OVERFLOW_CONNECTIONS 64        /* over the maximum, being told 503 at the same time */
 #define OC_LIMIT_HTTP_LINGER_MS 2000                 /* for the client to read the last answer before the close */
 #define OC_LIMIT_HTTP_TLS_FILE_BYTES (256 * OC_KIB)  /* a certificate chain, a key */
@@ -128,6 +129,7 @@
 #define OC_LIMIT_SERVER_RATE_BUCKETS 4096
 #define OC_LIMIT_URL_BYTES (8 * OC_KIB) /* of a picture, unless it is a data: URL */
 #define OC_LIMIT_SERVER_POISON 256 /* pictures remembered because a process died over them */
+#define OC_LIMIT_SERVER_PICTURE_BYTES (256 * OC_MIB) /* patches of all requests, where models leave less of the budget */
 #define OC_LIMIT_SERVER_HELD_BYTES (2 * OC_MIB) /* of one stream whose client reads slowly */
 #define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)
 #define OC_LIMIT_METRIC_SERIES 256     /* label combinations of one family */

@@ -121,13 +121,12 @@ static enum oc_err prefill(struct loop *l, struct oc_errinfo *ei) {
     return err;
 }
 
-/* Runs a token, and what may follow it as far as that pays; an end token needs no row. */
+/* Runs a token, and what may follow it as far as that pays. */
 static enum oc_err run_rows(struct loop *l, int32_t token, struct oc_errinfo *ei) {
     struct oc_engine_draft *d = &l->draft;
     int left = l->max_tokens - l->out->n_tokens - 1, most = left < OC_ENGINE_DRAFT_ROWS ? left : OC_ENGINE_DRAFT_ROWS;
     d->n = l->job->speculate ? oc_engine_ngram_draft(&l->ngram, most, d->tokens, d->odds) : 0;
-    for (int i = 0; i < d->n; i++)
-        if (l->job->ends && oc_chat_model_is_eos(l->job->ends, d->tokens[i])) d->n = i;
+    if (l->job->ends) oc_engine_speculate_cut(d, l->job->ends->generation.eos, l->job->ends->generation.n_eos);
     oc_engine_speculate_choose(&l->speculation, d, 1);
     l->rows[0] = token;
     memcpy(l->rows + 1, d->tokens, (size_t)d->n * sizeof *l->rows);

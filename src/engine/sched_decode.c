@@ -85,14 +85,13 @@ void oc_sched_decode_pick(struct oc_scheduler *s, int n) {
 
 /* ---- Rows ------------------------------------------------------------------------------------------------- */
 
-/* What may follow the token that a task runs next. The answer's last token needs no row, nor does an end token. */
+/* What may follow the token that a task runs next. The answer's last token needs no row. */
 static void draft(const struct oc_scheduler *s, const struct oc_sched_task *t, int most, struct oc_engine_draft *d) {
     int left = t->max_tokens - t->done.n_output - 1;
     if (most > left) most = left;
     if (s->hook.draft) d->n = s->hook.draft(s->hook.arg, t, d->tokens, most);
     else d->n = oc_engine_ngram_draft(&t->ngram, most, d->tokens, d->odds);
-    for (int i = 0; i < d->n; i++)
-        if (is_end_token(t, d->tokens[i])) d->n = i;
+    oc_engine_speculate_cut(d, t->eos, t->n_eos);
 }
 
 static void choose_drafts(struct oc_scheduler *s, int n) {

@@ -36,6 +36,12 @@ static int likeliest(const struct oc_engine_draft *drafts, const int *taken, int
     return best;
 }
 
+void oc_engine_speculate_cut(struct oc_engine_draft *d, const int32_t *eos, int n_eos) {
+    for (int i = 0; i < d->n; i++)
+        for (int k = 0; k < n_eos; k++)
+            if (d->tokens[i] == eos[k]) d->n = i;
+}
+
 void oc_engine_speculate_choose(struct oc_engine_speculation *s, struct oc_engine_draft *drafts, int n) {
     const struct oc_engine_draft_cost *c = cost_of(s, n);
     int taken[OC_ENGINE_DRAFT_SEQUENCES] = {0}, order[OC_ENGINE_DRAFT_ROWS], n_best = 0, at;

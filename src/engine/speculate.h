@@ -33,6 +33,9 @@ struct oc_engine_draft {
     int n;
 };
 
+/* Cuts a draft before the first of these end tokens: nothing follows one, so it needs no row. */
+void oc_engine_speculate_cut(struct oc_engine_draft *d, const int32_t *eos, int n_eos);
+
 /* Leaves of each of n drafts (one for each sequence of the step, n >= 1) as many tokens as pay. All zero at first. */
 void oc_engine_speculate_choose(struct oc_engine_speculation *s, struct oc_engine_draft *drafts, int n);
 

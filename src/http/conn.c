@@ -130,7 +130,9 @@ void oc_http_conn_defer(struct oc_http_conn *c) {
 
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf) {
     (void)suggested;
-    struct oc_http_server *s = ((struct oc_http_conn *)h->data)->server;
+    const struct oc_http_conn *c = h->data;
+    struct oc_http_server *s = c->server;
+    if (oc_http_secure_must_wait(c)) return; /* no buffer: the bytes stay in the socket, and the loop asks again */
     /* What is decrypted of one read, with the record that was begun before, is not more than a plain read. */
     size_t n = sizeof(s->read_bytes) - (s->o.tls ? OC_LIMIT_HTTP_TLS_RECORD_BYTES : 0);
     *buf = uv_buf_init(s->read_bytes, (unsigned)n);
@@ -145,7 +147,7 @@ void oc_http_conn_drain(struct oc_http_conn *c, size_t n) {
  * and nothing is computed for a client that may be away. */
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     struct oc_http_conn *c = stream->data;
-    if (n == 0) return;
+    if (n == 0 || n == UV_ENOBUFS) return;
     if (n < 0) {
         oc_http_secure_lost(c, OC_HTTP_TLS_GONE, "the client left");
         oc_http_conn_close(c);

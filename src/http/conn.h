@@ -27,6 +27,7 @@ struct oc_http_server {
     uv_idle_t turn;   /* active while something is deferred */
     int fd, port;     /* fd is -1 once the server has stopped accepting */
     int n_connections, n_overflow;
+    int n_shakes;                          /* steps of handshakes in this turn of the loop */
     int n_handles;                         /* handles and connections not yet closed */
     size_t bodies_bytes, max_bodies_bytes; /* of all exchanges, and their maximum */
     bool stopping, closing;
@@ -144,6 +145,9 @@ bool oc_http_secure_seal(struct oc_http_conn *c);
 
 /* Says close_notify, after all output that waits. */
 void oc_http_secure_bye(struct oc_http_conn *c);
+
+/* True while nothing may be read: its handshake has to wait for the loop's next turn. */
+bool oc_http_secure_must_wait(const struct oc_http_conn *c);
 
 /* True while the handshake is not done. */
 bool oc_http_secure_is_shaking(const struct oc_http_conn *c);

@@ -6,6 +6,17 @@ bool oc_http_secure_is_shaking(const struct oc_http_conn *c) {
     return c->tls && !c->tls->ready;
 }
 
+/* A step that says something signs or makes keys, and many of them hold up whoever else is served. Steps that
+ * only gather bytes cost nothing and are not counted. */
+static void count_step(struct oc_http_conn *c) {
+    if (c->server->n_shakes++ == 0) oc_http_server_wake(c->server); /* the next turn counts anew */
+}
+
+bool oc_http_secure_must_wait(const struct oc_http_conn *c) {
+    return c->phase == OC_HTTP_OPEN && oc_http_secure_is_shaking(c) &&
+           c->server->n_shakes >= OC_LIMIT_HTTP_TURN_SHAKES;
+}
+
 void oc_http_secure_lost(struct oc_http_conn *c, enum oc_http_tls_failure failure, const char *reason) {
     const struct oc_http_events *ev = &c->server->ev;
     if (c->phase != OC_HTTP_OPEN || !oc_http_secure_is_shaking(c) || c->tls->n_hello == 0) return;
@@ -52,6 +63,7 @@ static void refuse_http(struct oc_http_conn *c) {
 /* True once the handshake is done. */
 static bool shake(struct oc_http_conn *c) {
     enum oc_http_tls_state state = oc_http_tls_session_shake(c->tls);
+    if (state != OC_HTTP_TLS_MORE || c->tls->out.n_bytes) count_step(c);
     if (state == OC_HTTP_TLS_FAILED) oc_http_secure_lost(c, OC_HTTP_TLS_REFUSED, c->tls->reason);
     oc_http_output_flush(c);
     if (c->broken) {

@@ -55,6 +55,7 @@ static void on_turn(uv_idle_t *h) {
     struct oc_http_server *s = h->data;
     struct oc_http_link now; /* what is deferred from here on has its turn next time */
     uv_idle_stop(h);
+    s->n_shakes = 0;
     if (s->closing) {
         close_all(s);
         return;

@@ -83,6 +83,7 @@ static const struct oc_ipc_wire_field ready_fields[] = {
     STR(T, architecture),
     STR(T, family),
     STR(T, isa),
+    I32(T, throughput, 0, 1),
     I32(T, n_threads, 0, OC_LIMIT_THREADS),
     I32(T, n_vocab, 0, OC_LIMIT_VOCAB),
     I32(T, ctx_tokens, 0, OC_LIMIT_CTX_TOKENS),

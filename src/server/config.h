@@ -67,6 +67,7 @@ struct oc_server_config {
     int64_t max_image_bytes, max_image_pixels;
     int max_image_side_px;
     int image_timeout_s;
+    int64_t picture_memory_bytes; /* 0: see oc_server_models_picture_bytes */
     bool remote_images, allow_private_images;
     int fetch_timeout_s;
     const char *media_dir; /* file: pictures come from below it only; NULL: none */

@@ -140,6 +140,7 @@ void oc_server_model_release(struct oc_server_want *w) {
     m->n_held--;
     m->last_used_ms = oc_server_now_ms();
     if (m->n_held) return;
+    if (m->files_changed && m->state == OC_MODEL_UNLOADED) oc_server_model_close_chat(m); /* it was made of the old ones */
     if (m->stop_when_idle) oc_server_model_advance(m);
     if (m->state == OC_MODEL_READY) oc_server_models_room_made(m->s->models);
 }
@@ -364,7 +365,7 @@ static void on_ready(void *arg, struct oc_server_worker *w, const struct oc_ipc_
            OC_LOG_D("load_s", m->load_s), OC_LOG_S("isa", m->isa), OC_LOG_I("ctx", r->ctx_tokens),
            OC_LOG_I("sequences", r->n_sessions), OC_LOG_I("kv_tokens", r->kv_tokens));
     if (strcmp(m->s->config->batch_mode, "throughput") == 0)
-        oc_log(m->s->log, OC_LOG_WARN, strstr(m->isa, "-int8") ? OC_THROUGHPUT_SENTENCE : OC_NO_THROUGHPUT_SENTENCE,
+        oc_log(m->s->log, OC_LOG_WARN, r->throughput ? OC_THROUGHPUT_SENTENCE : OC_NO_THROUGHPUT_SENTENCE,
                OC_LOG_S("model", m->id));
     grant(m);
     oc_server_model_advance(m);
@@ -395,6 +396,7 @@ static void on_dead(void *arg, struct oc_server_worker *w, const char *how) {
     bool died = was_loading || m->state == OC_MODEL_READY;
     struct oc_metrics *mt = m->s->metrics;
     m->n_deaths += died;
+    m->files_changed = oc_server_worker_lost_files(w);
     if (died)
         oc_metrics_add(mt, OC_M_WORKER_RESTARTS, m->id, oc_server_worker_has_stalled(w) ? "stalled" : "died",
                        1);
@@ -406,12 +408,14 @@ static void on_dead(void *arg, struct oc_server_worker *w, const char *how) {
     if (m->n_held == 0) oc_server_model_close_chat(m);
     if (was_loading) fail_load(m, OC_API_MODEL_LOADING, how);
     finish_unloads(m);
+    if (m->files_changed) m->need_bytes = 0; /* measured anew, be it to hear what is wrong with them */
     oc_server_model_advance(m);
     oc_server_models_room_made(m->s->models);
 }
 
 static void start_worker(struct oc_server_model *m) {
     struct oc_errinfo ei;
+    m->files_changed = false;
     struct oc_server_worker_events ev = {
         .arg = m, .on_ready = on_ready, .on_refused = on_refused, .on_dead = on_dead};
     if (oc_server_worker_start(m->s, m->dir, m->kv_tokens, &ev, &m->worker, &ei)) {

@@ -70,6 +70,7 @@ struct oc_server_model {
     struct oc_server_unload *unloads;
     struct oc_admission *admission;
     int n_refs; /* work on a crew */
+    bool files_changed; /* under its last worker, which died of it; until the next one starts */
     /* figures */
     uint64_t n_loads, n_deaths, seen_output_tokens;
     double load_s, ttft_ms; /* of the last load, of the last answer */

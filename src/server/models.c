@@ -169,6 +169,12 @@ int64_t oc_server_models_used_bytes(const struct oc_server_models *ms) {
     return sum;
 }
 
+int64_t oc_server_models_picture_bytes(const struct oc_server_models *ms) {
+    int64_t least = (int64_t)OC_LIMIT_SERVER_PICTURE_BYTES, left = ms->budget_bytes - oc_server_models_used_bytes(ms);
+    if (ms->s->config->picture_memory_bytes > 0) return ms->s->config->picture_memory_bytes;
+    return left > least ? left : least;
+}
+
 int oc_server_models_n_resident(const struct oc_server_models *ms) {
     int n = 0;
     for (const struct oc_server_model *m = ms->first; m; m = m->next) n += oc_server_model_is_resident(m);

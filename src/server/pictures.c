@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/digest.h"
@@ -35,6 +36,24 @@ static void fail_poisoned(struct oc_server_picture *p) {
                  "this picture is refused: processes died twice in a row while they worked on it");
 }
 
+/* ---- Room ---------------------------------------------------------------------------------------------- */
+
+/* The most that the patches of a picture can take: the model's rule at the limit of tokens. The figures are a worker's. */
+static int64_t most_bytes(const struct oc_server_request *r, const struct oc_api_picture *want) {
+    const struct oc_ipc_picture_rules *rules = &r->model->ready.rules;
+    double tokens = rules->max_tokens, patch = (double)rules->patch * rules->patch;
+    if (want->detail == OC_API_DETAIL_LOW && tokens > OC_API_LOW_DETAIL_TOKENS) tokens = OC_API_LOW_DETAIL_TOKENS;
+    double bytes = tokens * rules->merge * rules->merge * 3 * rules->temporal * patch * sizeof(float);
+    return bytes >= 0 && bytes < (double)OC_LIMIT_IPC_PATCH_BYTES ? (int64_t)bytes : (int64_t)OC_LIMIT_IPC_PATCH_BYTES;
+}
+
+/* What was asked for and is not needed goes back. */
+static void fit_room(struct oc_server_picture *p) {
+    struct stat st;
+    if (fstat(p->patches_fd, &st) == 0)
+        oc_server_room_shrink(&p->r->s->room, &p->r->place, p->room_bytes - (int64_t)st.st_size);
+}
+
 /* ---- Looking ------------------------------------------------------------------------------------------- */
 
 static void on_seen(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
@@ -60,6 +79,7 @@ static void on_seen(struct oc_server_look *l, enum oc_server_look_end how, const
     p->patches_fd = patches;
     close(p->bytes_fd);
     p->bytes_fd = -1;
+    fit_room(p);
     oc_server_record_seen(r, p);
     if (oc_server_poison_n(r->s->poison)) oc_server_poison_clear(r->s->poison, p->bytes_digest);
     if (oc_server_poison_refuses(r->s->poison, p->seen.digest, oc_server_now_ms()))
@@ -153,6 +173,28 @@ static void fetch(struct oc_server_picture *p) {
 
 /* ---- All of them --------------------------------------------------------------------------------------- */
 
+static void fetch_all(struct oc_server_request *r) {
+    for (size_t i = 0; i < r->n_pictures; i++) fetch(&r->pictures[i]);
+}
+
+static void on_room(struct oc_server_place *place) {
+    struct oc_server_request *r =
+        (struct oc_server_request *)((char *)place - offsetof(struct oc_server_request, place));
+    fetch_all(r);
+}
+
+/* False: it has to wait. */
+static bool take_room(struct oc_server_request *r) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < r->n_pictures; i++) {
+        r->pictures[i].room_bytes = most_bytes(r, &r->api.pictures[i]);
+        bytes += r->pictures[i].room_bytes;
+    }
+    r->place.on_room = on_room;
+    r->place_ms = oc_server_now_ms();
+    return oc_server_room_take(&r->s->room, oc_server_models_picture_bytes(r->s->models), &r->place, bytes);
+}
+
 void oc_server_pictures_start(struct oc_server_request *r) {
     size_t n = r->api.n_pictures;
     if (!n) return;
@@ -166,10 +208,11 @@ void oc_server_pictures_start(struct oc_server_request *r) {
     r->n_pictures = n;
     for (size_t i = 0; i < n; i++)
         r->pictures[i] = (struct oc_server_picture){.r = r, .bytes_fd = -1, .patches_fd = -1};
-    for (size_t i = 0; i < n; i++) fetch(&r->pictures[i]);
+    if (take_room(r)) fetch_all(r);
 }
 
 void oc_server_pictures_cancel(struct oc_server_request *r) {
+    oc_server_room_leave(&r->s->room, &r->place);
     for (size_t i = 0; i < r->n_pictures; i++) {
         struct oc_server_picture *p = &r->pictures[i];
         oc_server_images_cancel(r->s->images, &p->look);
@@ -194,6 +237,7 @@ void oc_server_pictures_close(struct oc_server_request *r) {
 }
 
 void oc_server_pictures_forget(struct oc_server_request *r) {
+    oc_server_room_leave(&r->s->room, &r->place);
     for (size_t i = 0; i < r->n_pictures; i++) {
         if (r->pictures[i].patches_fd >= 0) close(r->pictures[i].patches_fd);
         r->pictures[i].patches_fd = -1;

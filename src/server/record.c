@@ -195,6 +195,8 @@ static void record_process(struct oc_server *s) {
     oc_metrics_set(m, OC_M_DRAINING, NULL, NULL, s->draining);
     oc_metrics_set(m, OC_M_MEMORY_BUDGET, NULL, NULL, (double)s->models->budget_bytes);
     oc_metrics_set(m, OC_M_MEMORY_USED, NULL, NULL, (double)oc_server_models_used_bytes(s->models));
+    oc_metrics_set(m, OC_M_PICTURE_MEMORY, NULL, NULL, (double)s->room.held_bytes);
+    oc_metrics_set(m, OC_M_PICTURE_MEMORY_WAITING, NULL, NULL, s->room.n_waiting);
     oc_metrics_set(m, OC_M_CONNECTIONS, "main", NULL, oc_http_server_n_connections(s->http));
     oc_metrics_set(m, OC_M_CONNECTIONS, "admin", NULL, oc_http_server_n_connections(s->admin));
     oc_metrics_set(m, OC_M_CONNECTIONS_MAX, NULL, NULL, s->config->max_connections);

@@ -414,6 +414,13 @@ void oc_server_request_lost(struct oc_server_request *r) {
     struct oc_api_error e = {0};
     if (oc_server_request_has_ended(r)) return;
     oc_server_model_release(&r->want);
+    if (r->model->files_changed) { /* prompt and pictures may not be right for what is there now */
+        oc_api_fail(&e, OC_API_WORKER_LOST, NULL,
+                    "the model's files changed while they were in use: try again, it is loaded anew");
+        e.retry_after_s = 1;
+        oc_server_request_fail(r, &e);
+        return;
+    }
     if (r->text_sent || r->n_replays >= 1) {
         oc_api_fail(&e, OC_API_WORKER_LOST, NULL, "the worker died while it answered%s",
                     r->n_replays ? ", and once more when the request was run again" : "");
@@ -439,6 +446,17 @@ static void check_time(struct oc_server_request *r, uint64_t now_ms) {
         oc_clock_ms_since(r->slot_ns) > c->request_timeout_s * 1e3) {
         oc_api_fail(&e, OC_API_TIMEOUT, NULL, "the request took longer than the %d s that this server allows",
                     c->request_timeout_s);
+        oc_server_request_fail(r, &e);
+        return;
+    }
+    if (r->place.state == OC_PLACE_WAITING &&
+        now_ms - r->place_ms >= (uint64_t)c->queue_timeout_s[r->priority] * 1000) {
+        oc_api_fail(&e, OC_API_QUEUE_TIMEOUT, NULL,
+                    "the request waited %d s for memory for its pictures, which is the limit of its priority: those of "
+                    "requests before it take what there is",
+                    c->queue_timeout_s[r->priority]);
+        e.retry_after_s = 30;
+        oc_metrics_add(r->s->metrics, OC_M_QUEUE_TIMEOUTS, r->model->id, oc_admission_priority_name(r->priority), 1);
         oc_server_request_fail(r, &e);
         return;
     }

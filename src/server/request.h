@@ -38,6 +38,7 @@ struct oc_server_picture {
     struct oc_server_look look;
     int bytes_fd, patches_fd; /* -1: none */
     uint64_t n_bytes, look_ns;
+    int64_t room_bytes; /* its part of the request's place, before it was seen */
     uint8_t bytes_digest[32]; /* before decoding */
     enum oc_err err;
     struct oc_errinfo ei;
@@ -100,6 +101,8 @@ struct oc_server_request {
     struct oc_server_want want;
     struct oc_server_picture *pictures;
     size_t n_pictures;
+    struct oc_server_place place; /* room for their patches */
+    uint64_t place_ms;            /* since when it waits for that */
     int n_open; /* parts of PREPARE that are not done */
     struct oc_chat_ids ids;
     struct oc_buf echo; /* the prompt's text, when asked for */

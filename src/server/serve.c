@@ -155,6 +155,7 @@ static void step(struct serve *v) {
 static void on_turn(uv_prepare_t *p) {
     struct serve *v = p->data;
     oc_server_requests_reap(&v->s);
+    if (v->s.room.first) oc_server_room_go_on(&v->s.room, oc_server_models_picture_bytes(v->s.models));
     if (v->phase != RUNNING) step(v);
 }
 

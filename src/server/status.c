@@ -199,6 +199,7 @@ static void write_worker(struct oc_server_writer *w, const struct oc_server_mode
         oc_server_writer_bool(w, "vision", m->vision);
         oc_server_writer_str(w, "architecture", m->architecture);
         oc_server_writer_str(w, "isa", m->isa);
+        oc_server_writer_bool(w, "throughput", m->ready.throughput);
         oc_server_writer_int(w, "threads", m->ready.n_threads);
         oc_server_writer_int(w, "ctx_tokens", m->ready.ctx_tokens);
         oc_server_writer_int(w, "kv_tokens", m->ready.kv_tokens);
@@ -267,6 +268,9 @@ static void write_memory(struct oc_server_writer *w, const struct oc_server *s) 
     oc_server_writer_num(w, "active_memory_gb", gib(oc_server_process_workers_rss(s)));
     oc_server_writer_num(w, "budget_gb", gib(s->models->budget_bytes));
     oc_server_writer_num(w, "counted_gb", gib(oc_server_models_used_bytes(s->models)));
+    oc_server_writer_num(w, "pictures_gb", gib(s->room.held_bytes));
+    oc_server_writer_num(w, "pictures_limit_gb", gib(oc_server_models_picture_bytes(s->models)));
+    oc_server_writer_int(w, "waiting_for_pictures", s->room.n_waiting);
     oc_server_writer_num(w, "orchestrator_gb", gib(oc_server_process_rss(0)));
     oc_server_writer_bool(w, "model_loaded", loaded_model(s) != NULL);
     oc_server_writer_close(w, '}');

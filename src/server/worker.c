@@ -28,6 +28,7 @@ struct oc_server_worker {
     uint64_t start_ns, ready_ns;
     double load_s;
     bool stalled, lied; /* lied: it broke the protocol, nothing it says counts any more */
+    bool files_changed;          /* the weights it maps are not there any more */
     bool asked, killed, refused; /* to stop by its owner; by us; the model could not be loaded */
     char how[160];               /* why it was killed */
     struct oc_server_job *buckets[N_BUCKETS];
@@ -65,7 +66,7 @@ static struct oc_server_job *find_job(const struct oc_server_worker *w, uint64_t
 /* Only a job that was encoding or prefilling can have been fatal by its picture; the board says which when it
  * was one alone. */
 static bool is_blamed(const struct oc_server_worker *w, const struct oc_server_job *j) {
-    if (!j->has_pictures) return false;
+    if (!j->has_pictures || w->files_changed) return false;
     uint64_t at_hand = atomic_load_explicit(&w->board->job, memory_order_relaxed);
     if (at_hand && at_hand != j->id) return false;
     return at_hand == j->id || j->stage == OC_IPC_STAGE_ENCODE || j->stage == OC_IPC_STAGE_PREFILL;
@@ -238,6 +239,8 @@ static void on_timer_closed(uv_handle_t *h) {
 static void describe_end(struct oc_server_worker *w, int status, int sig, char *how, size_t n) {
     if (w->how[0])
         snprintf(how, n, "%s", w->how);
+    else if (w->files_changed)
+        snprintf(how, n, "the model's files changed while they were in use (signal %d, %s)", sig, strsignal(sig));
     else if (sig)
         snprintf(how, n, "it was ended by signal %d (%s)", sig, strsignal(sig));
     else
@@ -257,6 +260,7 @@ static void on_process_end(void *arg, int status, int sig, struct oc_str output)
     (void)output;
     bool expected = w->asked || w->refused;
     if (w->link) oc_server_link_drain(w->link); /* what it said before it went */
+    w->files_changed = sig == SIGBUS && !w->killed; /* all else that it maps is sealed or its own */
     describe_end(w, status, sig, how, sizeof how);
     log_end(w, expected, how);
     w->child = NULL;
@@ -443,6 +447,10 @@ int oc_server_worker_pid(const struct oc_server_worker *w) {
 
 bool oc_server_worker_has_stalled(const struct oc_server_worker *w) {
     return w->stalled;
+}
+
+bool oc_server_worker_lost_files(const struct oc_server_worker *w) {
+    return w->files_changed;
 }
 
 int oc_server_worker_n_jobs(const struct oc_server_worker *w) {

@@ -72,6 +72,7 @@ const struct oc_ipc_board *oc_server_worker_board(const struct oc_server_worker 
 int oc_server_worker_id(const struct oc_server_worker *w);
 int oc_server_worker_pid(const struct oc_server_worker *w);
 bool oc_server_worker_has_stalled(const struct oc_server_worker *w); /* that is why it was killed */
+bool oc_server_worker_lost_files(const struct oc_server_worker *w);  /* it died because the weights it maps are gone */
 int oc_server_worker_n_jobs(const struct oc_server_worker *w);
 double
 oc_server_worker_load_s(const struct oc_server_worker *w); /* from start to ready; so far while it loads */

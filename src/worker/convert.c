@@ -157,6 +157,7 @@ void oc_worker_convert_ready(const struct oc_engine_info *in, const struct oc_pi
         .architecture = cut(in->architecture),
         .family = cut(in->family),
         .isa = cut(in->isa),
+        .throughput = in->throughput,
         .n_threads = in->n_threads,
         .n_vocab = in->n_vocab,
         .ctx_tokens = in->ctx_tokens,

@@ -406,6 +406,18 @@ def ask(text="Tell me something.", max_tokens=8, **fields):
     return {k: v for k, v in body.items() if v is not ...}
 
 
+def long_answer(text="Slow"):
+    """A chat body whose answer is some megabytes: more than a client's socket and the server hold."""
+    return ask(text, max_tokens=3000, logprobs=True, top_logprobs=20)
+
+
+def request_bytes(body, path="/v1/chat/completions", version="1.1"):
+    """A whole request as it stands on the wire."""
+    data = json.dumps(body).encode()
+    return (f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n").encode() + data
+
+
 # ---- Servers -----------------------------------------------------------------------------------------------------
 
 # Options whose flag is not their name with dashes (src/server/config.def).
@@ -548,6 +560,17 @@ class Server:
         """A socket; bare: without TLS, whatever the server speaks."""
         c = socket.create_connection(("127.0.0.1", self.admin_port if admin else self.port), seconds(timeout))
         return c if bare or not self.tls else self.tls.wrap_socket(c, server_hostname="127.0.0.1")
+
+    def slow_reader(self, body, version="1.1", timeout=60):
+        """A socket that takes little at once, with this completion asked for; who has it reads when and what he likes."""
+        c = socket.socket()
+        c.settimeout(seconds(timeout))
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # counts only before the connection is made
+        c.connect(("127.0.0.1", self.port))
+        if self.tls:
+            c = self.tls.wrap_socket(c, server_hostname="127.0.0.1")
+        c.sendall(request_bytes({**body, "stream": True}, version=version))
+        return c
 
     def raw(self, data, timeout=10, admin=False):
         """Sends bytes and reads until the server closes, or the time is over: (bytes, closed)."""

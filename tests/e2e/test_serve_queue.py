@@ -2,7 +2,8 @@
 import threading
 import time
 
-from server_harness import Server, Shared, case, in_background, main, seconds, stopped, wait_until
+from server_harness import (Server, Shared, case, data_url, image_part, in_background, main, picture, seconds, stopped, user,
+                            wait_until)
 
 LONG_ANSWER = 3500
 server = Shared(parallel=1, queue_depth=6)
@@ -102,6 +103,54 @@ def bb_094_figures_of_the_queue():
         q = queue(s)
         assert q["queue_depth"] == 0 and q["active_slots"] == 0 and q["totals"]["enqueued"] == 8, q
         assert q["avg_wait_time_ms"] > 0, q
+
+
+def look_at(n):
+    return user(f"What is in picture {n}?", image_part(data_url(picture(280, 196, n))))
+
+
+def memory(s):
+    return s.admin("/admin/status").ok().json["memory"]
+
+
+@case
+def pictures_wait_for_memory_for_their_patches():
+    patches = 14 * 20 * 1176 * 4
+    with Server(picture_memory="1", parallel=4) as s:  # one request's pictures at a time
+        s.chat(look_at(1), max_tokens=1).ok()
+        assert memory(s)["pictures_gb"] == 0 and memory(s)["waiting_for_pictures"] == 0, memory(s)
+        with stopped(s.workers()):
+            first = in_background(lambda: s.chat(look_at(2), max_tokens=4, timeout=120))
+            wait_until(lambda: s.metric("ocellus_picture_memory_bytes") == patches, 30, lambda: f"the first to be decoded: {memory(s)}")
+            second = in_background(lambda: s.chat(look_at(3), max_tokens=4, timeout=120))
+            wait_until(lambda: memory(s)["waiting_for_pictures"] == 1, 30, lambda: f"the second to wait: {memory(s)}")
+            gone = in_background(lambda: s.chat(look_at(4), max_tokens=4, timeout=2))
+            wait_until(lambda: memory(s)["waiting_for_pictures"] == 2, 30, lambda: f"the third to wait: {memory(s)}")
+            assert s.metric("ocellus_picture_memory_waiting") == 2
+            wait_until(lambda: memory(s)["waiting_for_pictures"] == 1, 30, lambda: f"the third to leave: {memory(s)}")
+            try:
+                raise AssertionError(f"the client that left got an answer: {gone(60)}")
+            except OSError:  # its time-out
+                pass
+        for answer in (first(120), second(120)):
+            assert answer.ok().json["images"][0]["grid"] == [1, 14, 20], answer
+        s.wait_idle()
+        assert memory(s)["pictures_gb"] == 0 and memory(s)["waiting_for_pictures"] == 0, memory(s)
+
+
+@case
+def a_wait_for_memory_has_its_limit():
+    with Server(picture_memory="1", parallel=4, queue_timeout_normal="1s", queue_timeout_low="1s") as s:
+        s.chat(look_at(1), max_tokens=1).ok()
+        with stopped(s.workers()):
+            first = in_background(lambda: s.chat(look_at(2), max_tokens=4, timeout=120))
+            wait_until(lambda: memory(s)["pictures_gb"] > 0, 30, lambda: f"the first to be decoded: {memory(s)}")
+            a = s.chat(look_at(3), max_tokens=1, timeout=120)
+            a.fails(503, code="queue_timeout", words="memory for its pictures")
+            assert int(a.headers["retry-after"]) >= 1, a
+            assert memory(s)["waiting_for_pictures"] == 0, memory(s)
+        first(120).ok()
+        s.chat(look_at(3), max_tokens=1).ok()
 
 
 @case

@@ -318,7 +318,7 @@ def throughput_mode_reaches_the_worker_and_the_log():
     s = Server("--batch-mode", "throughput", "--isa", "ref")
     try:
         s.chat(max_tokens=2)
-        assert any(w.get("isa") == "ref-int8" for w in s.status()["workers"]), s.status()["workers"]
+        assert any(w.get("isa") == "ref-int8" and w["throughput"] is True for w in s.status()["workers"]), s.status()["workers"]
         assert "rounded to 8 bits" in s.log() and "--batch-mode exact" in s.log(), s.log()
     finally:
         s.stop()

@@ -1,11 +1,10 @@
 """ocellus serve: answers as server-sent events."""
-import socket
 import time
 
 import harness
 
-from server_harness import (Server, Shared, ask, cache_model, case, check_error_object, chunk_text, data_url, finish_of, heavy, image_part, joined, main,
-                            picture, seconds, stopped, user, wait_until)
+from server_harness import (Server, Shared, ask, cache_model, case, check_error_object, chunk_text, data_url, finish_of, heavy, image_part, joined,
+                            long_answer, main, picture, seconds, stopped, user, wait_until)
 
 server = Shared()
 TEXT = "/v1/completions"
@@ -271,12 +270,7 @@ def a_client_that_leaves_is_noticed():
 def a_slow_reader_stops_nobody():
     """One that reads nothing: its stream is slowed down or cut, the others flow."""
     s = server()
-    slow = s.connect(timeout=60)
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    import json
-    body = json.dumps({**ask("Slow", max_tokens=3000, logprobs=True, top_logprobs=20), "stream": True}).encode()
-    slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                 b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    slow = s.slow_reader(long_answer())
     try:
         for i in range(5):
             assert len(s.stream(f"Quick {i}", max_tokens=20).chunks()) > 3

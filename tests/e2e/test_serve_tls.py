@@ -14,7 +14,7 @@ import time
 
 from harness import BIN, TMP, environment, fails, ocellus, write
 from server_harness import (FAULT_N, Server, Shared, ask, case, chunk_text, data_url, descriptors, heavy, image_part,
-                            in_background, in_parallel, joined, main, need_program, picture, private_bytes, read_all,
+                            in_background, in_parallel, joined, long_answer, main, need_program, picture, private_bytes, read_all,
                             rested, seconds, status_of, user, wait_until)
 
 HEADER_TIMEOUT_S = 10  # OC_LIMIT_HTTP_HEADER_TIMEOUT_MS
@@ -498,13 +498,7 @@ def a_slow_reader_stops_nobody():
     s = server()
     n_gone = s.metric("ocellus_clients_gone_total")
     before = private_bytes(s.pid)
-    body = json.dumps({**ask("Slow", max_tokens=3000, logprobs=True, top_logprobs=20), "stream": True}).encode()
-    bare = socket.socket()
-    bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    bare.connect(("127.0.0.1", s.port))
-    slow = client().wrap_socket(bare, server_hostname="localhost")
-    slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                 b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    slow = s.slow_reader(long_answer())
     try:
         for i in range(5):
             assert len(s.stream(f"Quick {i}", max_tokens=20).chunks()) > 3
@@ -520,14 +514,7 @@ def a_slow_reader_stops_nobody():
 def a_reader_with_pauses_gets_all():
     s = server()
     whole = joined(s.stream("Pauses", max_tokens=300).chunks())
-    body = json.dumps({**ask("Pauses", max_tokens=300), "stream": True}).encode()
-    bare = socket.socket()
-    bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    bare.connect(("127.0.0.1", s.port))
-    with client().wrap_socket(bare, server_hostname="localhost") as c:
-        c.settimeout(seconds(60))
-        c.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                  b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    with s.slow_reader(ask("Pauses", max_tokens=300), version="1.0") as c:
         data = b""
         while True:
             more = c.recv(1000)

@@ -118,7 +118,7 @@ def ready_says_what_measure_says():
     for key in "architecture family isa n_params n_vocab weight_bytes kv_bytes workspace_bytes ctx_tokens kv_tokens n_sessions image_max_tokens".split():
         assert role.ready[key] == measured[key], (key, role.ready[key], measured[key])
     assert measured["has_vision"] and measured["embed_cache_bytes"] == 256 << 20, measured
-    assert role.ready["version"] == 1 and role.ready["ctx_tokens"] == CTX and role.ready["kv_tokens"] >= 4 * CTX, role.ready
+    assert role.ready["version"] == 2 and role.ready["throughput"] == 0 and role.ready["ctx_tokens"] == CTX and role.ready["kv_tokens"] >= 4 * CTX, role.ready
     assert role.ready["image_token"] == ADDED["<|image_pad|>"] and role.ready["rules"]["max_tokens"] == 64, role.ready
     role.end()
     r = ocellus("worker", "--measure", "--model", "/nonexistent")

@@ -65,7 +65,7 @@ struct oc_dot_x {
 #define OC_BF16_MAX_MB 768
 
 /* c[r, j] = (first) or += sum over k < kk of a[r*lda + k] * b[k/2][j][k%2], for r < mr, j < 16 nv, in an order of
- * k of the ISA's own. kk is a multiple of OC_BF16_K. Then, where given, the same for a and b_low, and for a_low and b. */
+ * k of the ISA's own. kk is a multiple of OC_BF16_K. And, where given, the same for a and b_low, and for a_low and b. */
 struct oc_bf16_tile {
     const uint16_t *a, *a_low;
     int64_t lda;
@@ -81,6 +81,7 @@ struct oc_simd_bf16 {
     int mr;       /* rows of a tile */
     int pad_rows; /* rows of `a` that tile reads and rows of `c` that it writes are mr rounded up to this */
     int64_t mb;   /* rows of x per unit of work, a multiple of OC_BF16_COLS */
+    int kb;       /* k that tile is given at a time: 128 or 256, so that what it reads again stays in L1 */
     bool split;   /* x, and W when quantised, are sums of two bf16, high and low: 16 bits; the product of lows is left out */
 
     /* Begins and ends a thread's use of `tile`; NULL where there is nothing to set. */

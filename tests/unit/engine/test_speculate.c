@@ -55,6 +55,25 @@ static int drafted_rows(cost_fn *cost, float odds, int n_steps) {
     return sum;
 }
 
+static void an_end_token_needs_no_row(void **state) {
+    (void)state;
+    static const int32_t ends[] = {7, 9};
+    const struct oc_engine_draft draft = {.tokens = {1, 2, 9, 7, 3}, .n = 5};
+    struct oc_engine_draft d = draft;
+    oc_engine_speculate_cut(&d, ends, 0);
+    assert_int_equal(d.n, 5);
+    oc_engine_speculate_cut(&d, ends, 1);
+    assert_int_equal(d.n, 3);
+    d = draft;
+    oc_engine_speculate_cut(&d, ends, 2);
+    assert_int_equal(d.n, 2);
+    d.tokens[0] = 7;
+    oc_engine_speculate_cut(&d, ends, 2);
+    assert_int_equal(d.n, 0);
+    oc_engine_speculate_cut(&d, ends, 2);
+    assert_int_equal(d.n, 0);
+}
+
 static void where_rows_are_cheap_drafts_are_run(void **state) {
     (void)state;
     assert_true(drafted_rows(memory_bound, 0.95f, 300) > 600);
@@ -147,6 +166,7 @@ static void a_bad_moment_is_forgotten(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_end_token_needs_no_row),
         cmocka_unit_test(where_rows_are_cheap_drafts_are_run),
         cmocka_unit_test(where_rows_are_dear_they_are_not),
         cmocka_unit_test(trying_costs_little),

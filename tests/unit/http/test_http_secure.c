@@ -83,6 +83,41 @@ static void test_deadline(void **state) {
     rig_close(&r);
 }
 
+/* Handshakes that come together follow each other over several turns of the loop, and who has had his is served between
+ * them. */
+static void test_many_at_once(void **state) {
+    (void)state;
+    enum { N = 3 * OC_LIMIT_HTTP_TURN_SHAKES };
+    struct rig r;
+    struct client k[N], other;
+    char bytes[4096];
+    int n_answered = 0, n_turns = 0;
+    rig_open(&r, "127.0.0.1", NULL);
+    client_open(&other, &r);
+    size_t n = hello(&r, bytes, sizeof(bytes));
+    for (int i = 0; i < N; i++) open_bare(&k[i], &r);
+    rig_until(&r, oc_http_server_n_connections(r.server) == N + 1);
+    for (int i = 0; i < N; i++) send_bare(&k[i], bytes, n);
+    client_put(&other, "GET / HTTP/1.1\r\n" HOST, strlen("GET / HTTP/1.1\r\n" HOST));
+    for (; n_answered < N; n_turns++) {
+        const int n_before = n_answered;
+        assert_true(n_turns < 1000);
+        rig_turn(&r);
+        for (int i = 0; i < N; i++) {
+            if (k[i].in.n_bytes > 0) continue;
+            assert_false(bare_ended(&k[i]));
+            n_answered += k[i].in.n_bytes > 0;
+        }
+        assert_true(n_answered - n_before <= OC_LIMIT_HTTP_TURN_SHAKES);
+        if (n_answered > n_before && n_before == 0) assert_true(client_has(&other, "ok"));
+    }
+    assert_true(n_turns >= N / OC_LIMIT_HTTP_TURN_SHAKES);
+    for (int i = 0; i < N; i++) client_close(&k[i]);
+    client_close(&other);
+    rig_until(&r, oc_http_server_n_connections(r.server) == 0);
+    rig_close(&r);
+}
+
 static void test_slow_but_in_time(void **state) {
     (void)state;
     struct rig r;
@@ -358,7 +393,7 @@ static void test_closing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_slow_but_in_time),
+        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_slow_but_in_time), cmocka_unit_test(test_many_at_once),
         cmocka_unit_test(test_plain_http), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_gone),       cmocka_unit_test(test_overflow),
         cmocka_unit_test(test_ends),       cmocka_unit_test(test_client_ends),

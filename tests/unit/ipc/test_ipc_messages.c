@@ -219,6 +219,8 @@ static void test_values_out_of_range(void **state) {
         assert_int_equal(oc_ipc_##name##_read(&a, (uint8_t *)b.data, b.n_bytes, &out, &ei), OC_ERR_FORMAT);   \
         assert_non_null(strstr(ei.msg, "for \""));                                                            \
     } while (0)
+    REFUSES(ready, oc_ipc_ready, throughput, 2);
+    REFUSES(ready, oc_ipc_ready, throughput, -1);
     REFUSES(job, oc_ipc_job, max_tokens, 0);
     REFUSES(job, oc_ipc_job, priority, 3);
     REFUSES(job, oc_ipc_job, priority, -1);

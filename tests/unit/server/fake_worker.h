@@ -54,6 +54,7 @@ static void fake_ready(struct fake *k) {
     struct oc_ipc_ready m = {.version = OC_IPC_VERSION, .architecture = OC_STR("Fake"), .family = OC_STR("fake"), .isa = OC_STR("none"),
                              .n_threads = 1, .n_vocab = 100, .ctx_tokens = 512, .model_ctx_tokens = 512, .n_sessions = 4,
                              .kv_tokens = 2048, .image_token = -1};
+    m.throughput = fake_is(k, "ready-throughput");
     if (fake_is(k, "ready-version")) m.version = 99;
     if (fake_is(k, "ready-no-sequences")) m.n_sessions = 0;
     if (fake_is(k, "ready-too-many-sequences")) m.n_sessions = INT32_MAX;
@@ -93,11 +94,18 @@ static void fake_hang(void) {
     for (;;) pause();
 }
 
+/* As when a mapped file is cut; sanitizers would make it an exit. */
+static void fake_bus(void) {
+    signal(SIGBUS, SIG_DFL);
+    raise(SIGBUS);
+}
+
 /* Before READY. */
 static void fake_start_up(struct fake *k) {
     const struct oc_ipc_refused no = {.err = OC_ERR_FORMAT, .message = OC_STR("/secret/place/model.safetensors: broken")};
     if (fake_is(k, "start-exit")) _exit(3);
     if (fake_is(k, "start-kill")) raise(SIGKILL);
+    if (fake_is(k, "start-bus")) fake_bus();
     if (fake_is(k, "start-kill-once") && fake_first_time(k)) raise(SIGKILL);
     if (fake_is(k, "start-hang")) fake_hang();
     if (fake_is(k, "start-done")) fake_done(k, 1);
@@ -119,6 +127,7 @@ static void fake_job(struct fake *k, uint64_t id) {
     fake_stage(k, id, OC_IPC_STAGE_PREFILL);
     if (fake_is(k, "silent")) fake_hang();
     if (fake_is(k, "job-kill")) raise(SIGKILL);
+    if (fake_is(k, "job-bus")) fake_bus();
     if (fake_is(k, "job-hold")) return; /* until it is cancelled */
     if (fake_is(k, "job-type")) fake_say_raw(k, 0, OC_IPC_LOOK, id, "");
     if (fake_is(k, "job-no-type")) fake_say_raw(k, 0, 77, id, "");

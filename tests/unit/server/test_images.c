@@ -1,6 +1,7 @@
 /* The pool of image-workers, with real processes: this program plays their part when it is started as one.
  * The bytes of a picture say what its image-worker does. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -255,6 +257,114 @@ static void cancelled_ones_are_not_heard_of(void **state) {
     close(waiting.look.fd);
 }
 
+/* ---- Cancelled while the process dies -------------------------------------------------------------------- */
+
+static int n_descriptors(void) {
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    assert_non_null(d);
+    while (readdir(d)) n++;
+    closedir(d);
+    return n;
+}
+
+/* It is dead, and the loop does not know yet. */
+static void wait_for_death(pid_t pid) {
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+}
+
+/* The pool is whole again, does its work, and has kept nothing. */
+static void goes_on(struct fixture *fx, uint64_t n_crashes, int n_fds) {
+    struct picture good;
+    while (figures(fx).n_crashes < n_crashes || figures(fx).n_idle < fx->config.image_workers) uv_run(&fx->s.loop, UV_RUN_ONCE);
+    look(fx, &good, "ok");
+    wait_for(fx, &good);
+    assert_int_equal(good.how, OC_LOOK_SEEN);
+    struct oc_server_images_figures f = figures(fx);
+    assert_true(f.n_crashes == n_crashes && f.n_waiting == 0 && f.n_busy == 0);
+    const uint64_t begun_ns = oc_clock_ns();
+    while (n_descriptors() != n_fds) { /* the pipe of one that is gone ends a little later */
+        assert_true(oc_clock_ms_since(begun_ns) < 60000);
+        uv_run(&fx->s.loop, UV_RUN_NOWAIT);
+    }
+}
+
+static void cancelled_before_the_death_is_known(void **state) {
+    struct fixture *fx = *state;
+    static const char *const ways[] = {"crash", "leave", "last"}; /* without a word, or its answer still in the socket */
+    while (figures(fx).n_idle < 2) uv_run(&fx->s.loop, UV_RUN_ONCE);
+    const int n_fds = n_descriptors();
+    for (uint64_t i = 0; i < 3; i++) {
+        struct picture p;
+        const pid_t pid = figures(fx).pids[0]; /* the first that is free gets it */
+        look(fx, &p, ways[i]);
+        assert_int_equal(p.look.state, OC_LOOK_RUNNING);
+        wait_for_death(pid);
+        oc_server_images_cancel(fx->s.images, &p.look);
+        assert_int_equal(p.look.state, OC_LOOK_OUT);
+        close(p.look.fd);
+        memset(&p.look, 0xa5, sizeof p.look); /* its request may be gone by now */
+        goes_on(fx, i + 1, n_fds);
+        assert_int_equal(p.n_done, 0);
+    }
+}
+
+/* The picture stands in front of the queue again, for its second try. */
+static void cancelled_between_two_tries(void **state) {
+    struct fixture *fx = *state;
+    struct picture bad, behind;
+    while (figures(fx).n_idle < 2) uv_run(&fx->s.loop, UV_RUN_ONCE);
+    const int n_fds = n_descriptors();
+    struct picture busy;
+    look(fx, &busy, "hang");
+    look(fx, &bad, "crash");
+    look(fx, &behind, "ok");
+    while (bad.look.state != OC_LOOK_WAITING) uv_run(&fx->s.loop, UV_RUN_NOWAIT); /* ONCE would start the next process too */
+    assert_int_equal(bad.look.n_tries, 1);
+    oc_server_images_cancel(fx->s.images, &bad.look);
+    wait_for(fx, &behind);
+    assert_int_equal(behind.how, OC_LOOK_SEEN);
+    oc_server_images_cancel(fx->s.images, &busy.look); /* that process is ended for its silence */
+    close(bad.look.fd);
+    close(busy.look.fd);
+    goes_on(fx, 2, n_fds);
+    assert_int_equal(bad.n_done + busy.n_done, 0);
+}
+
+/* What a request does when one of its pictures cannot be had: it gives up the others, whatever their processes do. */
+static struct fixture *giving_up;
+static struct picture *others[3];
+
+static void on_done_give_up(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
+                            const struct oc_errinfo *ei) {
+    on_done(l, how, seen, patches, ei);
+    for (int i = 0; i < 3; i++) oc_server_images_cancel(giving_up->s.images, &others[i]->look);
+}
+
+static void cancelled_from_within_a_death(void **state) {
+    struct fixture *fx = *state;
+    struct picture first, p[3];
+    while (figures(fx).n_idle < 2) uv_run(&fx->s.loop, UV_RUN_ONCE);
+    const int n_fds = n_descriptors();
+    giving_up = fx;
+    for (int i = 0; i < 3; i++) others[i] = &p[i];
+    look(fx, &first, "crash");
+    first.look.done = on_done_give_up;
+    look(fx, &p[0], "hang");
+    look(fx, &p[1], "crash");
+    look(fx, &p[2], "ok");
+    wait_for(fx, &first);
+    assert_int_equal(first.how, OC_LOOK_CRASHED);
+    assert_int_equal(first.look.n_tries, 2);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(p[i].look.state, OC_LOOK_OUT);
+        close(p[i].look.fd);
+    }
+    goes_on(fx, 3, n_fds); /* two of the first, and the one that hangs */
+    assert_int_equal(p[0].n_done + p[1].n_done + p[2].n_done, 0);
+}
+
 static void nobody_waits_for_ever(void **state) {
     struct fixture *fx = *state;
     struct picture p[3];
@@ -280,6 +390,9 @@ int main(int argc, char **argv) {
         CASE(the_answer_of_one_that_leaves_counts),
         CASE(one_that_hangs_is_ended),
         CASE(cancelled_ones_are_not_heard_of),
+        CASE(cancelled_before_the_death_is_known),
+        CASE(cancelled_between_two_tries),
+        CASE(cancelled_from_within_a_death),
         CASE(nobody_waits_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

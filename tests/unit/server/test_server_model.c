@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "model_rig.h"
 
+#include "ocellus.h"
+
 static void have(struct fixture *fx, struct oc_server_model *m, struct want *k) {
     want(m, k);
     wait_until(&fx->rig, k->n_have || k->n_failed);
@@ -27,6 +29,23 @@ static void a_load_serves_all_that_want_it(void **state) {
     for (int i = 0; i < 3; i++) oc_server_model_release(&k[i].want);
     assert_true(oc_server_model_is_idle(m));
     LOG_HAS(fx, "model loaded");
+}
+
+/* What the worker says counts, whatever its kernels are called. */
+static void throughput_mode_is_told(void **state) {
+    struct fixture *fx = *state;
+    static const char *const hows[] = {"ok", "ready-throughput"};
+    static const char *const sentences[] = {OC_NO_THROUGHPUT_SENTENCE, OC_THROUGHPUT_SENTENCE};
+    fx->rig.config.batch_mode = "throughput";
+    for (int i = 0; i < 2; i++) {
+        struct oc_server_model *m = add_model(fx, hows[i]);
+        struct want k;
+        assert_false(log_holds(fx, sentences[i]));
+        have(fx, m, &k);
+        LOG_HAS(fx, sentences[i]);
+        assert_int_equal(m->ready.throughput, i);
+        oc_server_model_release(&k.want);
+    }
 }
 
 struct unload {
@@ -82,6 +101,7 @@ static void a_load_that_fails_answers_all(void **state) {
         const char *words;
     } fails[] = {{"start-exit", OC_API_MODEL_LOADING, "exited with code 3"},
                  {"start-kill", OC_API_MODEL_LOADING, "signal 9"},
+                 {"start-bus", OC_API_MODEL_LOADING, "files changed while they were in use"},
                  {"refuse", OC_API_INTERNAL, "model.safetensors: broken"},
                  {"ready-too-many-sequences", OC_API_MODEL_LOADING, "broke the protocol"}};
     for (size_t i = 0; i < sizeof fails / sizeof *fails; i++) {
@@ -107,6 +127,39 @@ static void a_death_before_ready_is_no_end(void **state) {
     wait_until(&fx->rig, k.n_failed);
     have(fx, m, &k);
     assert_true(m->n_deaths == 1 && restarts(fx, m->id, "died") == 1);
+    oc_server_model_release(&k.want);
+}
+
+static void on_lost(struct oc_server_job *j, bool blamed) {
+    (void)j;
+    assert_false(blamed);
+}
+
+static void on_stage(struct oc_server_job *j, const struct oc_ipc_stage_entered *m) {
+    (void)j;
+    (void)m;
+}
+
+/* All that was known of them is forgotten, and the next that wants the model has it. */
+static void files_that_change_are_read_anew(void **state) {
+    struct fixture *fx = *state;
+    static const struct oc_server_job_events ev = {.on_stage = on_stage, .on_lost = on_lost};
+    static const int32_t token = 1;
+    struct oc_server_model *m = add_model(fx, "job-bus");
+    struct oc_server_job j = {.ev = &ev};
+    struct oc_errinfo ei;
+    struct want k;
+    have(fx, m, &k);
+    assert_int_equal(oc_server_worker_send(m->worker, &j, &(struct oc_ipc_job){.tokens = &token, .n_tokens = 1, .max_tokens = 2}, NULL, 0, &ei),
+                     OC_OK);
+    wait_until(&fx->rig, !m->worker);
+    assert_true(m->files_changed && m->need_bytes == 0 && m->n_deaths == 1 && m->chat);
+    for (int i = 0; i < 20; i++) uv_run(&fx->rig.s.loop, UV_RUN_ONCE);
+    assert_int_equal(m->state, OC_MODEL_UNLOADED); /* nobody asked for it again */
+    oc_server_model_release(&k.want);
+    assert_null(m->chat);
+    have(fx, m, &k);
+    assert_true(!m->files_changed && m->need_bytes > 0 && m->n_loads == 2);
     oc_server_model_release(&k.want);
 }
 
@@ -205,10 +258,12 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
         CASE(a_load_serves_all_that_want_it),
+        CASE(throughput_mode_is_told),
         CASE(an_unload_waits_for_jobs),
         CASE(a_stop_does_not_wait),
         CASE(a_load_that_fails_answers_all),
         CASE(a_death_before_ready_is_no_end),
+        CASE(files_that_change_are_read_anew),
         CASE(measurements_are_not_trusted),
         CASE(a_measurement_has_a_limit),
         CASE(silence_is_a_death),

@@ -284,6 +284,18 @@ static void blame_falls_on_pictures_at_hand(void **state) {
     }
 }
 
+/* Its picture can do nothing for it. */
+static void files_that_change_are_told_and_blame_nobody(void **state) {
+    struct fixture *fx = *state;
+    struct job j;
+    start_ready(fx, "job-bus");
+    send_job(fx, &j, true);
+    wait_until(&fx->rig, j.n_lost);
+    assert_true(j.n_stages == 1 && !j.blamed && j.told_after_death);
+    assert_non_null(strstr(fx->how, "the model's files changed while they were in use"));
+    LOG_HAS(fx, "worker died", "the model's files changed while they were in use", "doing=prefill");
+}
+
 static void last_words_count(void **state) {
     struct fixture *fx = *state;
     struct job j;
@@ -349,6 +361,7 @@ int main(int argc, char **argv) {
         CASE(silence_ends_it_and_its_last_state_is_logged),
         CASE(one_without_a_heart_is_silent_too),
         CASE(blame_falls_on_pictures_at_hand),
+        CASE(files_that_change_are_told_and_blame_nobody),
         CASE(last_words_count),
         CASE(a_socket_that_ends_is_the_end),
         CASE(one_that_does_not_stop_is_killed),
