@@ -27,6 +27,10 @@ static enum peak peak_of(const struct bench *b, enum oc_role role, enum wformat 
     return cut ? BF16 : FMA;
 }
 
+static enum peak peak_of_attn(const struct bench *b, enum oc_role role) {
+    return role == OC_ROLE_P && isa_attn_bf16(b->ops.isa) != BF16_NONE && b->peaks.bf16_tflop_s > 0 ? BF16 : FMA;
+}
+
 /* Bytes from the pile, in turn, so that a weight is not in the cache when its turn comes. */
 static const uint8_t *from_pile(struct bench *b, size_t bytes) {
     OC_ASSERT(bytes + 64 <= b->pile_bytes);
@@ -201,7 +205,7 @@ static void bench_segments(struct bench *b, int m, int segment) {
     while (watch_again(&t)) b->ops.attn_segments(&b->ctx, &a);
     char name[80];
     snprintf(name, sizeof name, "%d rows in segments of %d", m, segment);
-    report(b, FMA, "attn_segments", name, t.best, 16.0 * m * COLS, 4.0 * pairs * COLS);
+    report(b, peak_of_attn(b, OC_ROLE_P), "attn_segments", name, t.best, 16.0 * m * COLS, 4.0 * pairs * COLS);
     free(qkv), free(y), free(seg);
 }
 
@@ -230,7 +234,8 @@ static void bench_paged(struct bench *b, enum oc_role role, int m, int ctx, enum
     while (watch_again(&w)) b->ops.attn_paged(&b->ctx, &a);
     char name[80];
     snprintf(name, sizeof name, "m %d context %d %s", m, ctx, oc_dtype_name(t));
-    report(b, FMA, role == OC_ROLE_D ? "attn_paged D" : "attn_paged P", name, w.best, (double)page * n_pages * 2, 4.0 * pairs * HEADS * HD);
+    report(b, peak_of_attn(b, role), role == OC_ROLE_D ? "attn_paged D" : "attn_paged P", name, w.best,
+           (double)page * n_pages * 2, 4.0 * pairs * HEADS * HD);
     free(q), free(y), free(values), free(rows);
 }
 

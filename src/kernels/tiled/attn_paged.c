@@ -79,28 +79,26 @@ static void gather_d(const struct oc_flash *f, struct ahead *h, const uint8_t *b
 /* Role P: all query heads of KV head `head` for the rows of the span; query row = row * group + head in group. */
 static void unit_p(struct oc_flash *f, const struct oc_attn_paged *a, const struct span *sp, int head) {
     const struct oc_kv_layer *kv = &a->kv;
-    int group = a->n_heads / kv->n_kv_heads, n = sp->n * group, nr = f->s->nr, last = 0;
+    int group = a->n_heads / kv->n_kv_heads, n = sp->n * group, last = 0;
     const struct oc_kv_row *rows = a->rows + sp->row;
+    oc_flash_begin(f, n);
     for (int i = 0; i < n; i++) {
-        const float *q = a->q + (sp->row + i / group) * a->ldq + (int64_t)(head * group + i % group) * kv->hd;
-        memcpy(f->q + (int64_t)i * f->ld, q, (size_t)kv->hd * sizeof(float));
+        oc_flash_query(f, i, a->q + (sp->row + i / group) * a->ldq + (int64_t)(head * group + i % group) * kv->hd);
         if (rows[i / group].slot > last) last = rows[i / group].slot;
     }
-    oc_flash_start(f, n);
     for (int first = 0; first <= last; first += OC_ATTN_KB) {
         int keys = last + 1 - first < OC_ATTN_KB ? last + 1 - first : OC_ATTN_KB;
         gather(f, kv, kv->k, rows[0].pages, head, first, keys, f->rows);
+        oc_flash_keys(f, f->rows, f->ld, keys);
         gather(f, kv, kv->v, rows[0].pages, head, first, keys, f->v);
-        for (int j = 0; j < keys; j += nr) {
-            f->s->transpose(f->rows + (int64_t)j * f->ld, f->ld, keys - j < nr ? keys - j : nr, kv->hd,
-                            f->k + (int64_t)j * kv->hd);
-        }
+        oc_flash_values(f, f->v, f->ld, keys);
         for (int i = 0; i < n; i++) {
             int see = rows[i / group].slot + 1 - first;
             f->valid[i] = see < 0 ? 0 : see < keys ? see : keys;
         }
         oc_flash_block(f, n);
     }
+    oc_flash_end(f);
     for (int i = 0; i < n; i++) {
         oc_flash_finish(f, i, a->y + (sp->row + i / group) * a->ldy + (int64_t)(head * group + i % group) * kv->hd);
     }

@@ -96,8 +96,10 @@ static void amx_tile(const struct oc_bf16_tile *t) {
 
 #define AMX_BF16(is_split)                                                                                             \
     {                                                                                                                  \
-        .mr = 32, .pad_rows = 32, .mb = 768, .kb = 128, .split = is_split, .begin = amx_begin, .end = amx_end,                    \
-        .pack = oc_avx512bf16_pack, .row = oc_avx512bf16_row, .tile = amx_tile, .turn = oc_avx2_transpose_to           \
+        .mr = 32, .pad_rows = 32, .mb = 768, .kb = 128, .split = is_split, .begin = amx_begin, .end = amx_end,         \
+        .pack = oc_avx512bf16_pack, .row = oc_avx512bf16_row, .tile = amx_tile, .turn = oc_avx2_transpose_to,          \
+        .round_row = oc_avx512bf16_round_row, .pack_pairs = oc_avx512bf16_pack_pairs,                                  \
+        .exp_row = oc_avx512bf16_exp_row                                                                               \
     }
 
 /* Products with the low parts, as exact as f32 sums; and without, three times (bf16 weights: twice) as fast. */
@@ -127,10 +129,21 @@ AMX_OP(linear)
 AMX_OP(linear_glu)
 AMX_OP(linear3)
 
+/* Attention is as exact in both. */
+static void amx_attn_paged(const struct oc_kctx *ctx, const struct oc_attn_paged *a) {
+    oc_tiled_attn_paged(&amx_split_simd, ctx, a);
+}
+
+static void amx_attn_segments(const struct oc_kctx *ctx, const struct oc_attn_segments *a) {
+    oc_tiled_attn_segments(&amx_split_simd, ctx, a);
+}
+
 static void amx_set(struct oc_ops *ops, bool rounded) {
     ops->linear = rounded ? amx_rounded_linear : amx_split_linear;
     ops->linear_glu = rounded ? amx_rounded_linear_glu : amx_split_linear_glu;
     ops->linear3 = rounded ? amx_rounded_linear3 : amx_split_linear3;
+    ops->attn_paged = amx_attn_paged;
+    ops->attn_segments = amx_attn_segments;
 }
 
 #endif
