@@ -8,5 +8,5 @@ mkdir -p "$out"
 aarch64-linux-gnu-gcc -static -std=gnu11 -O2 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
     -Wvla -fno-strict-aliasing -ffp-contract=off -pthread -I "$root/src" -o "$out/check_kernels" \
     "$root"/src/kernels/*.c "$root"/src/kernels/ref/*.c "$root"/src/kernels/tiled/*.c "$root"/src/kernels/arm/*.c \
-    "$root"/src/base/err.c "$root"/src/base/pool.c "$root"/tests/kernels/*.c -lm
+    "$root"/src/base/err.c "$root"/src/base/pool.c "$root"/src/base/topology.c "$root"/tests/kernels/*.c -lm
 exec qemu-aarch64 "$out/check_kernels" --quick
