@@ -85,6 +85,15 @@ bool amx_model_ops(struct oc_ops *ops, const char *name);
 enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT };
 enum isa_bf16 isa_bf16(const char *isa);
 
+/* The same of the attention of role P, whose queries, keys, values and probabilities are cut. */
+enum isa_bf16 isa_attn_bf16(const char *isa);
+
+/* A value as the product sees it: one bf16, or two of which the second is of what the first took away. */
+struct parts {
+    double high, low;
+};
+struct parts parts_of(double v, enum isa_bf16 how);
+
 /* Fills the table for an ISA by its name, "-int8" behind it asking for the wish; false with a sentence when it cannot be had. */
 bool ops_by_name(struct oc_ops *ops, const char *name, struct oc_errinfo *ei);
 

@@ -84,8 +84,8 @@ static void run_paged(struct chk *c, const void *arg, int64_t lo, int64_t hi, in
 
 static void invariant_paged(struct chk *c, enum oc_role role) {
     enum { ROWS = 64, PAGES = 24, PAGE = 16 };
-    static const int groups[] = {1, 2, 7, 8};
-    int hd = rnd(c) % 2 ? 128 : 80, kv_heads = 2, heads = kv_heads * RND_OF(c, groups);
+    static const int groups[] = {1, 2, 7, 8}, hds[] = {128, 80, 64};
+    int hd = RND_OF(c, hds), kv_heads = 2, heads = kv_heads * RND_OF(c, groups);
     int64_t cols = (int64_t)heads * hd;
     size_t page = (size_t)(kv_heads * PAGE * hd) * 4;
     struct mat kv_mem = mat_new(2 * PAGES * PAGE, (int64_t)kv_heads * hd, (int64_t)kv_heads * hd);
@@ -133,21 +133,22 @@ static void ranges_of_queries(struct chk *c, const struct oc_attn_segments *whol
 }
 
 /* Segments: a segment's rows may not depend on the other segments, nor on threads. */
-static void invariant_segments(struct chk *c) {
-    enum { HEADS = 2, HD = 80, M = 500 };
+static void invariant_segments(struct chk *c, int hd) {
+    enum { HEADS = 2, M = 500 };
     int32_t seg[] = {0, 64, 100, 500}, alone[] = {0, 0};
-    struct mat q = mat_new(M, HEADS * HD, HEADS * HD), k = mat_new(M, HEADS * HD, HEADS * HD),
-               v = mat_new(M, HEADS * HD, HEADS * HD), y = mat_new(M, HEADS * HD, HEADS * HD),
-               got = mat_new(M, HEADS * HD, HEADS * HD);
+    const int64_t cols = HEADS * hd;
+    struct mat q = mat_new(M, cols, cols), k = mat_new(M, cols, cols),
+               v = mat_new(M, cols, cols), y = mat_new(M, cols, cols),
+               got = mat_new(M, cols, cols);
     mat_random(c, &q), mat_random(c, &k), mat_random(c, &v);
-    struct oc_attn_segments a = {HEADS, HD, 0.11f, q.p, k.p, v.p, q.ld, k.ld, v.ld, seg, 3, y.p, y.ld, 0, 0};
+    struct oc_attn_segments a = {HEADS, hd, 0.11f, q.p, k.p, v.p, q.ld, k.ld, v.ld, seg, 3, y.p, y.ld, 0, 0};
     c->ops.attn_segments(&c->contexts[0], &a);
     for (int threads = 1; threads <= 4; threads++) {
         mat_poison(&got);
         for (int s = 0; s < 3; s++) {
             int64_t at = (int64_t)seg[s] * q.ld;
             alone[1] = seg[s + 1] - seg[s];
-            struct oc_attn_segments one = {HEADS, HD,   0.11f, q.p + at, k.p + at,   v.p + at, q.ld,
+            struct oc_attn_segments one = {HEADS, hd,   0.11f, q.p + at, k.p + at,   v.p + at, q.ld,
                                            k.ld,  v.ld, alone, 1,        got.p + at, got.ld, 0, 0};
                     c->ops.attn_segments(&c->contexts[threads - 1], &one);
         }
@@ -159,6 +160,7 @@ static void invariant_segments(struct chk *c) {
 }
 
 void check_invariance(struct chk *c) {
+    static const int hds[] = {80, 128, 21};
     int n = c->quick ? 1 : 2;
     struct run_ctx r[4];
     for (int i = 0; i < 4; i++) {
@@ -180,7 +182,7 @@ void check_invariance(struct chk *c) {
     }
     op_end(c, 0);
     op_begin(c, "bits: attn_segments");
-    invariant_segments(c);
+    for (size_t i = 0; i < sizeof hds / sizeof hds[0]; i++) invariant_segments(c, hds[i]);
     op_end(c, 0);
     op_begin(c, "bits: rmsnorm");
     struct mat x = mat_new(64, 999, 1001), w = mat_new(1, 999, 999);

@@ -20,17 +20,6 @@ static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struc
     return isa_bf16(c->ops.isa);
 }
 
-/* A value as the product sees it: one bf16, or two of which the second is of what the first took away. */
-struct parts {
-    double high, low;
-};
-
-static struct parts parts_of(double v, enum isa_bf16 how) {
-    if (how == BF16_NONE) return (struct parts){v, 0};
-    float f = (float)v, high = oc_bf16_to_f32(oc_f32_to_bf16(f));
-    return (struct parts){high, how == BF16_SPLIT ? oc_bf16_to_f32(oc_f32_to_bf16(f - high)) : 0};
-}
-
 /* x rounded to 8 bits, group for group, where role D of the ISA under test does so for w; else x itself. */
 static double *seen_x(const struct chk *c, enum oc_role role, const struct mat *x, const struct oc_weight *w) {
     double *seen = malloc((size_t)(x->rows * x->cols) * sizeof *seen);

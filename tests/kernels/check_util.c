@@ -197,6 +197,16 @@ enum isa_bf16 isa_bf16(const char *isa) {
     return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
 }
 
+enum isa_bf16 isa_attn_bf16(const char *isa) {
+    return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
+}
+
+struct parts parts_of(double v, enum isa_bf16 how) {
+    if (how == BF16_NONE) return (struct parts){v, 0};
+    float f = (float)v, high = oc_bf16_to_f32(oc_f32_to_bf16(f));
+    return (struct parts){high, how == BF16_SPLIT ? oc_bf16_to_f32(oc_f32_to_bf16(f - high)) : 0};
+}
+
 bool ops_by_name(struct oc_ops *ops, const char *name, struct oc_errinfo *ei) {
     char isa[32];
     size_t n = strlen(name);

@@ -72,8 +72,8 @@ PHRASES = {
 
 # How readily a question is taken when not all of a picture's fit into a row. Where the curriculum begins, reading comes
 # first all the same (data.READING).
-WEIGHTS = {"title": 2.5, "list": 4, "centre": 3, "read": 1.2, "describe": 1.2, "colour": 1.4, "count": 1, "count_arrows": 0.7,
-           "count_colour": 1, "arrow_to": 1, "arrow_from": 1, "find": 1.4, "absent": 0.9, "exists": 0.3}
+WEIGHTS = {"title": 1.6, "list": 3, "centre": 2.5, "read": 0.7, "describe": 1.2, "colour": 1.2, "count": 0.9, "count_arrows": 0.8,
+           "count_colour": 1.2, "arrow_to": 1.5, "arrow_from": 1.5, "find": 1.5, "absent": 0.9, "exists": 0.3}
 
 OPENINGS = ["Please tell me: ", "Look at the picture. ", "Can you tell me: ", "Hi! ", "Look at the diagram. ", "Question: "]
 CLOSINGS = [" Answer briefly.", " Answer with the text only.", " Be short.", " Please.", " Thanks."]
@@ -193,8 +193,8 @@ def box_questions(rng, scene, words, put, kind):
         for a, b in rng.sample(joined, min(2, len(joined))):
             ask(task, b, x=a)
     if "tilt" not in scene.kind:
-        box = rng.choice(scene.boxes)
-        ask("find", bbox_json(box), x=box.label)
+        for box in rng.sample(scene.boxes, min(2, len(scene.boxes))):
+            ask("find", bbox_json(box), x=box.label)
     absent = words.label(rng)
     if absent.lower() not in {b.label.lower() for b in scene.boxes}:
         task = rng.choice(("find", "colour", "arrow_to", "exists"))
@@ -203,7 +203,7 @@ def box_questions(rng, scene, words, put, kind):
 
 
 def difference(scenes):
-    """What sets the second of two twins apart (layouts.make_twins)."""
+    """What sets the second of two twins apart (twins.make_twins)."""
     a, b = scenes
     if a.title != b.title:
         return 'The title "%s" is "%s" in picture 2.' % (a.title, b.title)
@@ -221,15 +221,15 @@ def which_questions(rng, scenes, words, twins=False):
         for box in scene.boxes:
             owner.setdefault(box.label.lower(), []).append((i, box.label))
     unique = [v[0] for v in owner.values() if len(v) == 1]
-    for i, label in rng.sample(unique, min(5, len(unique))):
+    for i, label in rng.sample(unique, min(7, len(unique))):
         out.append(("which", phrase(rng, "which", x=label), "Picture %d." % (i + 1)))
     absent = words.label(rng)
     if absent.lower() not in owner:
         out.append(("absent", phrase(rng, "which", x=absent), "None of the pictures."))
     for i, scene in enumerate(scenes):
-        if scene.title:
+        if scene.title and rng.random() < 0.5:
             out.append(("title_of", "What is the title of picture %d?" % (i + 1), scene.title))
-        if scene.boxes and rng.random() < 0.5:
+        if scene.boxes and rng.random() < 0.4:
             out.append(("list_of", "List the boxes of picture %d." % (i + 1), join([b.label for b in scene.boxes])))
     rng.shuffle(out)
     return [("differs", phrase(rng, "differs"), difference(scenes))] + out if twins else out

@@ -17,7 +17,7 @@ from config import AIDS, MAX_PIXELS, MIN_PIXELS, model_config
 from data import BUCKETS, Source
 from export import float_weights
 from model import Ocellus
-from tokens import IM_END, IMAGE_PAD, Sequence
+from tokens import IM_END, IMAGE_PAD
 
 
 def hf_model(weights):
@@ -91,6 +91,7 @@ def answers(folder, out):
     for i, name in enumerate(("448x336", "672x448", "448x56", "1344x700", "336x224x2", "644x476") * 2):
         bucket = next(b for b in BUCKETS if b.name == name)
         scenes, ids, _, _, ans = one_segment(source, bucket)
+        ans = ans > 0
         first = int(ans.argmax())
         got = hf.generate(**hf_inputs([Image.fromarray(s.pixels) for s in scenes], ids[:first].astype(np.int64)),
                           max_new_tokens=400, do_sample=False, eos_token_id=IM_END, pad_token_id=256)

@@ -12,7 +12,7 @@ TEXT = dict(hidden_size=512, num_hidden_layers=8, num_attention_heads=4, num_key
             intermediate_size=1024, rope_theta=100.0, mrope_section=[16, 16, 32])
 HEAD_DIM = 128
 BITS, GROUP = 4, 64
-AIDS = ("letters", "facts", "places")  # heads that help in training and are not exported
+AIDS = ("letters", "facts", "places", "pictures")  # heads that help in training and are not exported
 
 
 def model_config(quantised=True):

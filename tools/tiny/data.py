@@ -5,16 +5,17 @@ import time
 import numpy as np
 
 from ask import questions, which_questions
-from facts import token_facts
-from layouts import make_scene, make_twins
+from facts import changed_tokens, token_facts
+from layouts import make_scene
 from page import font_names
 from tokens import Sequence
+from twins import make_twins
 from words import Words, default_word_list
 
 PATCH, SLOTS = 14, 4
 # Until EARLY in the curriculum most questions are of the kinds that teach reading.
 EARLY, READING = 0.35, ("read", "title", "centre", "list", "count", "absent", "which")
-TWINS = 0.4  # of the rows of two pictures are asked what differs
+TWINS = 0.5  # of the rows of two pictures are asked what differs
 DIAGRAMS = {"grid": 22, "hub": 30, "layers": 12, "flow": 14, "tree": 10, "bars": 4, "page": 8}
 ONLY_BOXES = {"grid": 3, "hub": 3, "flow": 2, "layers": 2}
 
@@ -34,15 +35,16 @@ LINE = {"line": 1}
 BUCKETS = [
     Bucket(448, 56, 320, 96, 0, 4, LINE), Bucket(336, 84, 256, 96, 0, 3, LINE), Bucket(560, 56, 256, 96, 0, 2, LINE),
     Bucket(224, 112, 256, 128, 0, 2, LINE),
-    Bucket(336, 336, 84, 352, 1, 3), Bucket(448, 336, 76, 384, 1, 4), Bucket(448, 224, 92, 352, 1, 3),
-    Bucket(392, 280, 80, 384, 1, 2), Bucket(504, 308, 72, 384, 1, 2),
-    Bucket(672, 448, 40, 480, 2, 4), Bucket(560, 560, 40, 480, 2, 2), Bucket(784, 448, 36, 480, 2, 3),
-    Bucket(644, 476, 40, 480, 2, 2), Bucket(616, 364, 48, 480, 2, 2), Bucket(476, 700, 36, 480, 2, 1),
-    Bucket(336, 224, 24, 320, 2, 1.4, ONLY_BOXES, 2), Bucket(448, 336, 16, 320, 2, 0.8, ONLY_BOXES, 2),
-    Bucket(336, 224, 16, 320, 2, 0.7, ONLY_BOXES, 3), Bucket(336, 224, 12, 320, 2, 0.5, ONLY_BOXES, 5),
-    Bucket(896, 672, 18, 640, 3, 3), Bucket(1008, 560, 18, 640, 3, 2), Bucket(1344, 700, 12, 640, 3, 4),
-    Bucket(1344, 672, 12, 640, 3, 1), Bucket(1036, 700, 14, 640, 3, 1), Bucket(700, 1008, 14, 640, 3, 0.7),
-    Bucket(1204, 812, 12, 640, 3, 1), Bucket(1400, 700, 10, 640, 3, 0.7),
+    Bucket(336, 336, 76, 480, 1, 3), Bucket(448, 336, 68, 512, 1, 4), Bucket(448, 224, 82, 480, 1, 3),
+    Bucket(392, 280, 72, 512, 1, 2), Bucket(504, 308, 64, 512, 1, 2),
+    Bucket(672, 448, 36, 640, 2, 4), Bucket(560, 560, 36, 640, 2, 2), Bucket(784, 448, 32, 640, 2, 3),
+    Bucket(644, 476, 36, 640, 2, 2), Bucket(616, 364, 44, 640, 2, 2), Bucket(476, 700, 32, 640, 2, 1),
+    Bucket(336, 224, 40, 448, 2, 4.5, ONLY_BOXES, 2), Bucket(448, 336, 26, 448, 2, 3, ONLY_BOXES, 2),
+    Bucket(336, 224, 28, 448, 2, 1.5, ONLY_BOXES, 3), Bucket(336, 224, 22, 448, 2, 1, ONLY_BOXES, 4),
+    Bucket(336, 224, 17, 448, 2, 1, ONLY_BOXES, 5),
+    Bucket(896, 672, 17, 768, 3, 3), Bucket(1008, 560, 17, 768, 3, 2), Bucket(1344, 700, 12, 768, 3, 4),
+    Bucket(1344, 672, 12, 768, 3, 1), Bucket(1036, 700, 14, 768, 3, 1), Bucket(700, 1008, 14, 768, 3, 0.7),
+    Bucket(1204, 812, 12, 768, 3, 1), Bucket(1400, 700, 10, 768, 3, 0.7),
 ]
 
 # Share of batches per stage (line, small, medium, large) at points of the run's progress.
@@ -155,6 +157,7 @@ class Source:
             "pixels": np.stack([s.pixels for s in scenes]),
             "letters": np.stack([letter_targets(s) for s in scenes]),
             **dict(zip(("colour", "near", "place"), (np.stack(f) for f in zip(*map(token_facts, scenes))))),
+            "changed": np.concatenate([changed_tokens(r[0]) for r in rows]),
             "ids": np.stack([q.ids for q in seqs]), "pos": np.stack([q.pos for q in seqs], 1),
             "seg": np.stack([q.seg for q in seqs]), "ans": np.stack([q.ans for q in seqs]),
             "tasks": [q.tasks for q in seqs]}
@@ -169,4 +172,4 @@ if __name__ == "__main__":  # drawing speed of one core, and how full the rows a
         dt = (time.time() - t) / n / b.n_img
         print("%-12s L %4d  %5.1f ms a picture  filled %.2f  answers %.2f  segments %.1f" % (
             b.name, b.length, dt * 1e3, np.mean([q.n / b.length for _, q in rows]),
-            np.mean([q.ans.sum() / b.length for _, q in rows]), np.mean([q.n_seg for _, q in rows])))
+            np.mean([(q.ans > 0).sum() / b.length for _, q in rows]), np.mean([q.n_seg for _, q in rows])))

@@ -22,8 +22,9 @@ from PIL import Image
 
 from ask import SEED_PROMPT, questions, which_questions
 from data import DIAGRAMS, ONLY_BOXES
-from layouts import make_scene, make_twins
+from layouts import make_scene
 from page import font_names
+from twins import make_twins
 from words import Words, default_word_list
 
 SIZES = [(448, 336), (504, 308), (560, 560), (616, 364), (672, 448), (784, 448), (896, 672), (1008, 560), (1344, 700)]

@@ -8,6 +8,8 @@ A token is 28 x 28 pixels. Tokens outside boxes are asked for the colour "none" 
                   32 as zero; 0: not asked (no box; no arrow or several)
   place  [n, 12]  the box's edges as the answers of `find` say them, in digits: hundreds, tens and fives, each plus 1;
                   0: not asked
+
+  changed [n]     of the second of two twins: 1 where it shows something else than the first, else 0; SKIP: not asked
 """
 import numpy as np
 
@@ -15,7 +17,8 @@ from layouts import NAMES
 
 TOKEN = 28
 SKIP = 255
-N_COLOURS, N_NEAR, N_PLACE = 1 + len(NAMES), 64, 16  # classes of one figure
+N_COLOURS, N_NEAR, N_PLACE, N_PICTURES = 1 + len(NAMES), 64, 16, 5  # classes of one figure
+DIFFERENT = 40  # of 255
 FIVE = 5  # answers give edges in multiples of it
 
 
@@ -34,6 +37,17 @@ def one_way(arrows):
     for a, b in arrows:
         out[a] = None if a in out else b
     return {a: b for a, b in out.items() if b is not None}
+
+
+def changed_tokens(scenes):
+    """uint8 [pictures, n] for the pictures of one row. Twins are equal pixel for pixel where nothing was changed, but
+    for what JPEG does around it; DIFFERENT is beyond that."""
+    out = np.full((len(scenes), scenes[0].height // TOKEN * (scenes[0].width // TOKEN)), SKIP, np.uint8)
+    if scenes[-1].twin:
+        a, b = (s.pixels.astype(np.int16) for s in scenes)
+        gh, gw = scenes[0].height // TOKEN, scenes[0].width // TOKEN
+        out[1] = np.abs(a - b).reshape(gh, TOKEN, gw, TOKEN * 3).max((1, 3)).ravel() > DIFFERENT
+    return out
 
 
 def middle(rect):

@@ -4,7 +4,6 @@ make_scene() draws one picture and returns a Scene: the pixels at the size the m
 question may ask, and the place of every letter.
 """
 import io
-import random
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +52,7 @@ class Scene:
     pixels: np.ndarray = None                   # [height, width, 3] uint8
     letters: list = field(default_factory=list)  # (x, y, code) in final pixels
     text_px: float = 0.0                        # font size of the smallest text in final pixels
+    twin: bool = False                          # the second of two pictures that differ in little (make_twins)
 
 
 class Style:
@@ -548,40 +548,3 @@ def make_scene(rng, kind, width, height, words, fonts):
             continue
         finish(rng, img, scene, width, height)
         return scene
-
-
-class Swap:
-    """Words that write `new` wherever the others would write `old`."""
-
-    def __init__(self, words, old, new):
-        self.words, self.old, self.new = words, old, new
-
-    def __getattr__(self, name):
-        return getattr(self.words, name)
-
-    def label(self, *args, **named):
-        text = self.words.label(*args, **named)
-        return self.new if text == self.old else text
-
-    def title(self, rng):
-        text = self.words.title(rng)
-        return self.new if text == self.old else text
-
-
-def make_twins(rng, kind, width, height, words, fonts):
-    """Two pictures that differ in one label or in the title, or (one pair in eight) in nothing."""
-    while True:
-        state = rng.getstate()
-        first = make_scene(rng, kind, width, height, words, fonts)
-        what = rng.randrange(8)
-        olds = [first.title] if what == 1 and first.title else [b.label for b in first.boxes] if what else [""]
-        if not olds:
-            continue
-        old = rng.choice(olds)
-        new = words.title(rng) if old == first.title else words.label(rng, max_words=2)
-        again = random.Random()
-        again.setstate(state)
-        second = make_scene(again, kind, width, height, Swap(words, old, new), fonts)
-        a, b = ([s.title] + [x.label for x in s.boxes] for s in (first, second))
-        if len(a) == len(b) and sum(x != y for x, y in zip(a, b)) == (what > 0) and len(set(b[1:])) == len(b) - 1:
-            return [first, second]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from config import HEAD_DIM, MEAN, MERGE, PATCH, STD, TEMPORAL, TEXT, VISION, WINDOW
 from data import SLOTS, merge_order
-from facts import N_COLOURS, N_NEAR, N_PLACE
+from facts import N_COLOURS, N_NEAR, N_PICTURES, N_PLACE
 from tokens import IMAGE_PAD, VOCAB
 
 V_DIM, V_HEADS = VISION["hidden_size"], VISION["num_heads"]
@@ -227,6 +227,7 @@ class Ocellus(nn.Module):
         self.letters = nn.Linear(V_DIM, SLOTS * 95)
         self.facts = nn.Linear(T_DIM, N_COLOURS + 8 * N_NEAR)
         self.places = nn.Linear(T_DIM, 12 * N_PLACE)
+        self.pictures = nn.Linear(T_DIM, N_PICTURES + 2)
         for name, p in self.named_parameters():
             if p.dim() >= 2:
                 nn.init.normal_(p, std=0.04 if "embed_tokens" in name else p[0].numel() ** -0.5)
@@ -237,7 +238,8 @@ class Ocellus(nn.Module):
 
     def forward(self, pixels, ids, pos, seg):
         """Logits [b, n, VOCAB], and what the aids say: letters [m, patches, SLOTS, 95], colours [m, tokens, N_COLOURS],
-        near [m, tokens, 8, N_NEAR], places [m, tokens, 12, N_PLACE]. seg: -1 padding, 0 prefix, k segment."""
+        near [m, tokens, 8, N_NEAR], places [m, tokens, 12, N_PLACE], the picture's number [m, tokens, N_PICTURES] and
+        whether it was changed [m, tokens, 2]. seg: -1 padding, 0 prefix, k segment."""
         text = self.language_model
         merged, patches = self.visual(pixels)
         x = text.embed_tokens(ids)
@@ -248,11 +250,13 @@ class Ocellus(nn.Module):
         for i, layer in enumerate(text.layers):
             x = layer(x, cos, sin, mask)
             if i + 1 == PLACE_LAYER:
-                places = self.places(unit(image_rows(x, is_image, merged.shape)))
+                rows = unit(image_rows(x, is_image, merged.shape))
         logits = F.linear(text.norm(x), text.embed_tokens.weight)
         letters = self.letters(patches).unflatten(-1, (SLOTS, 95))
         colours, near = self.facts(unit(merged)).split((N_COLOURS, 8 * N_NEAR), -1)
-        return logits, letters, colours, near.unflatten(-1, (8, N_NEAR)), places.unflatten(-1, (12, N_PLACE))
+        places = self.places(rows).unflatten(-1, (12, N_PLACE))
+        number, changed = self.pictures(rows).split((N_PICTURES, 2), -1)
+        return logits, (letters, colours, near.unflatten(-1, (8, N_NEAR)), places, number, changed)
 
 
 def unit(x):

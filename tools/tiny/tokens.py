@@ -82,6 +82,14 @@ def encode(text):
     return list(text.encode("utf-8"))
 
 
+def answer_weights(task, answer):
+    """How much each token of an answer and its end counts in the loss, in tenths. One figure or word decides a short
+    answer, so its tokens count more than the letters of a long one; in a place the digits count, not the brackets."""
+    n = len(encode(answer)) + 1
+    weight = int(10 * min(2.5, max(0.7, (32 / n) ** 0.5)) + 0.5)
+    return [2 * weight if task == "find" and chr(c).isdigit() else weight for c in encode(answer)] + [weight]
+
+
 SYSTEMS = ["You are a helpful assistant.", "You read diagrams.", "Answer briefly.", "Be exact."]
 
 
@@ -96,7 +104,7 @@ class Sequence:
         self.ids = np.full(length, PAD, np.int16)
         self.pos = np.zeros((3, length), np.int16)
         self.seg = np.full(length, -1, np.int16)   # -1 padding, 0 prefix, 1.. segments
-        self.ans = np.zeros(length, np.uint8)      # 1: the model must produce this token
+        self.ans = np.zeros(length, np.uint8)      # weight in tenths of a token that the model must produce, else 0
         self.n, self.n_seg, self.tasks = 0, 0, []
         head = []
         if rng.random() < 0.08:
@@ -127,13 +135,13 @@ class Sequence:
     def add(self, turns):
         """Append one segment of (task, question, answer) turns if it fits."""
         ids, ans = [], []
-        for i, (_, question, answer) in enumerate(turns):
+        for i, (task, question, answer) in enumerate(turns):
             if i:
                 ids += encode("\n") + [IM_START] + encode("user\n")
             ids += encode(question) + [IM_END] + encode("\n") + [IM_START] + encode("assistant\n")
             ans += [0] * (len(ids) - len(ans))
             ids += encode(answer) + [IM_END]
-            ans += [1] * (len(ids) - len(ans))
+            ans += answer_weights(task, answer)
         if self.n + len(ids) > self.length:
             return False
         self.n_seg += 1

@@ -21,54 +21,97 @@ struct span {
     enum oc_role role;
 };
 
+static const uint8_t *key_row(const struct oc_kv_layer *kv, const int32_t *pages, int head, int slot, const uint8_t *base) {
+    return base + (size_t)pages[slot / kv->page_tokens] * kv->page_stride_bytes +
+           (size_t)(head * kv->page_tokens + slot % kv->page_tokens) * (size_t)kv->hd * oc_dtype_bytes(kv->dtype);
+}
+
+/* Keys and values of role D are prefetched a block ahead, a few lines at each of the steps of a block: hardware loses the
+ * thread at every page, and all at once they would have the arithmetic wait. */
+struct ahead {
+    const struct oc_kv_layer *kv;
+    const int32_t *pages;
+    int head, slot, n_slots;
+    size_t at, row_bytes; /* of the slot's row */
+    const uint8_t *k, *v;
+};
+
+static void ahead_open(struct ahead *h, const struct oc_attn_paged *a, const struct oc_kv_row *row, int head) {
+    const struct oc_kv_layer *kv = &a->kv;
+    *h = (struct ahead){.kv = kv, .pages = row->pages, .head = head, .n_slots = row->slot + 1};
+    h->row_bytes = (size_t)kv->hd * oc_dtype_bytes(kv->dtype);
+    h->k = key_row(kv, h->pages, head, 0, kv->k);
+    h->v = key_row(kv, h->pages, head, 0, kv->v);
+}
+
+/* The next n lines of both, but no slot from `end` on. */
+static void ahead_go(struct ahead *h, int n, int end) {
+    if (end > h->n_slots) end = h->n_slots;
+    for (; n > 0 && h->slot < end; n--) {
+        __builtin_prefetch(h->k + h->at);
+        __builtin_prefetch(h->v + h->at);
+        h->at += 64;
+        if (h->at < h->row_bytes) continue;
+        h->at = 0;
+        if (++h->slot == h->n_slots) return;
+        h->k = key_row(h->kv, h->pages, h->head, h->slot, h->kv->k);
+        h->v = key_row(h->kv, h->pages, h->head, h->slot, h->kv->v);
+    }
+}
+
 /* Widens slots first .. first+n-1 of KV head `head` to rows of f->ld. */
 static void gather(const struct oc_flash *f, const struct oc_kv_layer *kv, const uint8_t *base,
                    const int32_t *pages, int head, int first, int n, float *out) {
-    size_t head_bytes = (size_t)kv->hd * oc_dtype_bytes(kv->dtype);
     for (int j = 0; j < n; j++) {
-        int slot = first + j;
-        size_t at = (size_t)pages[slot / kv->page_tokens] * kv->page_stride_bytes +
-                    (size_t)(head * kv->page_tokens + slot % kv->page_tokens) * head_bytes;
-        f->s->widen(base + at, kv->dtype, kv->hd, out + (int64_t)j * f->ld);
+        f->s->widen(key_row(kv, pages, head, first + j, base), kv->dtype, kv->hd, out + (int64_t)j * f->ld);
+    }
+}
+
+/* The same, with a quarter of a row's lines prefetched for each. */
+static void gather_d(const struct oc_flash *f, struct ahead *h, const uint8_t *base, int first, int n, float *out) {
+    int lines = (int)(h->row_bytes / 256), end = first + 2 * OC_ATTN_D_KB;
+    for (int j = 0; j < n; j++) {
+        f->s->widen(key_row(h->kv, h->pages, h->head, first + j, base), h->kv->dtype, h->kv->hd, out + (int64_t)j * f->ld);
+        ahead_go(h, lines, end);
     }
 }
 
 /* Role P: all query heads of KV head `head` for the rows of the span; query row = row * group + head in group. */
 static void unit_p(struct oc_flash *f, const struct oc_attn_paged *a, const struct span *sp, int head) {
     const struct oc_kv_layer *kv = &a->kv;
-    int group = a->n_heads / kv->n_kv_heads, n = sp->n * group, nr = f->s->nr, last = 0;
+    int group = a->n_heads / kv->n_kv_heads, n = sp->n * group, last = 0;
     const struct oc_kv_row *rows = a->rows + sp->row;
+    oc_flash_begin(f, n);
     for (int i = 0; i < n; i++) {
-        const float *q = a->q + (sp->row + i / group) * a->ldq + (int64_t)(head * group + i % group) * kv->hd;
-        memcpy(f->q + (int64_t)i * f->ld, q, (size_t)kv->hd * sizeof(float));
+        oc_flash_query(f, i, a->q + (sp->row + i / group) * a->ldq + (int64_t)(head * group + i % group) * kv->hd);
         if (rows[i / group].slot > last) last = rows[i / group].slot;
     }
-    oc_flash_start(f, n);
     for (int first = 0; first <= last; first += OC_ATTN_KB) {
         int keys = last + 1 - first < OC_ATTN_KB ? last + 1 - first : OC_ATTN_KB;
         gather(f, kv, kv->k, rows[0].pages, head, first, keys, f->rows);
+        oc_flash_keys(f, f->rows, f->ld, keys);
         gather(f, kv, kv->v, rows[0].pages, head, first, keys, f->v);
-        for (int j = 0; j < keys; j += nr) {
-            f->s->transpose(f->rows + (int64_t)j * f->ld, f->ld, keys - j < nr ? keys - j : nr, kv->hd,
-                            f->k + (int64_t)j * kv->hd);
-        }
+        oc_flash_values(f, f->v, f->ld, keys);
         for (int i = 0; i < n; i++) {
             int see = rows[i / group].slot + 1 - first;
             f->valid[i] = see < 0 ? 0 : see < keys ? see : keys;
         }
         oc_flash_block(f, n);
     }
+    oc_flash_end(f);
     for (int i = 0; i < n; i++) {
         oc_flash_finish(f, i, a->y + (sp->row + i / group) * a->ldy + (int64_t)(head * group + i % group) * kv->hd);
     }
 }
 
 /* score[keys, nr/2] = k[keys, hd] q^T with the few query rows as columns, then its transpose. */
-static void scores_d(struct oc_flash *f, int keys, int n, float *transposed) {
-    if (f->s->pair_scores) {
-        f->s->pair_scores(f->rows, f->ld, keys, f->q, (f->hd + 1) / 2, transposed, OC_ATTN_D_KB);
-        return;
+static void scores_d(struct oc_flash *f, struct ahead *h, int end, int keys, int n, float *transposed) {
+    for (int j = 0; f->s->pair_scores && j < keys; j += 16) {
+        ahead_go(h, 3 * (int)(h->row_bytes / 64), end);
+        f->s->pair_scores(f->rows + (int64_t)j * f->ld, f->ld, keys - j < 16 ? keys - j : 16, f->q, (f->hd + 1) / 2,
+                          transposed + j, OC_ATTN_D_KB);
     }
+    if (f->s->pair_scores) return;
     int mr = f->s->mr, lanes = f->s->lanes;
     struct oc_tile t = {.lda = f->ld, .b = f->q, .ldb = lanes, .kk = f->hd, .ldc = lanes, .nv = 1};
     for (int j = 0; j < keys; j += mr) {
@@ -77,19 +120,20 @@ static void scores_d(struct oc_flash *f, int keys, int n, float *transposed) {
         t.mr = keys - j < mr ? keys - j : mr;
         f->s->tile(&t);
     }
-    for (int h = 0; h < n; h++) {
-        for (int j = 0; j < keys; j++) transposed[h * OC_ATTN_D_KB + j] = f->score[j * lanes + h];
+    for (int i = 0; i < n; i++) {
+        for (int j = 0; j < keys; j++) transposed[i * OC_ATTN_D_KB + j] = f->score[j * lanes + i];
     }
 }
 
 /* acc[n, hd] += p[n, keys] v[keys, hd]. */
-static void values_d(struct oc_flash *f, int keys, int n, const float *p) {
+static void values_d(struct oc_flash *f, struct ahead *ahead, int end, int keys, int n, const float *p) {
     int mr = f->s->mr, nr = f->s->nr;
     struct oc_tile t = {.lda = OC_ATTN_D_KB, .ldb = f->ld, .kk = keys, .ldc = f->ld, .nv = 2};
     t.add = true;
     for (int h = 0; h < n; h += mr) {
         t.mr = n - h < mr ? n - h : mr;
         for (int d = 0; d < f->ld; d += nr) {
+            ahead_go(ahead, 2 * (int)(ahead->row_bytes / 64), end);
             t.a = p + (int64_t)h * OC_ATTN_D_KB;
             t.b = f->v + d;
             t.c = f->acc + (int64_t)h * f->ld + d;
@@ -116,15 +160,22 @@ static void unit_d(struct oc_flash *f, const struct oc_attn_paged *a, int64_t ro
     const struct oc_kv_row *at = &a->rows[row];
     int head = h0 / (a->n_heads / kv->n_kv_heads);
     float *p = f->score + OC_ATTN_D_KB * f->s->lanes;
+    struct ahead ahead;
+    ahead_open(&ahead, a, at, head);
+    ahead_go(&ahead, INT32_MAX, OC_ATTN_D_KB);
     turn_queries(f, a->q + row * a->ldq + (int64_t)h0 * kv->hd, n);
     oc_flash_start(f, n);
     for (int first = 0; first <= at->slot; first += OC_ATTN_D_KB) {
-        int keys = at->slot + 1 - first < OC_ATTN_D_KB ? at->slot + 1 - first : OC_ATTN_D_KB;
-        gather(f, kv, kv->k, at->pages, head, first, keys, f->rows);
-        scores_d(f, keys, n, p);
-        for (int h = 0; h < n; h++) oc_flash_softmax(f, h, p + h * OC_ATTN_D_KB, keys, keys);
-        gather(f, kv, kv->v, at->pages, head, first, keys, f->v);
-        values_d(f, keys, n, p);
+        int keys = at->slot + 1 - first < OC_ATTN_D_KB ? at->slot + 1 - first : OC_ATTN_D_KB, end = first + 2 * OC_ATTN_D_KB;
+        gather_d(f, &ahead, kv->k, first, keys, f->rows);
+        scores_d(f, &ahead, end, keys, n, p);
+        for (int h = 0; h < n; h++) {
+            ahead_go(&ahead, (int)(ahead.row_bytes / 64), end);
+            oc_flash_softmax(f, h, p + h * OC_ATTN_D_KB, keys, keys);
+        }
+        gather_d(f, &ahead, kv->v, first, keys, f->v);
+        values_d(f, &ahead, end, keys, n, p);
+        ahead_go(&ahead, INT32_MAX, end);
     }
     for (int h = 0; h < n; h++) oc_flash_finish(f, h, a->y + row * a->ldy + (int64_t)(h0 + h) * kv->hd);
 }

@@ -8,36 +8,20 @@ struct job {
     long next;
 };
 
-static void load_queries(struct oc_flash *f, const struct oc_attn_segments *a, int64_t row, int n, int h) {
-    for (int i = 0; i < n; i++) {
-        memcpy(f->q + (int64_t)i * f->ld, a->q + (row + i) * a->ldq + (int64_t)h * a->hd,
-               (size_t)a->hd * sizeof(float));
-    }
-}
-
-static void load_keys(struct oc_flash *f, const struct oc_attn_segments *a, int64_t row, int n, int h) {
-    int nr = f->s->nr;
-    int64_t at = (int64_t)h * a->hd;
-    for (int j = 0; j < n; j += nr) {
-        f->s->transpose(a->k + (row + j) * a->ldk + at, a->ldk, n - j < nr ? n - j : nr, a->hd,
-                        f->k + (int64_t)j * a->hd);
-    }
-    for (int j = 0; j < n; j++) {
-        memcpy(f->v + (int64_t)j * f->ld, a->v + (row + j) * a->ldv + at, (size_t)a->hd * sizeof(float));
-    }
-}
-
 /* Query rows q0 .. q0+n-1 of segment s, head h. */
 static void unit(struct oc_flash *f, const struct oc_attn_segments *a, int s, int64_t q0, int n, int h) {
-    load_queries(f, a, q0, n, h);
-    oc_flash_start(f, n);
+    int64_t at = (int64_t)h * a->hd;
+    oc_flash_begin(f, n);
+    for (int i = 0; i < n; i++) oc_flash_query(f, i, a->q + (q0 + i) * a->ldq + at);
     for (int64_t j = a->seg[s]; j < a->seg[s + 1]; j += OC_ATTN_KB) {
         int keys = (int)(a->seg[s + 1] - j < OC_ATTN_KB ? a->seg[s + 1] - j : OC_ATTN_KB);
-        load_keys(f, a, j, keys, h);
+        oc_flash_keys(f, a->k + j * a->ldk + at, a->ldk, keys);
+        oc_flash_values(f, a->v + j * a->ldv + at, a->ldv, keys);
         for (int i = 0; i < n; i++) f->valid[i] = keys;
         oc_flash_block(f, n);
     }
-    for (int i = 0; i < n; i++) oc_flash_finish(f, i, a->y + (q0 + i) * a->ldy + (int64_t)h * a->hd);
+    oc_flash_end(f);
+    for (int i = 0; i < n; i++) oc_flash_finish(f, i, a->y + (q0 + i) * a->ldy + at);
 }
 
 /* Every thread walks the same list of units and does those whose turn it drew. */

@@ -6,11 +6,15 @@ static size_t padded(int hd) {
     return oc_round_up((size_t)hd, OC_TILE_MAX_NR);
 }
 
-enum { SCORE_FLOATS = OC_TILE_MAX_NR * OC_ATTN_KB };
+enum {
+    SCORE_FLOATS = OC_TILE_MAX_NR * OC_ATTN_KB,
+    P16_FLOATS = OC_FLASH_ROWS * OC_ATTN_KB,  /* high and low: two of 16 bits for one float */
+    TMP_FLOATS = OC_BF16_COLS * OC_P_KB,
+};
 
 size_t oc_tiled_attn_thread_bytes(int max_hd) {
     size_t ld = padded(max_hd);
-    size_t floats = 2 * OC_ATTN_QB * ld + 3 * OC_ATTN_QB + 3 * OC_ATTN_KB * ld + SCORE_FLOATS;
+    size_t floats = 2 * OC_ATTN_QB * ld + 3 * OC_ATTN_QB + 4 * OC_ATTN_KB * ld + SCORE_FLOATS + P16_FLOATS + TMP_FLOATS;
     return floats * sizeof(float);
 }
 
@@ -18,6 +22,23 @@ static float *take(float **at, size_t n) {
     float *p = *at;
     *at += n;
     return p;
+}
+
+static uint16_t *bf16_at(float *p) {
+    return (uint16_t *)(void *)p;
+}
+
+/* The buffers of two bf16; those of the query rows and keys lie where the f32 ones would, which no unit needs as well. */
+static void open_bf16(struct oc_flash *f, float **at, size_t room) {
+    f->bf16 = f->s->bf16 && f->s->bf16->exp_row ? f->s->bf16 : NULL;
+    f->q16 = bf16_at(f->q), f->q16_low = f->q16 + OC_ATTN_QB * room;
+    f->k16 = bf16_at(f->k), f->k16_low = f->k16 + OC_ATTN_KB * room;
+    f->v16 = bf16_at(take(at, OC_ATTN_KB * room)), f->v16_low = f->v16 + OC_ATTN_KB * room;
+    f->p16 = bf16_at(take(at, P16_FLOATS)), f->p16_low = f->p16 + OC_FLASH_ROWS * OC_ATTN_KB;
+    f->tmp = bf16_at(take(at, TMP_FLOATS));
+    if (!f->bf16) return;
+    OC_ASSERT(f->bf16->mr <= OC_FLASH_ROWS && f->ld % OC_BF16_K == 0 && OC_ATTN_KB % OC_BF16_K == 0);
+    memset(f->p16, 0, P16_FLOATS * sizeof(float)); /* rows past the last one of a unit are multiplied too */
 }
 
 void oc_flash_open(struct oc_flash *f, const struct oc_simd *s, const struct oc_kctx *ctx, int thread, int hd,
@@ -39,6 +60,7 @@ void oc_flash_open(struct oc_flash *f, const struct oc_simd *s, const struct oc_
     f->v = take(&at, OC_ATTN_KB * room);
     f->rows = take(&at, OC_ATTN_KB * room);
     f->score = take(&at, SCORE_FLOATS);
+    open_bf16(f, &at, room);
     /* Columns from hd to ld are never written again: the padding of a row's keys and values, which must be finite. */
     for (int j = 0; j < OC_ATTN_KB && f->ld != hd; j++) {
         memset(f->rows + (int64_t)j * f->ld + hd, 0, (size_t)(f->ld - hd) * sizeof(float));
@@ -54,26 +76,73 @@ void oc_flash_start(struct oc_flash *f, int n) {
     }
 }
 
+/* The row's new maximum; what the row has so far is made relative to it. */
+static float raise_max(struct oc_flash *f, int row, const float *score, int valid) {
+    float old = f->max[row], max = fmaxf(old, f->s->max_row(score, valid) * f->scale);
+    if (max != old && f->sum[row] != 0) {
+        float *acc = f->acc + (int64_t)row * f->ld, shrink = expf(old - max);
+        f->sum[row] *= shrink;
+        for (int d = 0; d < f->hd; d++) acc[d] *= shrink;
+    }
+    return f->max[row] = max;
+}
+
 void oc_flash_softmax(struct oc_flash *f, int row, float *score, int valid, int n_keys) {
     if (valid > 0) {
-        float old = f->max[row];
-        float max = fmaxf(old, f->s->max_row(score, valid) * f->scale);
-        float shrink = expf(old - max);
-        float sum = f->s->exp_row(score, valid, f->scale, max);
-        f->max[row] = max;
-        f->sum[row] = f->sum[row] * shrink + sum;
-        if (shrink != 1.0f) {
-            float *acc = f->acc + (int64_t)row * f->ld;
-            for (int d = 0; d < f->ld; d++) acc[d] *= shrink;
-        }
+        float max = raise_max(f, row, score, valid);
+        f->sum[row] += f->s->exp_row(score, valid, f->scale, max);
     }
     for (int j = valid; j < n_keys; j++) score[j] = 0;
 }
 
+/* How many keys the rows from i on see, the most. */
+static int most_valid(const struct oc_flash *f, int i, int mr) {
+    int most = 0;
+    for (int r = 0; r < mr; r++) most = f->valid[i + r] > most ? f->valid[i + r] : most;
+    return most;
+}
+
+/* score[mr, n_keys] of rows i ..; then these are probabilities, in two bf16, zero up to `whole` keys. */
+static void probabilities_bf16(struct oc_flash *f, int i, int mr, int n_keys, int whole) {
+    const struct oc_simd_bf16 *b = f->bf16;
+    struct oc_bf16_tile t = {.lda = f->ld, .kk = f->ld, .ldc = OC_ATTN_KB, .mr = mr, .first = true};
+    t.a = f->q16 + (int64_t)i * f->ld;
+    t.a_low = f->q16_low + (int64_t)i * f->ld;
+    for (int j = 0; j < n_keys; j += OC_BF16_COLS) {
+        t.b = f->k16 + (int64_t)j * f->ld;
+        t.b_low = f->k16_low + (int64_t)j * f->ld;
+        t.c = f->score + j;
+        t.nv = n_keys - j > OC_BF16_COLS / 2 ? 2 : 1;
+        b->tile(&t);
+    }
+    for (int r = 0; r < mr; r++) {
+        int valid = f->valid[i + r];
+        const float *score = f->score + (int64_t)r * OC_ATTN_KB;
+        float max = valid > 0 ? raise_max(f, i + r, score, valid) : 0;
+        f->sum[i + r] += b->exp_row(score, valid, whole, f->scale, max, f->p16 + r * OC_ATTN_KB, f->p16_low + r * OC_ATTN_KB);
+    }
+}
+
+/* tile_rows by the bf16 tile. `whole` depends on the other rows of the tile: but what is added for keys that a row does
+ * not see are zeros, whole steps of OC_BF16_K of them. */
+static void tile_rows_bf16(struct oc_flash *f, int i, int mr) {
+    int n_keys = most_valid(f, i, mr), whole = (int)oc_round_up((size_t)n_keys, OC_BF16_K);
+    if (n_keys == 0) return;
+    probabilities_bf16(f, i, mr, n_keys, whole);
+    struct oc_bf16_tile t = {.a = f->p16, .a_low = f->p16_low, .lda = OC_ATTN_KB, .kk = whole, .ldc = f->ld, .mr = mr};
+    t.first = f->first;
+    for (int d = 0; d < f->hd; d += OC_BF16_COLS) {
+        t.b = f->v16 + (int64_t)d * OC_ATTN_KB;
+        t.b_low = f->v16_low + (int64_t)d * OC_ATTN_KB;
+        t.c = f->acc + (int64_t)i * f->ld + d;
+        t.nv = f->hd - d > OC_BF16_COLS / 2 ? 2 : 1;
+        f->bf16->tile(&t);
+    }
+}
+
 /* Rows i .. i+mr-1, one register tile high. */
 static void tile_rows(struct oc_flash *f, int i, int mr) {
-    int n_keys = 0, nr = f->s->nr;
-    for (int r = 0; r < mr; r++) n_keys = f->valid[i + r] > n_keys ? f->valid[i + r] : n_keys;
+    int n_keys = most_valid(f, i, mr), nr = f->s->nr;
     if (n_keys == 0) return;
     struct oc_tile t = {.a = f->q + (int64_t)i * f->ld, .lda = f->ld, .ldb = nr, .kk = f->hd};
     t.ldc = OC_ATTN_KB;
@@ -100,8 +169,67 @@ static void tile_rows(struct oc_flash *f, int i, int mr) {
 }
 
 void oc_flash_block(struct oc_flash *f, int n) {
-    int mr = f->s->mr;
-    for (int i = 0; i < n; i += mr) tile_rows(f, i, n - i < mr ? n - i : mr);
+    int mr = f->bf16 ? f->bf16->mr : f->s->mr;
+    for (int i = 0; i < n; i += mr) {
+        if (f->bf16) {
+            tile_rows_bf16(f, i, n - i < mr ? n - i : mr);
+        } else {
+            tile_rows(f, i, n - i < mr ? n - i : mr);
+        }
+    }
+    f->first = false;
+}
+
+void oc_flash_begin(struct oc_flash *f, int n) {
+    if (!f->bf16) {
+        oc_flash_start(f, n);
+        return;
+    }
+    f->first = true;
+    for (int i = 0; i < n; i++) {
+        f->max[i] = -INFINITY;
+        f->sum[i] = 0;
+    }
+    /* The rows that fill the last tile up. */
+    size_t whole = oc_round_up((size_t)n, (size_t)f->bf16->pad_rows), more = (whole - (size_t)n) * (size_t)f->ld;
+    memset(f->q16 + (int64_t)n * f->ld, 0, more * sizeof *f->q16);
+    memset(f->q16_low + (int64_t)n * f->ld, 0, more * sizeof *f->q16);
+    if (f->bf16->begin) f->bf16->begin();
+}
+
+void oc_flash_end(struct oc_flash *f) {
+    if (f->bf16 && f->bf16->end) f->bf16->end();
+}
+
+void oc_flash_query(struct oc_flash *f, int row, const float *q) {
+    int64_t at = (int64_t)row * f->ld;
+    if (f->bf16) {
+        f->bf16->round_row(q, f->hd, f->ld, f->q16 + at, f->q16_low + at);
+    } else {
+        memcpy(f->q + at, q, (size_t)f->hd * sizeof(float));
+    }
+}
+
+void oc_flash_keys(struct oc_flash *f, const float *k, int64_t ldk, int n_keys) {
+    int nr = f->bf16 ? OC_BF16_COLS : f->s->nr;
+    for (int j = 0; j < n_keys; j += nr, k += nr * ldk) {
+        int n = n_keys - j < nr ? n_keys - j : nr;
+        int64_t at = (int64_t)j * f->ld;
+        if (f->bf16) {
+            f->bf16->pack(k, ldk, n, f->hd, f->k16 + at, f->k16_low + at, f->tmp);
+        } else {
+            f->s->transpose(k, ldk, n, f->hd, f->k + (int64_t)j * f->hd);
+        }
+    }
+}
+
+void oc_flash_values(struct oc_flash *f, const float *v, int64_t ldv, int n_keys) {
+    if (f->bf16) {
+        f->bf16->pack_pairs(v, ldv, n_keys, f->hd, OC_ATTN_KB * OC_BF16_COLS, f->v16, f->v16_low);
+        return;
+    }
+    for (int j = 0; j < n_keys && v != f->v; j++)
+        memcpy(f->v + (int64_t)j * f->ld, v + j * ldv, (size_t)f->hd * sizeof(float));
 }
 
 void oc_flash_finish(const struct oc_flash *f, int row, float *y) {

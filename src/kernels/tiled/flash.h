@@ -7,7 +7,10 @@
 
 #include "kernels/tiled/tiled.h"
 
-/* The running softmax of up to OC_ATTN_QB rows: acc and sum are relative to exp(max). */
+/* The running softmax of up to OC_ATTN_QB rows: acc and sum are relative to exp(max).
+ *
+ * Where the ISA has the means (bf16 is set), role P multiplies sums of two bf16, high and low: queries, keys and values
+ * are cut as they are loaded, probabilities as they are made; scores, softmax and acc are f32 as ever. */
 struct oc_flash {
     const struct oc_simd *s;
     int hd, ld; /* head size; the same rounded up to nr: the stride of q, acc and v */
@@ -21,7 +24,18 @@ struct oc_flash {
     float *v;       /* [OC_ATTN_KB, ld] */
     float *score;   /* [OC_TILE_MAX_MR, OC_ATTN_KB]; in role D [keys, nr] and its transpose */
     float *rows;    /* [OC_ATTN_KB, ld]: keys gathered before they become panels */
+
+    const struct oc_simd_bf16 *bf16; /* or NULL: role P is f32 */
+    bool first;                      /* no block taken yet: acc is yet to be written */
+    uint16_t *q16, *q16_low;         /* [OC_ATTN_QB, ld], in place of q */
+    uint16_t *k16, *k16_low;         /* panels of OC_BF16_COLS keys, [ld/2][OC_BF16_COLS][2] each, in place of k */
+    uint16_t *v16, *v16_low;         /* panels of OC_BF16_COLS columns, [OC_ATTN_KB/2][OC_BF16_COLS][2] each */
+    uint16_t *p16, *p16_low;         /* [OC_FLASH_ROWS, OC_ATTN_KB]: probabilities of one tile of rows */
+    uint16_t *tmp;
 };
+
+/* Rows of a tile of either kind. */
+#define OC_FLASH_ROWS 32
 
 /* Lays the buffers out in thread's part of the scratch. */
 void oc_flash_open(struct oc_flash *f, const struct oc_simd *s, const struct oc_kctx *ctx, int thread, int hd,
@@ -30,8 +44,14 @@ void oc_flash_open(struct oc_flash *f, const struct oc_simd *s, const struct oc_
 /* Empties the softmax of n rows. */
 void oc_flash_start(struct oc_flash *f, int n);
 
-/* Takes the block in k (panels) and v into rows 0 .. n-1; valid[] is set. */
+/* Role P, in this order. A unit of n query rows begins; its rows are given one by one; blocks of n_keys keys and values are
+ * loaded (v may be f->v, then already in place) and taken into rows 0 .. n-1, valid[] being set; the unit ends. */
+void oc_flash_begin(struct oc_flash *f, int n);
+void oc_flash_query(struct oc_flash *f, int row, const float *q);
+void oc_flash_keys(struct oc_flash *f, const float *k, int64_t ldk, int n_keys);
+void oc_flash_values(struct oc_flash *f, const float *v, int64_t ldv, int n_keys);
 void oc_flash_block(struct oc_flash *f, int n);
+void oc_flash_end(struct oc_flash *f);
 
 /* New maximum, acc and sum scaled to it, scores turned to exp(score - max) and summed; those from `valid` to
  * n_keys become 0. */

@@ -3,7 +3,7 @@
  * x is rounded to bf16 once per call, in panels of OC_BF16_COLS rows of x as columns, pairs of k side by side; W is
  * rounded row by row, as it lies, into a block that stays in L2 (so nothing of W is transposed). Work is cut in units
  * of (block of W's rows, block of x's rows), taken from a counter. An element's bits depend on its own row of x and
- * of W only: it is one sum over k in order, kept in c between blocks of OC_P_KB. */
+ * of W only: it is one sum over k in order, kept in c between blocks of k. */
 #include "kernels/tiled/tiled.h"
 
 struct job {
@@ -110,13 +110,30 @@ static void load_rows(const struct job *j, struct space *sp, const struct oc_wei
     clear(sp->w_low, nn, whole, 0, kk_padded);
 }
 
+/* The panel of x after the one of columns i from k0 on, as an index into j->x: the next columns, or the first ones of the
+ * next block of k, or -1. */
+static int64_t panel_after(const struct job *j, int64_t m0, int64_t mm, int64_t i, int64_t k0, int64_t k) {
+    if (i + OC_BF16_COLS < mm) return (m0 + i + OC_BF16_COLS) * j->kp + k0 * OC_BF16_COLS;
+    k0 += j->s->bf16->kb;
+    return k0 < k ? m0 * j->kp + k0 * OC_BF16_COLS : -1;
+}
+
+/* Part `part` of n_parts of a panel comes to L2: all of x is too large for it, and tile loads wait for every line. */
+static void fetch(const struct job *j, int64_t panel, int64_t n, int64_t part, int64_t n_parts) {
+    if (panel < 0) return;
+    for (int64_t at = n * part / n_parts & ~(int64_t)31; at < n * (part + 1) / n_parts; at += 32) {
+        __builtin_prefetch(j->x + panel + at, 0, 2);
+        if (j->x_low) __builtin_prefetch(j->x_low + panel + at, 0, 2);
+    }
+}
+
 /* c[nn, mm] = rows n0.. of w times x's packed rows from m0 on. */
 static void block(const struct job *j, struct space *sp, const struct oc_weight *w, int64_t n0, int64_t nn,
                   int64_t m0, int64_t mm, float *c) {
     const struct oc_simd_bf16 *b = j->s->bf16;
     int64_t ldc = b->mb + 16;
-    for (int64_t k0 = 0; k0 < w->k; k0 += OC_P_KB) {
-        int kk = (int)(w->k - k0 < OC_P_KB ? w->k - k0 : OC_P_KB), kk_padded = (int)padded_k(kk);
+    for (int64_t k0 = 0; k0 < w->k; k0 += b->kb) {
+        int kk = (int)(w->k - k0 < b->kb ? w->k - k0 : b->kb), kk_padded = (int)padded_k(kk);
         load_rows(j, sp, w, n0, nn, k0, kk, kk_padded);
         struct oc_bf16_tile t = {.lda = W_STRIDE, .kk = kk_padded, .ldc = ldc, .first = k0 == 0};
         for (int64_t i = 0; i < mm; i += OC_BF16_COLS) {
@@ -124,7 +141,9 @@ static void block(const struct job *j, struct space *sp, const struct oc_weight 
             t.b = j->x + from;
             t.b_low = j->x_low ? j->x_low + from : NULL;
             t.nv = mm - i > OC_BF16_COLS / 2 ? 2 : 1;
+            int64_t after = panel_after(j, m0, mm, i, k0, w->k), n_tiles = (nn + b->mr - 1) / b->mr;
             for (int64_t r = 0; r < nn; r += b->mr) {
+                fetch(j, after, (int64_t)kk_padded * OC_BF16_COLS, r / b->mr, n_tiles);
                 t.mr = (int)(nn - r < b->mr ? nn - r : b->mr);
                 t.a = sp->w + r * W_STRIDE;
                 t.a_low = b->split && w->bits != 0 ? sp->w_low + r * W_STRIDE : NULL;

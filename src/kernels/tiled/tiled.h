@@ -6,7 +6,7 @@
  * Role P: W is dequantised block by block into f32 panels, and a register tile of FMA runs over them; or, where the
  * ISA can, bf16 and quantised weights and x are rounded to bf16 and multiplied by its bf16 tile.
  * Role D: each weight row is read once from the mapping and dotted with all rows of x (at most OC_D_SLICE).
- * Attention: both products are the same register tile, with a running softmax between them. */
+ * Attention: both products are the same register tile, or in role P the bf16 one, with a running softmax between. */
 #ifndef OC_KERNELS_TILED_H
 #define OC_KERNELS_TILED_H
 
@@ -65,7 +65,7 @@ struct oc_dot_x {
 #define OC_BF16_MAX_MB 768
 
 /* c[r, j] = (first) or += sum over k < kk of a[r*lda + k] * b[k/2][j][k%2], for r < mr, j < 16 nv, in an order of
- * k of the ISA's own. kk is a multiple of OC_BF16_K. Then, where given, the same for a and b_low, and for a_low and b. */
+ * k of the ISA's own. kk is a multiple of OC_BF16_K. And, where given, the same for a and b_low, and for a_low and b. */
 struct oc_bf16_tile {
     const uint16_t *a, *a_low;
     int64_t lda;
@@ -81,6 +81,7 @@ struct oc_simd_bf16 {
     int mr;       /* rows of a tile */
     int pad_rows; /* rows of `a` that tile reads and rows of `c` that it writes are mr rounded up to this */
     int64_t mb;   /* rows of x per unit of work, a multiple of OC_BF16_COLS */
+    int kb;       /* k that tile is given at a time: 128 or 256, so that what it reads again stays in L1 */
     bool split;   /* x, and W when quantised, are sums of two bf16, high and low: 16 bits; the product of lows is left out */
 
     /* Begins and ends a thread's use of `tile`; NULL where there is nothing to set. */
@@ -99,6 +100,20 @@ struct oc_simd_bf16 {
 
     /* out[k*nr + r] = in[r*ld + k] for r < n, k < kk; columns from n to nr on zero. */
     void (*turn)(const float *in, int64_t ld, int n, int kk, float *out, int nr);
+
+    /* What attention of role P needs besides; exp_row NULL leaves it in f32. It takes two bf16 whatever `split` says. */
+
+    /* out[n] = x[n] rounded to nearest even, out_low of what rounding took away, both zero from n to `whole`, a multiple
+     * of OC_BF16_K. */
+    void (*round_row)(const float *x, int n, int whole, uint16_t *out, uint16_t *out_low);
+
+    /* Panels of OC_BF16_COLS columns of n rows v, `panel` elements from one to the next: element (j, d) stands, rounded, at
+     * [d / OC_BF16_COLS][j/2][d % OC_BF16_COLS][j%2]; out_low takes what rounding took away. Zero from column cols to its
+     * panel's end and from row n to a multiple of OC_BF16_K. */
+    void (*pack_pairs)(const float *v, int64_t ldv, int n, int cols, int64_t panel, uint16_t *out, uint16_t *out_low);
+
+    /* out + out_low = exp(v[i]*scale - max) as round_row has it; returns the sum of the unrounded. */
+    float (*exp_row)(const float *v, int n, int whole, float scale, float max, uint16_t *out, uint16_t *out_low);
 };
 
 /* Rows of x rounded for role D with int8 (kernels/int8.h), m of them: bytes [m, ldq], scales and sums of the rounded

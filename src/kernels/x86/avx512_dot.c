@@ -11,8 +11,11 @@ enum format { Q4, Q8, PLAIN_F32, PLAIN_F16, PLAIN_BF16 };
 #define MAX_R 4
 #define MAX_M 4
 /* Bytes by which the prefetch runs ahead: of w beyond the block of rows at work, in the order of memory (hardware
- * follows several rows badly), and of scales and zero biases, which hardware does not follow at all. */
+ * follows several rows badly), and of scales and zero biases, which hardware does not follow at all. 4-bit weights come to L2
+ * first and to L1 shortly before their use: quicker where two cores fill one way to memory. */
 #define AHEAD 8192
+#define AHEAD_L1 2048
+#define AHEAD_L2 (AHEAD_L1 + 8192)
 #define AHEAD_SCALES 1024
 
 /* The part of a call that one block of rows works on. */
@@ -48,6 +51,9 @@ static inline __m512 load_groups(const uint8_t *p, enum oc_dtype dtype, int64_t 
 /* Weight j of a half word of each word, times 2^(bits*j). */
 static inline __attribute__((always_inline)) __m512 unpack(__m512i words, const int bits, const int j) {
     const int mask = bits == 4 ? 15 : 255;
+    if (bits == 4 && j == 0) { /* the low four bits are an index already */
+        return _mm512_permutexvar_ps(words, _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    }
     return _mm512_cvtepi32_ps(_mm512_and_si512(words, _mm512_set1_epi32(mask << (bits * j))));
 }
 
@@ -106,6 +112,7 @@ static inline __attribute__((always_inline)) void step(struct span *s, int k, in
         words[r] = partial ? _mm512_maskz_loadu_epi32(oc_avx512_mask(left * bits / 32), row)
                            : _mm512_loadu_si512(row);
         _mm_prefetch((const char *)s->ahead + 64 * r, _MM_HINT_T0);
+        if (bits == 4) _mm_prefetch((const char *)s->ahead + (AHEAD_L2 - AHEAD_L1) + 64 * r, _MM_HINT_T1);
     }
     s->ahead += 64 * R;
     chunk(words, s->x + k, s->ldx, sums, R, M, bits);
@@ -127,7 +134,7 @@ static inline __attribute__((always_inline)) void quantised(const struct task *t
     const __m512i lane_weight = _mm512_mullo_epi32(
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(32 / bits));
     struct span s = {.row_bytes = oc_weight_row_bytes(w), .ldx = t->x->ldx};
-    s.ahead = w->w + (size_t)(t->row + R) * s.row_bytes + AHEAD;
+    s.ahead = w->w + (size_t)(t->row + R) * s.row_bytes + (bits == 4 ? AHEAD_L1 : AHEAD);
     s.log2_group = _mm512_set1_epi32(__builtin_ctz(w->group));
     __m512 acc[MAX_R][MAX_M];
 #pragma GCC unroll 4

@@ -1,4 +1,5 @@
-/* Role P with VDPBF16PS: rounding x and W to bf16, and the register tile of 12 rows of W by 32 rows of x. */
+/* Role P with VDPBF16PS: rounding x and W to bf16, and the register tile of 12 rows of W by 32 rows of x; at the end what
+ * attention by bf16 tiles needs. */
 #include "kernels/x86/avx512.h"
 
 static inline __attribute__((always_inline)) void tile(const struct oc_bf16_tile *t, const int mr, const int nv) {
@@ -157,4 +158,54 @@ void oc_avx512bf16_row(const struct oc_weight *w, int64_t row, int64_t k0, int k
         if (w->bits == 4) group_q4(in + g / 2, scale, zero, w->group, out + g, low);
         if (w->bits == 8) group_q8(in + g, scale, zero, w->group, out + g, low);
     }
+}
+
+void oc_avx512bf16_round_row(const float *x, int n, int whole, uint16_t *out, uint16_t *out_low) {
+    round_row(x, n, out, out_low);
+    memset(out + n, 0, (size_t)(whole - n) * sizeof *out);
+    memset(out_low + n, 0, (size_t)(whole - n) * sizeof *out_low);
+}
+
+/* Columns d .. d+15 of rows a and b, pairs side by side. */
+static inline void pair_columns(__m512 a, __m512 b, uint16_t *out, uint16_t *out_low) {
+    const __m512i in_turn = _mm512_setr_epi32(
+        16 << 16, 17 << 16 | 1, 18 << 16 | 2, 19 << 16 | 3, 20 << 16 | 4, 21 << 16 | 5, 22 << 16 | 6, 23 << 16 | 7,
+        24 << 16 | 8, 25 << 16 | 9, 26 << 16 | 10, 27 << 16 | 11, 28 << 16 | 12, 29 << 16 | 13, 30 << 16 | 14, 31 << 16 | 15);
+    __m512bh high = _mm512_cvtne2ps_pbh(b, a);
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi16(in_turn, (__m512i)high));
+    _mm512_storeu_si512(out_low, _mm512_permutexvar_epi16(in_turn, (__m512i)low_part(a, b, high)));
+}
+
+void oc_avx512bf16_pack_pairs(const float *v, int64_t ldv, int n, int cols, int64_t panel, uint16_t *out,
+                              uint16_t *out_low) {
+    const int whole = (int)oc_round_up((size_t)n, OC_BF16_K), wide = (int)oc_round_up((size_t)cols, OC_BF16_COLS);
+    for (int j = 0; j < whole; j += 2, v += 2 * ldv) {
+        for (int d = 0; d < wide; d += 16) {
+            __mmask16 there = d < cols ? oc_avx512_mask(cols - d) : 0;
+            __m512 a = _mm512_maskz_loadu_ps(j < n ? there : 0, v + d);
+            __m512 b = _mm512_maskz_loadu_ps(j + 1 < n ? there : 0, v + ldv + d);
+            int64_t at = d / OC_BF16_COLS * panel + j * OC_BF16_COLS + 2 * (d % OC_BF16_COLS);
+            pair_columns(a, b, out + at, out_low + at);
+        }
+    }
+}
+
+/* exp of the lanes of `mask`, 0 in the others. */
+static inline __m512 exp16(const float *v, __mmask16 mask, __m512 scale, __m512 max) {
+    return _mm512_maskz_mov_ps(mask, oc_avx512_exp(_mm512_fmsub_ps(_mm512_maskz_loadu_ps(mask, v), scale, max)));
+}
+
+float oc_avx512bf16_exp_row(const float *v, int n, int whole, float scale, float max, uint16_t *out, uint16_t *out_low) {
+    const __m512 s = _mm512_set1_ps(scale), shift = _mm512_set1_ps(max);
+    __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int i = 0; i < whole; i += 32) {
+        __m512 lo = exp16(v + i, i < n ? oc_avx512_mask(n - i) : 0, s, shift);
+        __m512 hi = exp16(v + i + 16, i + 16 < n ? oc_avx512_mask(n - i - 16) : 0, s, shift);
+        __m512bh high = _mm512_cvtne2ps_pbh(hi, lo);
+        sum[0] = _mm512_add_ps(sum[0], lo);
+        sum[1] = _mm512_add_ps(sum[1], hi);
+        _mm512_storeu_si512(out + i, (__m512i)high);
+        _mm512_storeu_si512(out_low + i, (__m512i)low_part(lo, hi, high));
+    }
+    return oc_avx512_sum(_mm512_add_ps(sum[0], sum[1]));
 }

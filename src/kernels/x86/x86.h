@@ -32,4 +32,10 @@ void oc_avx512bf16_pack(const float *x, int64_t ldx, int n, int kk, uint16_t *ou
 void oc_avx512bf16_row(const struct oc_weight *w, int64_t row, int64_t k0, int kk, uint16_t *out, uint16_t *out_low);
 void oc_avx512bf16_tile(const struct oc_bf16_tile *t);
 
+/* oc_simd_bf16.round_row, .pack_pairs and .exp_row. */
+void oc_avx512bf16_round_row(const float *x, int n, int whole, uint16_t *out, uint16_t *out_low);
+void oc_avx512bf16_pack_pairs(const float *v, int64_t ldv, int n, int cols, int64_t panel, uint16_t *out,
+                              uint16_t *out_low);
+float oc_avx512bf16_exp_row(const float *v, int n, int whole, float scale, float max, uint16_t *out, uint16_t *out_low);
+
 #endif

@@ -1,0 +1,206 @@
+/* bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS]]]: one decode step, op by op, beside reads measured between the steps.
+ *
+ * Every round reads a part of the mapped weights, makes one step at the context and picks greedily, so that the share of the
+ * limit is a ratio within one run, whatever else the machine does. Keys and values are made up: they cost what true ones do. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "lm/sample.h"
+
+#define MAX_STEPS 2000
+#define READ_BYTES ((size_t)96 << 20)
+
+enum { EMBED, NORM, QKV, ROPE, APPEND, ATTEND, LINEAR, GLU, HEAD, N_OPS };
+static const char *const op_names[N_OPS] = {"embed", "rmsnorm", "linear3", "rope", "kv_append", "attn_paged", "linear o, down", "linear_glu", "head"};
+
+struct bench {
+    struct oc_engine *e;
+    struct oc_session *s;
+    struct oc_ops real;
+    double op_us[N_OPS][MAX_STEPS];
+    double step_ms[MAX_STEPS], pick_ms[MAX_STEPS], read_gb_s[MAX_STEPS];
+    int step;
+    const uint8_t *lo, *hi, *at; /* the weights, and where the next reads begin */
+};
+
+static struct bench bench; /* the wrapped ops have no argument of their own */
+
+static void stop(const char *what) {
+    fprintf(stderr, "bench_decode: %s\n", what);
+    exit(1);
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n) {
+    qsort(v, (size_t)n, sizeof *v, compare);
+    return v[n / 2];
+}
+
+/* ---- Reads ------------------------------------------------------------------------------------------------ */
+
+typedef uint64_t vec2 __attribute__((vector_size(16)));
+
+struct reads {
+    const uint8_t *p;
+    size_t n;
+    uint64_t sink[64][8];
+};
+
+static void read_part(void *arg, int thread, int n_threads) {
+    struct reads *r = arg;
+    long lo, hi;
+    oc_pool_split((long)(r->n / 64), 1, thread, n_threads, &lo, &hi);
+    vec2 sum[4] = {{0}};
+    for (const uint8_t *p = r->p + 64 * lo; p < r->p + 64 * hi; p += 64) {
+        __builtin_prefetch(p + 2048);
+        for (int i = 0; i < 4; i++) sum[i] ^= *(const vec2 *)(const void *)(p + 16 * i);
+    }
+    r->sink[thread % 64][0] = sum[0][0] ^ sum[1][0] ^ sum[2][1] ^ sum[3][1];
+}
+
+static double measure_reads(struct bench *b) {
+    static struct reads r;
+    if (b->at + READ_BYTES > b->hi) b->at = b->lo;
+    r.p = b->at;
+    r.n = READ_BYTES;
+    b->at += READ_BYTES;
+    uint64_t start = oc_clock_ns();
+    oc_pool_run(b->e->pool, read_part, &r);
+    return (double)READ_BYTES / 1e6 / oc_clock_ms_since(start);
+}
+
+static void widen_range(struct bench *b, const struct oc_weight *w) {
+    const uint8_t *end = w->w + (size_t)(w->n * w->k) * (w->bits ? w->bits : 16) / 8;
+    if (!b->lo || w->w < b->lo) b->lo = w->w;
+    if (end > b->hi) b->hi = end;
+}
+
+/* ---- Ops -------------------------------------------------------------------------------------------------- */
+
+static uint64_t op_start;
+
+static void begin(void) {
+    op_start = oc_clock_ns();
+}
+
+static void end(int op) {
+    bench.op_us[op][bench.step] += (double)(oc_clock_ns() - op_start) / 1e3;
+}
+
+#define WRAP(name, op)                                                                                                  \
+    static void timed_##name(const struct oc_kctx *ctx, const struct oc_##name *a) {                                    \
+        begin();                                                                                                        \
+        bench.real.name(ctx, a);                                                                                        \
+        end(op);                                                                                                        \
+    }
+
+WRAP(embed, EMBED)
+WRAP(rmsnorm, NORM)
+WRAP(linear3, QKV)
+WRAP(rope, ROPE)
+WRAP(kv_append, APPEND)
+WRAP(attn_paged, ATTEND)
+WRAP(linear, a->add ? LINEAR : HEAD)
+WRAP(linear_glu, GLU)
+
+static void wrap(struct bench *b) {
+    struct oc_ops *o = &b->e->ops;
+    b->real = *o;
+    o->embed = timed_embed;
+    o->rmsnorm = timed_rmsnorm;
+    o->linear3 = timed_linear3;
+    o->rope = timed_rope;
+    o->kv_append = timed_kv_append;
+    o->attn_paged = timed_attn_paged;
+    o->linear = timed_linear;
+    o->linear_glu = timed_linear_glu;
+}
+
+/* ---- Steps ------------------------------------------------------------------------------------------------ */
+
+/* n tokens stand in the session, as if a prompt had been read. */
+static void fill_session(struct bench *b, int n) {
+    struct oc_lm_kv_cache *kv = &b->e->kv;
+    uint64_t state = 88172645463325252u;
+    if (kv->dtype != OC_F32) stop("the cache is not f32");
+    for (size_t i = 0; i < kv->mem_bytes; i += 4) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+        float f = (float)(int32_t)state * 0x1p-31f;
+        memcpy(kv->mem + i, &f, 4);
+    }
+    for (int i = 0; i < n; i++) {
+        int32_t token = i % 1000, pos[1][3] = {{i, i, i}};
+        oc_engine_session_commit(b->s, &token, (const int32_t(*)[3])pos, 1);
+    }
+}
+
+static void one_step(struct bench *b, struct oc_lm_sampler *sampler, int context) {
+    struct oc_errinfo ei;
+    struct oc_lm_sample_pick pick;
+    b->read_gb_s[b->step] = measure_reads(b);
+    uint64_t start = oc_clock_ns();
+    if (oc_session_decode(b->s, 5 + b->step % 100, &ei) != OC_OK) stop(ei.msg);
+    b->step_ms[b->step] = oc_clock_ms_since(start);
+    start = oc_clock_ns();
+    if (oc_lm_sample_pick(sampler, oc_session_logits(b->s), NULL, &pick, &ei) != OC_OK) stop(ei.msg);
+    b->pick_ms[b->step] = oc_clock_ms_since(start);
+    oc_session_truncate(b->s, context);
+}
+
+static void report(struct bench *b, int n, int context) {
+    const struct oc_engine_info *info = &b->e->info;
+    double bytes = (double)info->decode_weight_bytes + context * (double)info->kv_bytes_per_token, ops = 0, share[MAX_STEPS];
+    for (int i = 0; i < n; i++) share[i] = 100 * bytes / 1e6 / (b->step_ms[i] + b->pick_ms[i]) / b->read_gb_s[i];
+    double step = median(b->step_ms, n), pick = median(b->pick_ms, n), reads = median(b->read_gb_s, n);
+    printf("%d threads, %s, context %d: %.1f MB a token; reads %.1f GB/s (%.1f to %.1f)\n", info->n_threads, info->isa, context, bytes / 1e6,
+           reads, b->read_gb_s[0], b->read_gb_s[n - 1]);
+    for (int i = 0; i < N_OPS; i++) {
+        double us = median(b->op_us[i], n);
+        ops += us / 1e3;
+        printf("  %-16s %8.1f us\n", op_names[i], us);
+    }
+    printf("  %-16s %8.1f us\n  %-16s %8.1f us\n", "other", 1e3 * (step - ops), "picking", 1e3 * pick);
+    printf("step %.2f ms, with picking %.2f tok/s, %.1f GB/s; medians: %.1f %% of reads; step by step %.1f %%\n", step, 1e3 / (step + pick),
+           bytes / 1e6 / (step + pick), 100 * bytes / 1e6 / (step + pick) / reads, median(share, n));
+}
+
+static int number(int argc, char **argv, int at, int otherwise) {
+    return argc > at ? (int)strtol(argv[at], NULL, 10) : otherwise;
+}
+
+int main(int argc, char **argv) {
+    struct oc_errinfo ei;
+    struct bench *b = &bench;
+    if (argc < 2) stop("usage: bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS]]]");
+    int threads = number(argc, argv, 2, 0), context = number(argc, argv, 3, 1300), n = number(argc, argv, 4, 100);
+    if (n < 1 || n > MAX_STEPS || context < 1) stop("1 to 2000 steps, a context of 1 at least");
+    struct oc_engine_params p = {.model_dir = argv[1], .n_threads = threads, .ctx_tokens = context + 16};
+    if (oc_engine_open(&p, &b->e, &ei) != OC_OK) stop(ei.msg);
+    if (oc_session_open(b->e, context + 16, &b->s, &ei) != OC_OK) stop(ei.msg);
+    const struct oc_lm *lm = &b->e->model->lm;
+    widen_range(b, &lm->head);
+    for (int i = 0; i < lm->n_layers; i++) widen_range(b, &lm->layers[i].q), widen_range(b, &lm->layers[i].down);
+    b->lo = (const uint8_t *)(((uintptr_t)b->lo + 63) & ~(uintptr_t)63);
+    b->at = b->lo;
+    fill_session(b, context);
+    struct oc_lm_sampler *sampler;
+    struct oc_lm_sample_params greedy = oc_lm_sample_defaults();
+    greedy.temperature = 0;
+    if (oc_lm_sample_open(&greedy, lm->n_vocab, &sampler, &ei) != OC_OK) stop(ei.msg);
+    for (int i = 0; i < 3; i++) one_step(b, sampler, context);
+    wrap(b);
+    for (b->step = 0; b->step < n; b->step++) one_step(b, sampler, context);
+    report(b, n, context);
+    oc_lm_sample_close(sampler);
+    oc_session_close(b->s);
+    oc_engine_close(b->e);
+    return 0;
+}
