@@ -176,6 +176,10 @@ static enum oc_err fetch_into(struct oc_str url, const struct oc_fetch_options *
                    scheme < 20 ? (int)scheme : 20, url.p);
 }
 
+__attribute__((noinline)) void oc_fetch_close(int fd) {
+    close(fd);
+}
+
 enum oc_err oc_fetch_with(struct oc_str url, const struct oc_fetch_options *o, oc_fetch_vet *vet, void *arg,
                           int *fd, uint64_t *n_bytes, struct oc_errinfo *ei) {
     struct oc_fetch_sink s;
@@ -186,7 +190,7 @@ enum oc_err oc_fetch_with(struct oc_str url, const struct oc_fetch_options *o, o
     if (!err && oc_fetch_is_cancelled(o)) err = oc_fail(ei, OC_ERR_CANCELLED, "cancelled");
     if (!err) err = seal(&s, ei);
     if (err) {
-        close(s.fd);
+        oc_fetch_close(s.fd);
         return err;
     }
     *fd = s.fd;

@@ -156,7 +156,7 @@ enum oc_err oc_fetch_file(struct oc_str url, const struct oc_fetch_options *o, s
     if (dir < 0) return oc_fail(ei, OC_ERR_IO, "the media directory cannot be opened: %s", strerror(errno));
     int fd = oc_fetch_open_beneath(dir, name, false);
     enum oc_err err = fd < 0 ? open_failed(ei) : copy(fd, o, s, ei);
-    if (fd >= 0) close(fd);
+    if (fd >= 0) oc_fetch_close(fd);
     close(dir);
     return err;
 }

@@ -17,6 +17,8 @@ OC_MUST_CHECK enum oc_err oc_fetch_sink_open(struct oc_fetch_sink *s, uint64_t m
 /* Errors: OC_ERR_LIMIT, OC_ERR_IO (no memory for it). */
 OC_MUST_CHECK enum oc_err oc_fetch_sink_add(struct oc_fetch_sink *s, const void *p, size_t n,
                                             struct oc_errinfo *ei);
+/* Closes a descriptor of memfd_create or openat2; of its own for tests/tsan.suppressions. */
+void oc_fetch_close(int fd);
 /* The one sentence about a picture that is too big; n_bytes of 0: not known how much. */
 enum oc_err oc_fetch_too_big(uint64_t n_bytes, uint64_t max_bytes, struct oc_errinfo *ei);
 
