@@ -46,8 +46,8 @@ def run(args, model, rest, picture=None):
     return json.loads(out)["timings"], usage.ru_maxrss * 1024
 
 
-def inspect(args, model, picture=None):
-    command = [args.ocellus, "inspect", "--json", "-c", str(4096)] + (["-i", picture] if picture else []) + [model]
+def inspect(args, model, picture=None, rest=("-c", "4096")):
+    command = [args.ocellus, "inspect", "--json", *rest] + (["-i", picture] if picture else []) + [model]
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
@@ -146,10 +146,12 @@ def photo(args, table, size, model, folder):
         noise = Image.effect_noise((2464, 1632), 40).convert("RGB")
         noise.save(path, quality=85)
         noise.crop((0, 0, 1232, 816)).save(os.path.join(folder, "small.jpg"), quality=85)
-    t, resident = run(args, model, ["-n", "1", "--image-max-tokens", "8192", "What is this?"], path)
+    room = ["-c", "8192", "--image-max-tokens", "8192"]
+    t, resident = run(args, model, ["-n", "1", "What is this?"] + room, path)
     table.add(size, "photo of 4 megapixels (%d tokens): TTFT" % t["n_image"], t["ttft_ms"], "ms")
-    said = inspect(args, model, path)["memory"]
-    table.add(size, "resident, of what inspect says", resident / sum(said[k] for k in ("weight_bytes", "workspace_bytes")), "x")
+    said = inspect(args, model, path, room)["memory"]
+    most = said["weight_bytes"] + said["workspace_bytes"] + t["n_prompt"] * said["kv_bytes_per_token"]
+    table.add(size, "resident, of what inspect says", resident / most, "x")
     small = [run(args, model, ["-n", "1", "What?"], os.path.join(folder, "small.jpg"))[0]["image_ms"] for _ in range(args.runs)]
     table.add(size, "JPEG of 1 megapixel: decode, resize, patches", statistics.median(small), "ms")
 
