@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "lm/sample.h"
+#include "median.h"
+#include "../tests/kernels/bench_reads.h"
 
 #define MAX_STEPS 2000
 #define READ_BYTES ((size_t)96 << 20)
@@ -34,46 +36,16 @@ static void stop(const char *what) {
     exit(1);
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n) {
-    qsort(v, (size_t)n, sizeof *v, compare);
-    return v[n / 2];
-}
-
 /* ---- Reads ------------------------------------------------------------------------------------------------ */
 
-typedef uint64_t vec2 __attribute__((vector_size(16)));
-
-struct reads {
-    const uint8_t *p;
-    size_t n;
-    uint64_t sink[64][8];
-};
-
-static void read_part(void *arg, int thread, int n_threads) {
-    struct reads *r = arg;
-    long lo, hi;
-    oc_pool_split((long)(r->n / 64), 1, thread, n_threads, &lo, &hi);
-    vec2 sum[4] = {{0}};
-    for (const uint8_t *p = r->p + 64 * lo; p < r->p + 64 * hi; p += 64) {
-        __builtin_prefetch(p + 2048);
-        for (int i = 0; i < 4; i++) sum[i] ^= *(const vec2 *)(const void *)(p + 16 * i);
-    }
-    r->sink[thread % 64][0] = sum[0][0] ^ sum[1][0] ^ sum[2][1] ^ sum[3][1];
-}
-
 static double measure_reads(struct bench *b) {
-    static struct reads r;
+    static struct read_job r;
     if (b->at + READ_BYTES > b->hi) b->at = b->lo;
     r.p = b->at;
-    r.n = READ_BYTES;
+    r.bytes = READ_BYTES;
     b->at += READ_BYTES;
     uint64_t start = oc_clock_ns();
-    oc_pool_run(b->e->pool, read_part, &r);
+    oc_pool_run(b->e->pool, read_work, &r);
     return (double)READ_BYTES / 1e6 / oc_clock_ms_since(start);
 }
 

@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "chat/tokenizer.h"
 #include "engine/sched.h"
+#include "median.h"
 
 #define N_ROUNDS 3
 #define N_PROMPT 32
@@ -35,16 +36,6 @@ struct bench {
 static void stop(const char *what) {
     fprintf(stderr, "bench_speculate: %s\n", what);
     exit(1);
-}
-
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n) {
-    qsort(v, (size_t)n, sizeof *v, compare);
-    return v[n / 2];
 }
 
 /* ---- The cost of rows ------------------------------------------------------------------------------------- */

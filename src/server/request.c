@@ -245,6 +245,13 @@ void oc_server_request_on_slot(void *arg, struct oc_ticket *t) {
     got_slot(of_ticket(t));
 }
 
+/* Ends a request that waited as long as its priority may. */
+static void end_wait(struct oc_server_request *r, struct oc_api_error *e, int retry_after_s) {
+    e->retry_after_s = retry_after_s;
+    oc_metrics_add(r->s->metrics, OC_M_QUEUE_TIMEOUTS, r->model->id, oc_admission_priority_name(r->priority), 1);
+    oc_server_request_fail(r, e);
+}
+
 void oc_server_request_on_queue_timeout(void *arg, struct oc_ticket *t) {
     struct oc_server_request *r = of_ticket(t);
     struct oc_api_error e = {0};
@@ -257,10 +264,7 @@ void oc_server_request_on_queue_timeout(void *arg, struct oc_ticket *t) {
                     "the request waited %.0f ms for a free slot, which is the limit of its "
                     "priority",
                     r->queue_ms);
-    e.retry_after_s = r->s->draining ? 5 : 30;
-    oc_metrics_add(r->s->metrics, OC_M_QUEUE_TIMEOUTS, r->model->id, oc_admission_priority_name(r->priority),
-                   1);
-    oc_server_request_fail(r, &e);
+    end_wait(r, &e, r->s->draining ? 5 : 30);
 }
 
 static void turn_away(struct oc_server_request *r, enum oc_admit how) {
@@ -455,9 +459,7 @@ static void check_time(struct oc_server_request *r, uint64_t now_ms) {
                     "the request waited %d s for memory for its pictures, which is the limit of its priority: those of "
                     "requests before it take what there is",
                     c->queue_timeout_s[r->priority]);
-        e.retry_after_s = 30;
-        oc_metrics_add(r->s->metrics, OC_M_QUEUE_TIMEOUTS, r->model->id, oc_admission_priority_name(r->priority), 1);
-        oc_server_request_fail(r, &e);
+        end_wait(r, &e, 30);
         return;
     }
     if (c->ping_s > 0 && r->stage >= OC_STAGE_QUEUE && r->api.stream && /* before that a crew may be parsing */

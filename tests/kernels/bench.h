@@ -24,8 +24,6 @@ struct bench {
     size_t pile_bytes, pile_at;
 };
 
-#define OC_LIMIT_BENCH_THREADS 64
-
 /* Seconds of the wall clock; or of CPU time, which is fairer to one thread on a busy machine. */
 double now_s(bool cpu_time);
 

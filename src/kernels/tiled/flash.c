@@ -68,12 +68,16 @@ void oc_flash_open(struct oc_flash *f, const struct oc_simd *s, const struct oc_
     }
 }
 
-void oc_flash_start(struct oc_flash *f, int n) {
-    memset(f->acc, 0, (size_t)n * (size_t)f->ld * sizeof(float));
+static void nothing_seen(struct oc_flash *f, int n) {
     for (int i = 0; i < n; i++) {
         f->max[i] = -INFINITY;
         f->sum[i] = 0;
     }
+}
+
+void oc_flash_start(struct oc_flash *f, int n) {
+    memset(f->acc, 0, (size_t)n * (size_t)f->ld * sizeof(float));
+    nothing_seen(f, n);
 }
 
 /* The row's new maximum; what the row has so far is made relative to it. */
@@ -186,10 +190,7 @@ void oc_flash_begin(struct oc_flash *f, int n) {
         return;
     }
     f->first = true;
-    for (int i = 0; i < n; i++) {
-        f->max[i] = -INFINITY;
-        f->sum[i] = 0;
-    }
+    nothing_seen(f, n);
     /* The rows that fill the last tile up. */
     size_t whole = oc_round_up((size_t)n, (size_t)f->bf16->pad_rows), more = (whole - (size_t)n) * (size_t)f->ld;
     memset(f->q16 + (int64_t)n * f->ld, 0, more * sizeof *f->q16);
