@@ -174,6 +174,16 @@ struct oc_embed {
     int64_t ldy;
 };
 
+/* y[to[i]] = x[i] for rows of d; `to` has no number twice. Moves the merge blocks of a picture to and from window order. */
+struct oc_move_rows {
+    int64_t m, d;
+    const float *x;
+    int64_t ldx;
+    const int32_t *to; /* [m] */
+    float *y;          /* not overlapping x */
+    int64_t ldy;
+};
+
 /* Generated from ops.def: one pointer per op. */
 struct oc_ops {
     const char *isa; /* "ref", "avx2", "avx512", ...; "ref-int8", ... with int8 */
