@@ -161,6 +161,8 @@ void cu_attn_p(struct cu_state *s, const struct oc_attn_paged *a, const struct c
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/instructions.cuh"
+
 __device__ __forceinline__ float cu_act(int act, float x) {
     switch (act) {
     case OC_ACT_SILU:
@@ -176,34 +178,6 @@ __device__ __forceinline__ float cu_act(int act, float x) {
     default:
         return x;
     }
-}
-
-__device__ __forceinline__ void cu_mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ void cu_mma_f16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ void cu_ldmatrix4(uint32_t r[4], uint32_t at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(at));
-}
-
-__device__ __forceinline__ void cu_ldmatrix4_t(uint32_t r[4], uint32_t at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(at));
-}
-
-__device__ __forceinline__ uint32_t cu_smem(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
 }
 
 __device__ __forceinline__ uint32_t cu_pack_bf16(float low, float high) {

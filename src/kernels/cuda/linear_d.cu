@@ -81,18 +81,6 @@ struct format {
     static constexpr bool quantised = FORMAT == OC_CU_Q4 || FORMAT == OC_CU_Q8;
 };
 
-__device__ __forceinline__ uint4 load_once(const uint8_t *p) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-    return v;
-}
-
-__device__ __forceinline__ uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t d;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    return d;
-}
-
 #define BF16_ONES 0x3f803f80u
 
 __device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) {
@@ -101,13 +89,13 @@ __device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) {
 
 /* Two nibbles at 0 and 16 of a word as bf16: 128 + q by its bits, less 128. */
 __device__ __forceinline__ uint32_t nibbles(uint32_t word) {
-    return fma_bf16((word & 0x000f000fu) | 0x43004300u, BF16_ONES, 0xc300c300u);
+    return cu_fma_bf16((word & 0x000f000fu) | 0x43004300u, BF16_ONES, 0xc300c300u);
 }
 
 /* Two bytes at 0 and 16: 2048 + 16 high - 2176, plus 128 + low; every step is exact. */
 __device__ __forceinline__ uint32_t bytes(uint32_t word) {
-    uint32_t high = fma_bf16((word >> 4 & 0x000f000fu) | 0x45004500u, BF16_ONES, 0xc508c508u);
-    return fma_bf16((word & 0x000f000fu) | 0x43004300u, BF16_ONES, high);
+    uint32_t high = cu_fma_bf16((word >> 4 & 0x000f000fu) | 0x45004500u, BF16_ONES, 0xc508c508u);
+    return cu_fma_bf16((word & 0x000f000fu) | 0x43004300u, BF16_ONES, high);
 }
 
 /* The registers of operand A for product `step` of a block, in the parts that the format has. */
@@ -189,7 +177,7 @@ struct walk {
         for (int r = 0; r < 2; r++) {
             const uint8_t *p = data[r] + block * (512 * F::chunks) + lane * 16;
 #pragma unroll
-            for (int c = 0; c < F::chunks; c++) w[slot][r][c] = load_once(p + 512 * c);
+            for (int c = 0; c < F::chunks; c++) w[slot][r][c] = cu_load_once(p + 512 * c);
             if (F::quantised) s[slot][r].load(scales[r] + block * (SETS == 1 ? 64 : 256), lane / 4);
         }
     }

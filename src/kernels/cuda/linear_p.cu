@@ -69,10 +69,6 @@ struct gemm {
     bool add, glu;
 };
 
-__device__ __forceinline__ void copy16(uint32_t to, const void *from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
-}
-
 /* Where 16 bytes `chunk` of a tile's row lie: chunks are exchanged by the row, so that eight rows' are in different banks. */
 __device__ __forceinline__ uint32_t at_tile(uint32_t tile, int row, int chunk) {
     return tile + row * 128 + (chunk ^ (row & 7)) * 16;
@@ -90,9 +86,9 @@ __device__ __forceinline__ void load_tile(const struct source &s, uint32_t stage
     const __half *w[2] = {(w_low ? s.w_low[0] : s.w_high[0]) + block * 64, (w_low ? s.w_low[1] : s.w_high[1]) + block * 64};
     uint32_t to = at_tile(stage, threadIdx.x / 8, threadIdx.x % 8);
 #pragma unroll
-    for (int i = 0; i < TILE_M / 16; i++) copy16(to + i * 2048, x + i * s.stride);
+    for (int i = 0; i < TILE_M / 16; i++) cu_copy16(to + i * 2048, x + i * s.stride);
 #pragma unroll
-    for (int i = 0; i < TILE_N / 16; i++) copy16(to + TILE_M * 128 + i * 2048, w[i / 4] + i % 4 * s.stride);
+    for (int i = 0; i < TILE_N / 16; i++) cu_copy16(to + TILE_M * 128 + i * 2048, w[i / 4] + i % 4 * s.stride);
 }
 
 /* The row of the W tile at which the warp's 8 columns j begin. */
@@ -177,16 +173,16 @@ __global__ __launch_bounds__(THREADS, 2) static void gemm_kernel(const __grid_co
     for (int i = 0; i < STAGES - 1; i++) {
         if (pass_to_load < a.passes) load_tile(s, base + i * STAGE_BYTES, pass_to_load, a.passes, block_to_load);
         if (++block_to_load == a.blocks) block_to_load = 0, pass_to_load++;
-        asm volatile("cp.async.commit_group;");
+        cu_copies_commit();
     }
     int stage = 0;
     for (int64_t i = 0; i < total; i++) {
-        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
+        cu_copies_wait<STAGES - 2>();
         __syncthreads();
         int ahead = stage == 0 ? STAGES - 1 : stage - 1;
         if (pass_to_load < a.passes) load_tile(s, base + ahead * STAGE_BYTES, pass_to_load, a.passes, block_to_load);
         if (++block_to_load == a.blocks) block_to_load = 0, pass_to_load++;
-        asm volatile("cp.async.commit_group;");
+        cu_copies_commit();
         multiply(base + stage * STAGE_BYTES, a.glu, c);
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
