@@ -1,6 +1,5 @@
 #include "engine/sched.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -120,21 +119,12 @@ static bool begin(struct oc_scheduler *s) {
         .n_outputs = c->n_outputs,
         .logits = s->e->logits,
     };
-    oc_lm_decoder_begin(&c->pass, &s->e->model->lm, &s->e->ops, &s->e->ctx, &s->e->kv, &c->ws, &batch, s->e->lm_trace);
+    oc_lm_decoder_begin(&c->pass, &s->e->model->lm, s->e->dev, &s->e->ctx, &s->e->kv, &c->ws, &batch, s->e->lm_trace);
     c->is_on = true;
     return true;
 }
 
 /* ---- Its end ---------------------------------------------------------------------------------------------- */
-
-/* A row whose hidden state is finite at the end was so in every layer, for what is not finite stays in the sum. */
-static bool is_finite_part(const struct oc_scheduler *s, const struct oc_sched_part *p) {
-    int64_t dim = s->e->info.dim;
-    const float *h = s->prefill.ws.h + p->at * dim;
-    for (int64_t i = 0; i < p->n * dim; i++)
-        if (!isfinite(h[i])) return false;
-    return true;
-}
 
 static void finish_part(struct oc_scheduler *s, const struct oc_sched_part *p) {
     struct oc_sched_task *t = p->task;
@@ -145,7 +135,7 @@ static void finish_part(struct oc_scheduler *s, const struct oc_sched_part *p) {
     int from = q->n_tokens / OC_LM_PAGE_TOKENS;
     oc_engine_session_commit(q, t->tokens + q->n_tokens, (const int32_t(*)[3])(q->pos + q->n_tokens), p->n);
     s->figures.n_prompt_tokens += (uint64_t)p->n;
-    if (!is_finite_part(s, p)) {
+    if (!oc_lm_decoder_is_finite(&s->prefill.pass, p->at, p->n)) {
         oc_fail(&ei, OC_ERR_FORMAT, "the model's numbers are not finite: its weights may be damaged");
         oc_sched_task_end(s, t, OC_SCHED_ERROR, &ei);
         return;

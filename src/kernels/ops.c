@@ -31,6 +31,12 @@ const char *oc_dtype_name(enum oc_dtype t) {
     return (unsigned)t <= OC_OTHER ? names[t] : "other";
 }
 
+uint64_t oc_weight_bytes(const struct oc_weight *w) {
+    uint64_t n = (uint64_t)w->n * (uint64_t)w->k;
+    if (w->bits == 0) return n * oc_dtype_bytes(w->dtype);
+    return n * w->bits / 8 + n / w->group * 2 * oc_dtype_bytes(w->dtype);
+}
+
 void oc_ops_set_ref(struct oc_ops *ops) {
     ops->isa = "ref";
 #define OC_OP(name) ops->name = oc_ref_##name;
