@@ -13,8 +13,8 @@
 
 #include "kernels/ops.h"
 
-/* Goes up when struct oc_device, struct oc_ops, its arguments or struct oc_weight change. */
-#define OC_DEVICE_ABI 1
+/* Goes up when struct oc_device, struct oc_ops, its arguments, struct oc_kctx or struct oc_weight change. */
+#define OC_DEVICE_ABI 2
 
 struct oc_device {
     const char *kind;  /* "cpu", "cuda" */

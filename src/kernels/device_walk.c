@@ -18,8 +18,9 @@ enum oc_err oc_device_walk_floats(struct oc_device_walk *k, const float **v, int
 enum oc_err oc_device_walk_weight(struct oc_device_walk *k, struct oc_weight *w, struct oc_errinfo *ei) {
     const float *bias = w->bias;
     if (k->d) OC_TRY(k->d->take_weight(k->d, w, ei));
-    walked(k, oc_weight_bytes(w));
-    return w->bias == bias ? oc_device_walk_floats(k, &w->bias, w->n, ei) : OC_OK;
+    if (k->d && bias && w->bias == bias) OC_TRY(k->d->take_floats(k->d, &w->bias, w->n, ei));
+    walked(k, oc_weight_bytes(w) + (bias ? (uint64_t)w->n * sizeof *bias : 0));
+    return OC_OK;
 }
 
 const float *oc_device_look(struct oc_device *d, const float *x, int64_t n, float **copy) {

@@ -56,7 +56,7 @@ struct oc_kctx {
     uint8_t *scratch;
     size_t scratch_bytes;
     bool int8; /* role D rounds the x of quantised weights to 8 bits (kernels/int8.h); only where the table's int8 is set */
-    void *device; /* struct oc_device.state */
+    void *device; /* the state of the struct oc_device whose ops these are; the CPU's ops do not look at it */
 };
 
 /* y[m, n] = act(x[m, k] W^T + bias) (+ y when add). */
