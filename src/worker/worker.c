@@ -336,7 +336,8 @@ static void on_progress(void *arg, double fraction) {
 }
 
 static struct oc_engine_params engine_params(const struct oc_worker_options *o) {
-    return (struct oc_engine_params){.model_dir = o->model_dir, .isa = o->isa, .batch_mode = o->batch_mode, .n_threads = o->n_threads,
+    return (struct oc_engine_params){.model_dir = o->model_dir, .device = o->device, .cuda_plugin = o->cuda_plugin, .isa = o->isa,
+                                     .batch_mode = o->batch_mode, .n_threads = o->n_threads,
                                      .ctx_tokens = o->ctx_tokens, .kv_tokens = o->kv_tokens,
                                      .image_max_tokens = o->image_max_tokens, .n_sessions = o->n_sessions};
 }
