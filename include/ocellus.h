@@ -89,6 +89,7 @@ struct oc_engine_info {
     uint64_t workspace_bytes; /* activations and scratch, reserved at load, in the device's memory */
     uint64_t host_bytes;      /* of the process beside it: lists, logits and what is on its way to a device */
     uint64_t device_bytes;    /* weights, KV and workspace where they are in a memory of the device's own; 0 for the CPU */
+    uint64_t device_free_bytes; /* of that memory when the device was opened */
     double load_ms;
 };
 const struct oc_engine_info *oc_engine_info(const struct oc_engine *e);

@@ -4,7 +4,7 @@
 
 #include "base/arena.h"
 
-#define OC_CLI_DEVICE_HELP "auto, cpu, or cuda:N for the GPU of that number (auto: a GPU where one can be used)"
+#define OC_CLI_DEVICE_HELP "auto (a GPU where one can be used), cpu, cuda, or cuda:N of several GPUs"
 
 /* The path of libocellus-cuda.so: beside this program, or in ../lib/ocellus. NULL where it is in neither. */
 const char *oc_cli_device_plugin(struct oc_arena *a);

@@ -191,6 +191,7 @@ static void fill_info(struct oc_engine *e) {
     i->workspace_bytes = e->mem_bytes + (e->dev->is_host ? e->host_mem_bytes : 0);
     i->host_bytes = e->dev->is_host ? 0 : e->host_mem_bytes;
     i->device_bytes = e->dev->is_host ? 0 : oc_engine_device_bytes(e);
+    i->device_free_bytes = e->dev->free_bytes;
 }
 
 static bool report_progress(void *arg, uint64_t done, uint64_t total) {

@@ -420,11 +420,25 @@ int oc_worker_main(const struct oc_worker_options *o) {
 /* Libraries, stacks, messages and what the allocator keeps. */
 #define PROCESS_BYTES (24 * OC_MIB)
 
+/* The libraries of a GPU, their tables and the memory through which bytes go over: a guess on the safe side. */
+#define DEVICE_PROCESS_BYTES (768 * OC_MIB)
+
+static void put_device(struct oc_buf *b, const struct oc_engine_info *i) {
+    oc_buf_add_str(b, ",\"device\":");
+    oc_json_write_str(b, oc_str_from(i->device));
+    oc_buf_add_str(b, ",\"device_name\":");
+    oc_json_write_str(b, oc_str_from(i->device_name));
+    oc_buf_add_str(b, ",\"device_why\":");
+    oc_json_write_str(b, oc_str_from(i->device_why));
+    oc_buf_printf(b, ",\"device_bytes\":%llu,\"device_free_bytes\":%llu,\"host_bytes\":%llu", (unsigned long long)i->device_bytes,
+                  (unsigned long long)i->device_free_bytes, (unsigned long long)i->host_bytes);
+}
+
 static void put_measure(const struct oc_worker_options *o, const struct oc_engine *e, struct oc_buf *b) {
     const struct oc_engine_info *i = oc_engine_info(e);
     const unsigned long long kv_bytes = (unsigned long long)i->kv_bytes_per_token * (unsigned long long)i->kv_tokens;
     const unsigned long long embed_bytes = i->has_vision ? o->embed_cache_bytes : 0;
-    const unsigned long long jobs_bytes = oc_scheduler_jobs_bytes(e) + PROCESS_BYTES +
+    const unsigned long long jobs_bytes = oc_scheduler_jobs_bytes(e) + PROCESS_BYTES + (i->device_bytes ? DEVICE_PROCESS_BYTES : 0) +
                                           (unsigned long long)i->n_sessions * sizeof(struct oc_worker_job);
     oc_buf_add_str(b, "{\"architecture\":");
     oc_json_write_str(b, oc_str_from(i->architecture));
@@ -432,6 +446,7 @@ static void put_measure(const struct oc_worker_options *o, const struct oc_engin
     oc_json_write_str(b, oc_str_from(i->family));
     oc_buf_add_str(b, ",\"isa\":");
     oc_json_write_str(b, oc_str_from(i->isa));
+    put_device(b, i);
     oc_buf_printf(b, ",\"has_vision\":%s,\"n_params\":%llu,\"n_vocab\":%d,\"weight_bytes\":%llu,\"kv_bytes\":%llu,"
                      "\"workspace_bytes\":%llu,\"embed_cache_bytes\":%llu,\"jobs_bytes\":%llu,"
                      "\"decode_weight_bytes\":%llu,",
