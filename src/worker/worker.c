@@ -355,12 +355,13 @@ static enum oc_err open_model(struct worker *w, struct oc_errinfo *ei) {
     return oc_scheduler_open(w->engine, &sp, &ev, &w->scheduler, ei);
 }
 
-/* From here on the process needs no files, no network and no other processes. The library behind digests reads its
+/* From here on the process needs no network and no other processes, and no files but for a GPU's driver. The library behind digests reads its
  * configuration at the first one: that must be before. */
-static enum oc_err enter_jail(struct oc_errinfo *ei) {
+static enum oc_err enter_jail(const struct worker *w, struct oc_errinfo *ei) {
     uint8_t digest[OC_DIGEST_BYTES];
     oc_digest(&(struct oc_digest_piece){"", 0}, 1, digest);
-    if (oc_worker_jail_is_possible()) return oc_worker_jail_filter_threads(ei);
+    const bool is_gpu = oc_engine_info(w->engine)->device_bytes > 0;
+    if (oc_worker_jail_is_possible()) return is_gpu ? oc_worker_jail_filter_device(ei) : oc_worker_jail_filter_threads(ei);
     fputs("worker: not jailed, since this build has a sanitizer\n", stderr);
     return OC_OK;
 }
@@ -401,7 +402,7 @@ int oc_worker_main(const struct oc_worker_options *o) {
     enum oc_err err = open_ends(w, &ei);
     if (!err) {
         err = open_model(w, &ei);
-        if (!err) err = enter_jail(&ei);
+        if (!err) err = enter_jail(w, &ei);
         if (err) send_refused(w, &ei);
         else send_ready(w);
     }
