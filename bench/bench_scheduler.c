@@ -1,4 +1,4 @@
-/* bench_scheduler MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT]]]: time between tokens while nothing, a picture or a long prompt comes in.
+/* bench_scheduler [--device cuda:PLUGIN] MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT]]]: time between tokens while nothing, a picture or a long prompt comes in.
  *
  * Two sequences decode. The gaps between their tokens are measured quiet, while a picture is encoded, and while a long
  * prompt is read; the ratio to the quiet median is what OC_SCHED_ITL_FACTOR bounds. Then the work alone, for what the
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "bench_device.h"
 #include "engine/sched.h"
 
 #define N_DECODING 2
@@ -154,11 +155,12 @@ static int number(int argc, char **argv, int at, int otherwise) {
 int main(int argc, char **argv) {
     static struct bench b;
     struct oc_errinfo ei;
-    if (argc < 2) stop("usage: bench_scheduler MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT]]]");
+    struct oc_engine_params p = {.ctx_tokens = 4096, .kv_tokens = 32768, .n_sessions = 32};
+    if (!bench_device(&argc, argv, &p) || argc < 2) stop("usage: bench_scheduler [--device cuda:PLUGIN] MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT]]]");
     b.n_long = number(argc, argv, 3, 2000);
     if (b.n_long < 8 || b.n_long > MAX_PROMPT) stop("PROMPT_TOKENS: 8 to 4000");
-    struct oc_engine_params p = {.model_dir = argv[1], .ctx_tokens = 4096, .kv_tokens = 32768, .n_sessions = 32,
-                                 .n_threads = number(argc, argv, 2, 0)};
+    p.model_dir = argv[1];
+    p.n_threads = number(argc, argv, 2, 0);
     struct oc_sched_events ev = {.arg = &b, .on_token = on_token, .on_done = on_done};
     if (oc_engine_open(&p, &b.e, &ei) != OC_OK) stop(ei.msg);
     if (oc_scheduler_open(b.e, &(struct oc_sched_params){.prefix_cache = true}, &ev, &b.s, &ei) != OC_OK) stop(ei.msg);

@@ -41,7 +41,7 @@ static bool begin(struct oc_scheduler *s) {
     v->is_own = true;
     s->encode.task = t;
     s->encode.embedding = v->embedding;
-    oc_vision_encoder_begin(&s->encode.pass, &s->e->model->vision, &s->e->ops, &s->e->ctx, &s->e->vision_ws, v->p.patches,
+    oc_vision_encoder_begin(&s->encode.pass, &s->e->model->vision, s->e->dev, &s->e->ctx, &s->e->vision_ws, v->p.patches,
                             plan->grid_t, plan->grid_h, plan->grid_w, v->embedding->rows, s->e->vision_trace);
     if (!t->encode_ns) {
         t->encode_ns = oc_clock_ns();
@@ -97,25 +97,23 @@ void oc_sched_encode_slice(struct oc_scheduler *s) {
     struct oc_vision_piece next;
     if (!en->embedding && !begin(s)) return;
     oc_sched_beat(s, OC_SCHED_ENCODE, first_holder(s, en->embedding));
-    double left_ms = oc_sched_cost_budget_ms(s);
+    struct oc_sched_slice slice;
+    oc_sched_slice_begin(s, &slice, s->costs.vision);
     bool go_on = true;
     while (go_on && oc_vision_encoder_next(&en->pass, &next)) {
-        uint64_t start_ns = oc_clock_ns();
-        double *cost = &s->costs.vision[next.stage];
         int64_t before = en->pass.row;
-        int rows = oc_sched_cost_rows(s, *cost, next.macs_per_row, left_ms, (int)next.n_rows);
+        int rows = oc_sched_slice_rows(s, &slice, next.stage, next.macs_per_row, (int)next.n_rows);
         oc_vision_encoder_step(&en->pass, rows);
         int64_t done = en->pass.stage == next.stage && en->pass.row > before ? en->pass.row - before : next.n_rows;
-        double ms = oc_clock_ms_since(start_ns);
-        oc_sched_cost_learn(cost, next.macs_per_row * (double)done, ms);
-        left_ms -= ms;
+        oc_sched_slice_did(s, &slice, next.stage, next.macs_per_row * (double)done);
         if (en->task && en->pass.stage > OC_VISION_EMBED) {
             en->task = NULL;
             for_holders(s, en->embedding, oc_sched_task_tell_picture);
         }
         go_on = oc_vision_encoder_next(&en->pass, &next) &&
-                oc_sched_cost_fits(s, s->costs.vision[next.stage], next.macs_per_row, left_ms, (int)next.n_rows);
+                oc_sched_slice_fits(s, &slice, next.stage, next.macs_per_row, (int)next.n_rows);
     }
+    oc_sched_slice_end(s, &slice);
     if (en->pass.stage == OC_VISION_N_STAGES) finish(s);
 }
 

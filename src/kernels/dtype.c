@@ -1,4 +1,4 @@
-/* Sizes and names of number formats. Apart from ops.c, because plug-ins hold this file too. */
+/* Sizes and names of number formats, sizes of weights. Apart from ops.c, because plug-ins hold this file too. */
 #include "kernels/ops.h"
 
 size_t oc_dtype_bytes(enum oc_dtype t) {
@@ -23,4 +23,10 @@ size_t oc_dtype_bytes(enum oc_dtype t) {
 const char *oc_dtype_name(enum oc_dtype t) {
     static const char *const names[] = {"F32", "F16", "BF16", "U32", "U8", "I32", "I64", "other"};
     return (unsigned)t <= OC_OTHER ? names[t] : "other";
+}
+
+uint64_t oc_weight_bytes(const struct oc_weight *w) {
+    uint64_t n = (uint64_t)w->n * (uint64_t)w->k;
+    if (w->bits == 0) return n * oc_dtype_bytes(w->dtype);
+    return n * w->bits / 8 + n / w->group * 2 * oc_dtype_bytes(w->dtype);
 }

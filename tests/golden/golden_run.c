@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "golden_device.h"
 #include "image/patchify.h"
 
 #define N_PLAIN 496 /* greedy choices are made among ids below the special ones: see tools/golden_model.py */
@@ -304,6 +305,7 @@ void golden_run(const struct golden_options *opt, struct golden_report *rep) {
     snprintf(isa, sizeof isa, "%s", opt->isa);
     char *int8 = strstr(isa, "-int8");
     if (int8) *int8 = '\0', params.batch_mode = "throughput";
+    golden_device_set(&params);
     struct turn t = {.opt = opt, .rep = rep, .file = &file};
     *rep = (struct golden_report){0};
     golden_open(&file, opt->golden_path);
