@@ -1,7 +1,8 @@
 /* bench_picture [--max-pixels N] [--runs N] FILE...: what a picture costs from its bytes to patches, part by part, on one core.
  *
- * The parts are timed in turn (processor time), many rounds, and the median of each is printed, beside its floor: for a JPEG libjpeg alone, one row
- * buffer, no picture; for the patches as many bytes set to one value. "look" is what an image-worker does: a file in, a file out. */
+ * The parts are timed in turn (processor time), many rounds, and the median of each is printed. Floors: for a JPEG
+ * libjpeg alone, one row buffer, no picture ("libjpeg"); for the patches as many bytes set to one value ("fill"). "whole" is bytes to
+ * patches in new memory, as `ocellus run` does it; "look" what an image-worker does: a file in, a file out, the digest besides. */
 #define _GNU_SOURCE /* memfd_create */
 #include <malloc.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include "base/pages.h"
 #include "image/decode.h"
 #include "image/patchify.h"
+#include "image/resample.h"
 #include "image/resize.h"
 #include "median.h"
 #include "models/pictures.h"
@@ -25,8 +27,17 @@
 
 #define MAX_RUNS 2000
 
-enum { FLOOR, DECODE, RESIZE, PATCHES, FILL, WHOLE, LOOK, N_PARTS };
-static const char *const part_names[N_PARTS] = {"libjpeg", "decode", "resize", "patches", "fill", "whole", "look"};
+enum { N_LOOPS = 4, N_PARTS = 6 + N_LOOPS };
+
+enum { STRIP = 28 };
+
+struct bench;
+
+struct part {
+    const char *name;
+    void (*run)(struct bench *b, const struct part *part, struct oc_errinfo *ei);
+    int loops;
+};
 
 struct bench {
     const char *name;
@@ -54,7 +65,8 @@ static size_t patch_bytes(const struct bench *b) {
 
 /* ---- Parts ------------------------------------------------------------------------------------------------ */
 
-static void run_floor(struct bench *b, struct oc_errinfo *ei) {
+static void run_floor(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    (void)part;
     struct jpeg_decompress_struct d;
     struct jpeg_error_mgr err;
     (void)ei;
@@ -70,29 +82,38 @@ static void run_floor(struct bench *b, struct oc_errinfo *ei) {
     jpeg_destroy_decompress(&d);
 }
 
-static void run_decode(struct bench *b, struct oc_errinfo *ei) {
+static void run_decode(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    (void)part;
     struct oc_image img;
     must(oc_image_decode((const uint8_t *)b->bytes.p, b->bytes.n, NULL, &img, ei), ei);
     oc_image_free(&img);
 }
 
-static void run_resize(struct bench *b, struct oc_errinfo *ei) {
-    struct oc_image out;
-    must(oc_image_resize(&b->img, b->plan.width, b->plan.height, b->plan.resample, &out, ei), ei);
-    oc_image_free(&out);
+/* By the loops that part->loops counts, into memory that was touched before. */
+static void run_resize(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    const struct oc_image_resample *loops = oc_image_resample_at(part->loops);
+    struct oc_image_resizer *r;
+    if (!loops || !loops->is_supported()) return;
+    must(oc_image_resizer_open_with(loops, &b->img, b->plan.width, b->plan.height, b->plan.resample, STRIP, &r, ei), ei);
+    for (int y = 0; y < b->plan.height; y += STRIP)
+        oc_image_resizer_next(r, b->plan.height - y < STRIP ? b->plan.height - y : STRIP, b->resized.rgb + (size_t)y * (size_t)b->plan.width * 3);
+    oc_image_resizer_close(r);
 }
 
-static void run_patches(struct bench *b, struct oc_errinfo *ei) {
+static void run_patches(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    (void)part;
     must(oc_image_patchify(&b->resized, &b->plan, b->patches, ei), ei);
 }
 
-static void run_fill(struct bench *b, struct oc_errinfo *ei) {
+static void run_fill(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    (void)part;
     (void)ei;
     memset(b->patches, (int)b->bytes.n & 1, patch_bytes(b));
 }
 
 /* As `ocellus run` does it: memory that is new each time. */
-static void run_whole(struct bench *b, struct oc_errinfo *ei) {
+static void run_whole(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    (void)part;
     struct oc_image img;
     must(oc_image_decode((const uint8_t *)b->bytes.p, b->bytes.n, NULL, &img, ei), ei);
     float *patches = oc_pages_alloc(patch_bytes(b));
@@ -102,7 +123,8 @@ static void run_whole(struct bench *b, struct oc_errinfo *ei) {
     oc_image_free(&img);
 }
 
-static void run_look(struct bench *b, struct oc_errinfo *ei) {
+static void run_look(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    (void)part;
     struct oc_ipc_look look = {0};
     struct oc_ipc_seen seen;
     int fd;
@@ -112,8 +134,11 @@ static void run_look(struct bench *b, struct oc_errinfo *ei) {
     malloc_trim(0);
 }
 
-static void (*const parts[N_PARTS])(struct bench *b, struct oc_errinfo *ei) = {
-    run_floor, run_decode, run_resize, run_patches, run_fill, run_whole, run_look};
+static const struct part parts[N_PARTS] = {
+    {"libjpeg", run_floor, 0},  {"decode", run_decode, 0},   {"resize", run_resize, 0}, {"resize", run_resize, 1},
+    {"resize", run_resize, 2},  {"resize", run_resize, 3},   {"patches", run_patches, 0}, {"fill", run_fill, 0},
+    {"whole", run_whole, 0},    {"look", run_look, 0},
+};
 
 /* ---- A file ----------------------------------------------------------------------------------------------- */
 
@@ -132,8 +157,11 @@ static void report(struct bench *b, int n_runs) {
     printf("%s: %d x %d (%.2f MP, %zu KiB) to %d x %d, patches of %.1f MB\n", b->name, b->img.width, b->img.height, megapixels,
            b->bytes.n / 1024, b->plan.width, b->plan.height, (double)patch_bytes(b) / 1e6);
     for (int i = 0; i < N_PARTS; i++) {
+        const struct oc_image_resample *loops = parts[i].run == run_resize ? oc_image_resample_at(parts[i].loops) : NULL;
         const double middle = median(b->ms[i], n_runs);
-        printf("  %-8s %8.3f ms  %7.3f ms a megapixel  (least %.3f)\n", part_names[i], middle, middle / megapixels, b->ms[i][0]);
+        if (parts[i].run == run_resize && (!loops || !loops->is_supported())) continue;
+        printf("  %-8s %-10s %8.3f ms %8.3f ms a megapixel  (least %.3f)\n", parts[i].name, loops ? loops->name : "", middle,
+               middle / megapixels, b->ms[i][0]);
     }
 }
 
@@ -155,7 +183,7 @@ static void measure(const char *path, const struct oc_picture_rules *rules, int 
     for (int run = 0; run < n_runs; run++) {
         for (int i = 0; i < N_PARTS; i++) {
             const double start_ms = now_ms();
-            parts[i](&b, &ei);
+            parts[i].run(&b, &parts[i], &ei);
             b.ms[i][run] = now_ms() - start_ms;
         }
     }

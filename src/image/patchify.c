@@ -3,35 +3,56 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/patch.h"
 #include "image/resize.h"
 
 #define SINK_BYTES ((size_t)128 << 10) /* what a sink gets at once: of the second-level cache, not all of it */
 
 /* A byte has 256 values: the arithmetic of the reference is done once for each. */
-typedef float channel_table[256];
-
-static void make_tables(const struct oc_picture_plan *plan, channel_table *table) {
+static void make_values(const struct oc_picture_plan *plan, struct oc_image_values *out) {
     for (int c = 0; c < 3; c++) {
         const float mean = (float)plan->mean[c], std = (float)plan->std[c];
-        for (int v = 0; v < 256; v++) table[c][v] = ((float)(v * plan->rescale) - mean) / std;
+        for (int v = 0; v < 256; v++) {
+            uint32_t bits;
+            out->at[c][v] = ((float)(v * plan->rescale) - mean) / std;
+            memcpy(&bits, &out->at[c][v], sizeof bits);
+            for (int i = 0; i < 4; i++) out->bytes[c][i][v] = (uint8_t)(bits >> (8 * i));
+        }
     }
 }
 
 /* Writes the patch whose top left pixel is at `rgb`: [3, temporal, patch, patch]. */
-static void write_patch(const uint8_t *rgb, size_t row_bytes, const struct oc_picture_plan *plan, const channel_table *table,
+static void write_patch(const uint8_t *rgb, size_t row_bytes, int edge, int temporal, const struct oc_image_values *values,
                         float *out) {
-    const int edge = plan->patch;
     const size_t frame = (size_t)edge * (size_t)edge;
     for (int c = 0; c < 3; c++) {
         float *q = out;
         for (int y = 0; y < edge; y++, q += edge) {
             const uint8_t *p = rgb + (size_t)y * row_bytes + c;
-            for (int x = 0; x < edge; x++) q[x] = table[c][p[3 * x]];
+            for (int x = 0; x < edge; x++) q[x] = values->at[c][p[3 * x]];
         }
-        for (int t = 1; t < plan->temporal; t++) memcpy(out + (size_t)t * frame, out, frame * sizeof *out);
-        out += (size_t)plan->temporal * frame;
+        for (int t = 1; t < temporal; t++) memcpy(out + (size_t)t * frame, out, frame * sizeof *out);
+        out += (size_t)temporal * frame;
     }
 }
+
+typedef void (*patch_writer)(const uint8_t *rgb, size_t row_bytes, int edge, int temporal, const struct oc_image_values *values,
+                             float *out);
+
+static patch_writer pick_writer(int edge) {
+#if defined(__x86_64__)
+    if (oc_image_patch_avx512vbmi_fits(edge)) return oc_image_patch_avx512vbmi;
+#endif
+    (void)edge;
+    return write_patch;
+}
+
+/* What a picture is made into patches with. */
+struct maker {
+    const struct oc_picture_plan *plan;
+    patch_writer write;
+    struct oc_image_values values;
+};
 
 static bool is_plan_consistent(const struct oc_picture_plan *p) {
     if (p->patch < 1 || p->merge < 1 || p->temporal < 1 || p->grid_t < 1 || p->grid_h < 1 || p->grid_w < 1)
@@ -84,15 +105,16 @@ static enum oc_err target_take(struct target *t, size_t n, float **out, struct o
 /* ---- Frames -------------------------------------------------------------------------------------------- */
 
 /* The patches of one row of merge blocks, whose pixels begin at rgb. */
-static enum oc_err write_strip(const uint8_t *rgb, const struct oc_picture_plan *plan, const channel_table *table,
-                               struct target *t, struct oc_errinfo *ei) {
+static enum oc_err write_strip(const uint8_t *rgb, const struct maker *k, struct target *t, struct oc_errinfo *ei) {
+    const struct oc_picture_plan *plan = k->plan;
     const size_t row_bytes = (size_t)plan->width * 3, edge = (size_t)plan->patch;
     const int m = plan->merge, n_in_block = m * m;
     for (int bx = 0; bx < plan->grid_w; bx += m) {
         for (int i = 0; i < n_in_block; i++) {
             float *out;
             OC_TRY(target_take(t, (size_t)plan->patch_dim, &out, ei));
-            write_patch(rgb + (size_t)(i / m) * edge * row_bytes + (size_t)(bx + i % m) * edge * 3, row_bytes, plan, table, out);
+            k->write(rgb + (size_t)(i / m) * edge * row_bytes + (size_t)(bx + i % m) * edge * 3, row_bytes, plan->patch,
+                     plan->temporal, &k->values, out);
         }
     }
     return OC_OK;
@@ -100,25 +122,26 @@ static enum oc_err write_strip(const uint8_t *rgb, const struct oc_picture_plan 
 
 /* One frame in merge-block order. A picture of another size is resized a strip at a time, into `strip`; r is NULL when there is
  * nothing to resize. */
-static enum oc_err write_frame(const struct oc_image *img, struct oc_image_resizer *r, uint8_t *strip,
-                               const struct oc_picture_plan *plan, const channel_table *table, struct target *t,
-                               struct oc_errinfo *ei) {
+static enum oc_err write_frame(const struct oc_image *img, struct oc_image_resizer *r, uint8_t *strip, const struct maker *k,
+                               struct target *t, struct oc_errinfo *ei) {
+    const struct oc_picture_plan *plan = k->plan;
     const int n_rows = plan->merge * plan->patch;
     for (int y = 0; y < plan->height; y += n_rows) {
         const uint8_t *rgb = r ? strip : img->rgb + (size_t)y * (size_t)plan->width * 3;
         if (r) oc_image_resizer_next(r, n_rows, strip);
-        OC_TRY(write_strip(rgb, plan, table, t, ei));
+        OC_TRY(write_strip(rgb, k, t, ei));
     }
     return OC_OK;
 }
 
-static enum oc_err write_frame_resized(const struct oc_image *img, const struct oc_picture_plan *plan,
-                                       const channel_table *table, struct target *t, struct oc_errinfo *ei) {
+static enum oc_err write_frame_resized(const struct oc_image *img, const struct maker *k, struct target *t,
+                                       struct oc_errinfo *ei) {
+    const struct oc_picture_plan *plan = k->plan;
     const int n_rows = plan->merge * plan->patch;
     struct oc_image_resizer *r;
     OC_TRY(oc_image_resizer_open(img, plan->width, plan->height, plan->resample, n_rows, &r, ei));
     uint8_t *strip = malloc((size_t)n_rows * (size_t)plan->width * 3);
-    enum oc_err err = strip ? write_frame(img, r, strip, plan, table, t, ei)
+    enum oc_err err = strip ? write_frame(img, r, strip, k, t, ei)
                             : oc_fail(ei, OC_ERR_NOMEM, "out of memory for the patches of a picture");
     free(strip);
     oc_image_resizer_close(r);
@@ -135,15 +158,14 @@ static enum oc_err check_plan(const struct oc_picture_plan *plan, struct oc_erri
 static enum oc_err write_patches(const struct oc_image *img, const struct oc_picture_plan *plan, float *out,
                                  const struct oc_image_sink *sink, struct oc_errinfo *ei) {
     const bool same_size = img->width == plan->width && img->height == plan->height;
-    channel_table table[3];
+    struct maker k = {.plan = plan, .write = pick_writer(plan->patch)};
     struct target t;
     OC_TRY(check_plan(plan, ei));
     OC_TRY(target_open(&t, plan, out, sink, ei));
-    make_tables(plan, table);
+    make_values(plan, &k.values);
     enum oc_err err = OC_OK;
     for (int i = 0; !err && i < plan->grid_t; i++)
-        err = same_size ? write_frame(img, NULL, NULL, plan, (const channel_table *)table, &t, ei)
-                        : write_frame_resized(img, plan, (const channel_table *)table, &t, ei);
+        err = same_size ? write_frame(img, NULL, NULL, &k, &t, ei) : write_frame_resized(img, &k, &t, ei);
     if (!err && sink) err = target_flush(&t, ei);
     free(t.buffer);
     return err;
