@@ -1,8 +1,10 @@
-/* bench_picture [--max-pixels N] [--runs N] FILE...: what a picture costs from its bytes to patches, part by part, on one core.
+/* bench_picture [--max-pixels N] [--runs N] FILE...: what a picture costs from its bytes to patches, part by
+ * part, on one core.
  *
- * The parts are timed in turn (processor time), many rounds, and the median of each is printed. Floors: for a JPEG
- * libjpeg alone, one row buffer, no picture ("libjpeg"); for the patches as many bytes set to one value ("fill"). "whole" is bytes to
- * patches in new memory, as `ocellus run` does it; "look" what an image-worker does: a file in, a file out, the digest besides. */
+ * The parts are timed in turn (processor time), many rounds, and the median of each is printed. Floors: for a
+ * JPEG libjpeg alone, one row buffer, no picture ("libjpeg"); for the patches as many bytes set to one value
+ * ("fill"). "whole" is bytes to patches in new memory, as `ocellus run` does it; "look" what an image-worker
+ * does: a file in, a file out, the digest besides. */
 #define _GNU_SOURCE /* memfd_create */
 #include <malloc.h>
 #include <stdio.h>
@@ -63,7 +65,8 @@ static size_t patch_bytes(const struct bench *b) {
     return oc_worker_convert_patch_bytes(&b->plan);
 }
 
-/* ---- Parts ------------------------------------------------------------------------------------------------ */
+/* ---- Parts ------------------------------------------------------------------------------------------------
+ */
 
 static void run_floor(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
     (void)part;
@@ -94,9 +97,12 @@ static void run_resize(struct bench *b, const struct part *part, struct oc_errin
     const struct oc_image_resample *loops = oc_image_resample_at(part->loops);
     struct oc_image_resizer *r;
     if (!loops || !loops->is_supported()) return;
-    must(oc_image_resizer_open_with(loops, &b->img, b->plan.width, b->plan.height, b->plan.resample, STRIP, &r, ei), ei);
+    must(oc_image_resizer_open_with(loops, &b->img, b->plan.width, b->plan.height, b->plan.resample, STRIP,
+                                    &r, ei),
+         ei);
     for (int y = 0; y < b->plan.height; y += STRIP)
-        oc_image_resizer_next(r, b->plan.height - y < STRIP ? b->plan.height - y : STRIP, b->resized.rgb + (size_t)y * (size_t)b->plan.width * 3);
+        oc_image_resizer_next(r, b->plan.height - y < STRIP ? b->plan.height - y : STRIP,
+                              b->resized.rgb + (size_t)y * (size_t)b->plan.width * 3);
     oc_image_resizer_close(r);
 }
 
@@ -135,12 +141,14 @@ static void run_look(struct bench *b, const struct part *part, struct oc_errinfo
 }
 
 static const struct part parts[N_PARTS] = {
-    {"libjpeg", run_floor, 0},  {"decode", run_decode, 0},   {"resize", run_resize, 0}, {"resize", run_resize, 1},
-    {"resize", run_resize, 2},  {"resize", run_resize, 3},   {"patches", run_patches, 0}, {"fill", run_fill, 0},
-    {"whole", run_whole, 0},    {"look", run_look, 0},
+    {"libjpeg", run_floor, 0},   {"decode", run_decode, 0}, {"resize", run_resize, 0},
+    {"resize", run_resize, 1},   {"resize", run_resize, 2}, {"resize", run_resize, 3},
+    {"patches", run_patches, 0}, {"fill", run_fill, 0},     {"whole", run_whole, 0},
+    {"look", run_look, 0},
 };
 
-/* ---- A file ----------------------------------------------------------------------------------------------- */
+/* ---- A file -----------------------------------------------------------------------------------------------
+ */
 
 static void open_picture(struct bench *b, struct oc_errinfo *ei) {
     must(oc_image_decode((const uint8_t *)b->bytes.p, b->bytes.n, NULL, &b->img, ei), ei);
@@ -149,19 +157,22 @@ static void open_picture(struct bench *b, struct oc_errinfo *ei) {
     b->patches = oc_pages_alloc(patch_bytes(b));
     b->fd = memfd_create("picture", MFD_CLOEXEC);
     if (!b->patches || b->fd < 0) stop("no memory");
-    if (write(b->fd, b->bytes.p, b->bytes.n) != (ssize_t)b->bytes.n) stop("the picture cannot be written to memory");
+    if (write(b->fd, b->bytes.p, b->bytes.n) != (ssize_t)b->bytes.n)
+        stop("the picture cannot be written to memory");
 }
 
 static void report(struct bench *b, int n_runs) {
     const double megapixels = b->img.width * (double)b->img.height / 1e6;
-    printf("%s: %d x %d (%.2f MP, %zu KiB) to %d x %d, patches of %.1f MB\n", b->name, b->img.width, b->img.height, megapixels,
-           b->bytes.n / 1024, b->plan.width, b->plan.height, (double)patch_bytes(b) / 1e6);
+    printf("%s: %d x %d (%.2f MP, %zu KiB) to %d x %d, patches of %.1f MB\n", b->name, b->img.width,
+           b->img.height, megapixels, b->bytes.n / 1024, b->plan.width, b->plan.height,
+           (double)patch_bytes(b) / 1e6);
     for (int i = 0; i < N_PARTS; i++) {
-        const struct oc_image_resample *loops = parts[i].run == run_resize ? oc_image_resample_at(parts[i].loops) : NULL;
+        const struct oc_image_resample *loops =
+            parts[i].run == run_resize ? oc_image_resample_at(parts[i].loops) : NULL;
         const double middle = median(b->ms[i], n_runs);
         if (parts[i].run == run_resize && (!loops || !loops->is_supported())) continue;
-        printf("  %-8s %-10s %8.3f ms %8.3f ms a megapixel  (least %.3f)\n", parts[i].name, loops ? loops->name : "", middle,
-               middle / megapixels, b->ms[i][0]);
+        printf("  %-8s %-10s %8.3f ms %8.3f ms a megapixel  (least %.3f)\n", parts[i].name,
+               loops ? loops->name : "", middle, middle / megapixels, b->ms[i][0]);
     }
 }
 
@@ -200,20 +211,31 @@ static void usage(void) {
 }
 
 int main(int argc, char **argv) {
-    struct oc_picture_rules rules = {.kind = OC_MODELS_PICTURES_GRID, .patch = 14, .merge = 2, .temporal = 2,
-                                     .resample = OC_RESAMPLE_BICUBIC, .max_tokens = 16384, .min_pixels = 56 * 56,
-                                     .max_pixels = 16384 * 784, .rescale = 1 / 255.0,
-                                     .mean = {0.48145466, 0.4578275, 0.40821073}, .std = {0.26862954, 0.26130258, 0.27577711}};
+    struct oc_picture_rules rules = {.kind = OC_MODELS_PICTURES_GRID,
+                                     .patch = 14,
+                                     .merge = 2,
+                                     .temporal = 2,
+                                     .resample = OC_RESAMPLE_BICUBIC,
+                                     .max_tokens = 16384,
+                                     .min_pixels = 56 * 56,
+                                     .max_pixels = 16384 * 784,
+                                     .rescale = 1 / 255.0,
+                                     .mean = {0.48145466, 0.4578275, 0.40821073},
+                                     .std = {0.26862954, 0.26130258, 0.27577711}};
     long n_runs = 51;
     int at = 1;
     for (; at + 1 < argc && argv[at][0] == '-'; at += 2) {
         const long v = strtol(argv[at + 1], NULL, 10);
-        if (!strcmp(argv[at], "--max-pixels")) rules.max_pixels = v;
-        else if (!strcmp(argv[at], "--runs")) n_runs = v;
-        else usage();
+        if (!strcmp(argv[at], "--max-pixels"))
+            rules.max_pixels = v;
+        else if (!strcmp(argv[at], "--runs"))
+            n_runs = v;
+        else
+            usage();
     }
     if (at >= argc || n_runs < 1 || n_runs > MAX_RUNS || rules.max_pixels < rules.min_pixels) usage();
-    mallopt(M_MMAP_THRESHOLD, 1 << 20); /* large blocks are new each time, as in a process that looks at its first picture */
+    mallopt(M_MMAP_THRESHOLD,
+            1 << 20); /* large blocks are new each time, as in a process that looks at its first picture */
     for (; at < argc; at++) measure(argv[at], &rules, (int)n_runs);
     return 0;
 }

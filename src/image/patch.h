@@ -18,10 +18,10 @@ struct oc_image_values {
 /* Patches of this edge, on this processor? */
 bool oc_image_patch_avx512vbmi_fits(int edge);
 
-/* Writes the patch whose top left pixel is at `rgb`, rows row_bytes apart: [3, temporal, edge, edge]. Reads and writes nothing
- * beside it. */
-void oc_image_patch_avx512vbmi(const uint8_t *rgb, size_t row_bytes, int edge, int temporal, const struct oc_image_values *values,
-                               float *out);
+/* Writes the patch whose top left pixel is at `rgb`, rows row_bytes apart: [3, temporal, edge, edge]. Reads
+ * and writes nothing beside it. */
+void oc_image_patch_avx512vbmi(const uint8_t *rgb, size_t row_bytes, int edge, int temporal,
+                               const struct oc_image_values *values, float *out);
 #endif
 
 #endif

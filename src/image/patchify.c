@@ -6,7 +6,8 @@
 #include "image/patch.h"
 #include "image/resize.h"
 
-#define SINK_BYTES ((size_t)128 << 10) /* what a sink gets at once: of the second-level cache, not all of it */
+#define SINK_BYTES                                                                                           \
+    ((size_t)128 << 10) /* what a sink gets at once: of the second-level cache, not all of it */
 
 /* A byte has 256 values: the arithmetic of the reference is done once for each. */
 static void make_values(const struct oc_picture_plan *plan, struct oc_image_values *out) {
@@ -22,8 +23,8 @@ static void make_values(const struct oc_picture_plan *plan, struct oc_image_valu
 }
 
 /* Writes the patch whose top left pixel is at `rgb`: [3, temporal, patch, patch]. */
-static void write_patch(const uint8_t *rgb, size_t row_bytes, int edge, int temporal, const struct oc_image_values *values,
-                        float *out) {
+static void write_patch(const uint8_t *rgb, size_t row_bytes, int edge, int temporal,
+                        const struct oc_image_values *values, float *out) {
     const size_t frame = (size_t)edge * (size_t)edge;
     for (int c = 0; c < 3; c++) {
         float *q = out;
@@ -36,8 +37,8 @@ static void write_patch(const uint8_t *rgb, size_t row_bytes, int edge, int temp
     }
 }
 
-typedef void (*patch_writer)(const uint8_t *rgb, size_t row_bytes, int edge, int temporal, const struct oc_image_values *values,
-                             float *out);
+typedef void (*patch_writer)(const uint8_t *rgb, size_t row_bytes, int edge, int temporal,
+                             const struct oc_image_values *values, float *out);
 
 static patch_writer pick_writer(int edge) {
 #if defined(__x86_64__)
@@ -105,7 +106,8 @@ static enum oc_err target_take(struct target *t, size_t n, float **out, struct o
 /* ---- Frames -------------------------------------------------------------------------------------------- */
 
 /* The patches of one row of merge blocks, whose pixels begin at rgb. */
-static enum oc_err write_strip(const uint8_t *rgb, const struct maker *k, struct target *t, struct oc_errinfo *ei) {
+static enum oc_err write_strip(const uint8_t *rgb, const struct maker *k, struct target *t,
+                               struct oc_errinfo *ei) {
     const struct oc_picture_plan *plan = k->plan;
     const size_t row_bytes = (size_t)plan->width * 3, edge = (size_t)plan->patch;
     const int m = plan->merge, n_in_block = m * m;
@@ -113,17 +115,17 @@ static enum oc_err write_strip(const uint8_t *rgb, const struct maker *k, struct
         for (int i = 0; i < n_in_block; i++) {
             float *out;
             OC_TRY(target_take(t, (size_t)plan->patch_dim, &out, ei));
-            k->write(rgb + (size_t)(i / m) * edge * row_bytes + (size_t)(bx + i % m) * edge * 3, row_bytes, plan->patch,
-                     plan->temporal, &k->values, out);
+            k->write(rgb + (size_t)(i / m) * edge * row_bytes + (size_t)(bx + i % m) * edge * 3, row_bytes,
+                     plan->patch, plan->temporal, &k->values, out);
         }
     }
     return OC_OK;
 }
 
-/* One frame in merge-block order. A picture of another size is resized a strip at a time, into `strip`; r is NULL when there is
- * nothing to resize. */
-static enum oc_err write_frame(const struct oc_image *img, struct oc_image_resizer *r, uint8_t *strip, const struct maker *k,
-                               struct target *t, struct oc_errinfo *ei) {
+/* One frame in merge-block order. A picture of another size is resized a strip at a time, into `strip`; r is
+ * NULL when there is nothing to resize. */
+static enum oc_err write_frame(const struct oc_image *img, struct oc_image_resizer *r, uint8_t *strip,
+                               const struct maker *k, struct target *t, struct oc_errinfo *ei) {
     const struct oc_picture_plan *plan = k->plan;
     const int n_rows = plan->merge * plan->patch;
     for (int y = 0; y < plan->height; y += n_rows) {
@@ -151,8 +153,8 @@ static enum oc_err write_frame_resized(const struct oc_image *img, const struct 
 static enum oc_err check_plan(const struct oc_picture_plan *plan, struct oc_errinfo *ei) {
     if (is_plan_consistent(plan)) return OC_OK;
     return oc_fail(ei, OC_ERR_USAGE,
-                   "this picture plan is inconsistent: %d x %d pixels, grid %d x %d x %d, patch %d", plan->width,
-                   plan->height, plan->grid_t, plan->grid_h, plan->grid_w, plan->patch);
+                   "this picture plan is inconsistent: %d x %d pixels, grid %d x %d x %d, patch %d",
+                   plan->width, plan->height, plan->grid_t, plan->grid_h, plan->grid_w, plan->patch);
 }
 
 static enum oc_err write_patches(const struct oc_image *img, const struct oc_picture_plan *plan, float *out,

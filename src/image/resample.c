@@ -53,8 +53,8 @@ static inline void store_pixel(uint8_t *out, i32x4 sum) {
     out[2] = (uint8_t)sum[2];
 }
 
-/* Four rows at once, so that each weight is fetched once for all. Four bytes are loaded at a time and the fourth lane is thrown
- * away. */
+/* Four rows at once, so that each weight is fetched once for all. Four bytes are loaded at a time and the
+ * fourth lane is thrown away. */
 static void rows(const uint8_t *const in[4], const struct oc_image_weights *w, uint8_t *const out[4]) {
     const i32x4 half = (i32x4){0} + (1 << (OC_IMAGE_WEIGHT_BITS - 1));
     for (int i = 0; i < w->n_out; i++) {

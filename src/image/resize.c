@@ -148,7 +148,9 @@ static bool take_tail(struct oc_image_resizer *r) {
     r->n_tail = (int)((OC_IMAGE_ROW_SLACK + n_bytes - 1) / n_bytes);
     if (r->n_tail > r->in.height) r->n_tail = r->in.height;
     r->tail = calloc(1, (size_t)r->n_tail * n_bytes + OC_IMAGE_ROW_SLACK);
-    if (r->tail) memcpy(r->tail, r->in.rgb + (size_t)(r->in.height - r->n_tail) * n_bytes, (size_t)r->n_tail * n_bytes);
+    if (r->tail)
+        memcpy(r->tail, r->in.rgb + (size_t)(r->in.height - r->n_tail) * n_bytes,
+               (size_t)r->n_tail * n_bytes);
     return r->tail != NULL;
 }
 
@@ -172,23 +174,27 @@ static const uint8_t *input_row(const struct oc_image_resizer *r, int y) {
     return in_tail >= 0 ? r->tail + (size_t)in_tail * n_bytes : r->in.rgb + (size_t)y * n_bytes;
 }
 
-/* The width of n_rows rows: of `between`, or of the picture from first_row on. A last group of fewer than four repeats its last. */
-static void do_rows(const struct oc_image_resizer *r, const uint8_t *between, int first_row, int n_rows, uint8_t *out) {
+/* The width of n_rows rows: of `between`, or of the picture from first_row on. A last group of fewer than
+ * four repeats its last. */
+static void do_rows(const struct oc_image_resizer *r, const uint8_t *between, int first_row, int n_rows,
+                    uint8_t *out) {
     for (int y = 0; y < n_rows; y += 4) {
         const uint8_t *from[4];
         uint8_t *to[4];
         for (int i = 0; i < 4; i++) {
             const int row = y + i < n_rows ? y + i : n_rows - 1;
-            from[i] = between ? between + (size_t)row * row_bytes(r->in.width) : input_row(r, first_row + row);
+            from[i] =
+                between ? between + (size_t)row * row_bytes(r->in.width) : input_row(r, first_row + row);
             to[i] = out + (size_t)row * row_bytes(r->width);
         }
         r->loops->rows(from, &r->wx, to);
     }
 }
 
-/* The height of rows r->y and on. in: rows of n_bytes, the first of them being row first_row of what the weights count from. */
-static void do_columns(const struct oc_image_resizer *r, const uint8_t *in, int first_row, size_t n_bytes, int n_rows,
-                       uint8_t *out) {
+/* The height of rows r->y and on. in: rows of n_bytes, the first of them being row first_row of what the
+ * weights count from. */
+static void do_columns(const struct oc_image_resizer *r, const uint8_t *in, int first_row, size_t n_bytes,
+                       int n_rows, uint8_t *out) {
     for (int y = r->y; y < r->y + n_rows; y++, out += n_bytes)
         r->loops->columns(in + (size_t)(r->wy.first[y] - first_row) * n_bytes, n_bytes,
                           r->wy.weights + (size_t)y * (size_t)r->wy.n_taps, r->wy.count[y], n_bytes, out);
@@ -224,11 +230,21 @@ void oc_image_resizer_next(struct oc_image_resizer *r, int n_rows, uint8_t *out)
     const size_t in_bytes = row_bytes(r->in.width);
     OC_ASSERT(n_rows >= 1 && n_rows <= r->height - r->y);
     switch (r->passes) {
-    case COPY: memcpy(out, r->in.rgb + (size_t)r->y * in_bytes, (size_t)n_rows * in_bytes); break;
-    case NEAREST: nearest(r, n_rows, out); break;
-    case WIDTH: do_rows(r, NULL, r->y, n_rows, out); break;
-    case HEIGHT: do_columns(r, r->in.rgb, 0, in_bytes, n_rows, out); break;
-    case WIDTH_FIRST: width_first(r, n_rows, out); break;
+    case COPY:
+        memcpy(out, r->in.rgb + (size_t)r->y * in_bytes, (size_t)n_rows * in_bytes);
+        break;
+    case NEAREST:
+        nearest(r, n_rows, out);
+        break;
+    case WIDTH:
+        do_rows(r, NULL, r->y, n_rows, out);
+        break;
+    case HEIGHT:
+        do_columns(r, r->in.rgb, 0, in_bytes, n_rows, out);
+        break;
+    case WIDTH_FIRST:
+        width_first(r, n_rows, out);
+        break;
     case HEIGHT_FIRST:
         do_columns(r, r->in.rgb, 0, in_bytes, n_rows, r->tmp);
         do_rows(r, r->tmp, 0, n_rows, out);
@@ -246,9 +262,9 @@ void oc_image_resizer_close(struct oc_image_resizer *r) {
     free(r);
 }
 
-enum oc_err oc_image_resizer_open_with(const struct oc_image_resample *loops, const struct oc_image *in, int width, int height,
-                                       enum oc_resample filter, int n_rows, struct oc_image_resizer **out,
-                                       struct oc_errinfo *ei) {
+enum oc_err oc_image_resizer_open_with(const struct oc_image_resample *loops, const struct oc_image *in,
+                                       int width, int height, enum oc_resample filter, int n_rows,
+                                       struct oc_image_resizer **out, struct oc_errinfo *ei) {
     *out = NULL;
     if (width < 1 || height < 1 || width > OC_LIMIT_IMAGE_SIDE_PX || height > OC_LIMIT_IMAGE_SIDE_PX ||
         (uint64_t)width * (uint64_t)height > OC_LIMIT_IMAGE_PIXELS)
@@ -256,7 +272,10 @@ enum oc_err oc_image_resizer_open_with(const struct oc_image_resample *loops, co
     struct oc_image_resizer *r = malloc(sizeof *r);
     bool ok = r != NULL;
     if (ok) {
-        *r = (struct oc_image_resizer){.in = *in, .width = width, .height = height, .loops = loops,
+        *r = (struct oc_image_resizer){.in = *in,
+                                       .width = width,
+                                       .height = height,
+                                       .loops = loops,
                                        .passes = passes_of(in, width, height, filter),
                                        .at_y = (double)in->height / height * 0.5};
         if (r->passes != COPY && r->passes != NEAREST) ok = prepare(r, filter_of(filter), n_rows);
@@ -269,8 +288,8 @@ enum oc_err oc_image_resizer_open_with(const struct oc_image_resample *loops, co
     return oc_fail(ei, OC_ERR_NOMEM, "out of memory for resizing a picture to %d x %d pixels", width, height);
 }
 
-enum oc_err oc_image_resizer_open(const struct oc_image *in, int width, int height, enum oc_resample filter, int n_rows,
-                                  struct oc_image_resizer **out, struct oc_errinfo *ei) {
+enum oc_err oc_image_resizer_open(const struct oc_image *in, int width, int height, enum oc_resample filter,
+                                  int n_rows, struct oc_image_resizer **out, struct oc_errinfo *ei) {
     return oc_image_resizer_open_with(oc_image_resample_best(), in, width, height, filter, n_rows, out, ei);
 }
 
@@ -283,10 +302,12 @@ enum oc_err oc_image_resize(const struct oc_image *in, int width, int height, en
     uint8_t *rgb = oc_pages_alloc((size_t)height * row_bytes(width));
     if (rgb)
         for (int y = 0; y < height; y += STRIP)
-            oc_image_resizer_next(r, height - y < STRIP ? height - y : STRIP, rgb + (size_t)y * row_bytes(width));
+            oc_image_resizer_next(r, height - y < STRIP ? height - y : STRIP,
+                                  rgb + (size_t)y * row_bytes(width));
     oc_image_resizer_close(r);
     if (!rgb)
-        return oc_fail(ei, OC_ERR_NOMEM, "out of memory for resizing a picture to %d x %d pixels", width, height);
+        return oc_fail(ei, OC_ERR_NOMEM, "out of memory for resizing a picture to %d x %d pixels", width,
+                       height);
     *out = (struct oc_image){width, height, rgb};
     return OC_OK;
 }

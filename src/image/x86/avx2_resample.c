@@ -1,4 +1,5 @@
-/* Resampling with AVX2. Weights of 23 or 24 bits are cut into a high part and a low part of 15 bits, for VPMADDWD. */
+/* Resampling with AVX2. Weights of 23 or 24 bits are cut into a high part and a low part of 15 bits, for
+ * VPMADDWD. */
 #include "image/resample.h"
 
 #include <immintrin.h>
@@ -55,7 +56,8 @@ static inline void store_pixel(uint8_t *out, uint32_t v) {
 /* Sums of two rows to two pixels. */
 static inline void store_two(uint8_t *a, uint8_t *b, __m256i high, __m256i low) {
     __m256i v = _mm256_add_epi32(_mm256_slli_epi32(high, LOW_BITS), low);
-    v = _mm256_srai_epi32(_mm256_add_epi32(v, _mm256_set1_epi32(1 << (OC_IMAGE_WEIGHT_BITS - 1))), OC_IMAGE_WEIGHT_BITS);
+    v = _mm256_srai_epi32(_mm256_add_epi32(v, _mm256_set1_epi32(1 << (OC_IMAGE_WEIGHT_BITS - 1))),
+                          OC_IMAGE_WEIGHT_BITS);
     v = _mm256_packus_epi32(v, v);
     v = _mm256_packus_epi16(v, v);
     store_pixel(a, (uint32_t)_mm256_extract_epi32(v, 0));
@@ -68,7 +70,8 @@ static void rows(const uint8_t *const in[4], const struct oc_image_weights *w, u
         const int32_t *k = w->weights + (size_t)i * (size_t)w->n_taps;
         const size_t first = 3 * (size_t)w->first[i], to = 3 * (size_t)i;
         const int n = w->count[i];
-        struct sums s = {{_mm256_setzero_si256(), _mm256_setzero_si256()}, {_mm256_setzero_si256(), _mm256_setzero_si256()}};
+        struct sums s = {{_mm256_setzero_si256(), _mm256_setzero_si256()},
+                         {_mm256_setzero_si256(), _mm256_setzero_si256()}};
         int t = 0;
         for (; t < n; t += 4) {
             const size_t at = first + 3 * (size_t)t;
@@ -96,7 +99,8 @@ static inline void column_block(const uint8_t *in, size_t stride, const int32_t 
     __m256i s[4] = {half, half, half, half};
     for (int y = 0; y < n; y++, in += stride) {
         const __m256i weight = _mm256_set1_epi32(k[y]);
-        for (int i = 0; i < 4; i++) s[i] = _mm256_add_epi32(s[i], _mm256_mullo_epi32(widen(in + 8 * i), weight));
+        for (int i = 0; i < 4; i++)
+            s[i] = _mm256_add_epi32(s[i], _mm256_mullo_epi32(widen(in + 8 * i), weight));
     }
     for (int i = 0; i < 4; i++) s[i] = _mm256_srai_epi32(s[i], OC_IMAGE_WEIGHT_BITS);
     const __m256i low = _mm256_packus_epi32(s[0], s[1]), high = _mm256_packus_epi32(s[2], s[3]);

@@ -1,8 +1,9 @@
 /* Resampling with AVX-512 VNNI and VBMI: four taps in one VPDPBUSD for each byte of the weights.
  *
- * A weight is k0 + 2^8 k1 + 2^16 k2 with signed bytes, and so is the sum of products; pixels stay bytes. In a row the taps of 16
- * neighbouring bytes of the result lie within 64 bytes of the input unless it shrinks to less than a third: one permutation
- * brings them to their lanes. Rows of more than that go the way of AVX2. */
+ * A weight is k0 + 2^8 k1 + 2^16 k2 with signed bytes, and so is the sum of products; pixels stay bytes. In a
+ * row the taps of 16 neighbouring bytes of the result lie within 64 bytes of the input unless it shrinks to
+ * less than a third: one permutation brings them to their lanes. Rows of more than that go the way of AVX2.
+ */
 #include "image/resample.h"
 
 #include <immintrin.h>
@@ -12,7 +13,8 @@
 enum { TAPS = 4, LANES = 16, REACH = 64 };
 
 /* By hand: around the intrinsic gcc 12 copies every sum. */
-static inline __attribute__((always_inline)) __m512i add_products(__m512i sum, __m512i bytes, __m512i weights) {
+static inline __attribute__((always_inline)) __m512i add_products(__m512i sum, __m512i bytes,
+                                                                  __m512i weights) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(weights));
     return sum;
 }
@@ -52,7 +54,8 @@ struct prepared {
 
 /* False when the taps of the block do not lie close enough together. */
 static bool plan_block(const struct oc_image_weights *w, int b, struct block *out) {
-    const int n_bytes = 3 * w->n_out, begin = b * LANES, end = begin + LANES < n_bytes ? begin + LANES : n_bytes;
+    const int n_bytes = 3 * w->n_out, begin = b * LANES,
+              end = begin + LANES < n_bytes ? begin + LANES : n_bytes;
     const int first = w->first[begin / 3];
     int most = 0;
     memset(out->order, 0, sizeof out->order);
@@ -67,7 +70,8 @@ static bool plan_block(const struct oc_image_weights *w, int b, struct block *ou
     return true;
 }
 
-static bool fill_weights(const struct oc_image_weights *w, int b, const struct block *block, int8_t (*out)[3][REACH]) {
+static bool fill_weights(const struct oc_image_weights *w, int b, const struct block *block,
+                         int8_t (*out)[3][REACH]) {
     memset(out, 0, block->n_groups * sizeof *out);
     for (int lane = 0; lane < LANES && b * LANES + lane < 3 * w->n_out; lane++) {
         const int i = (b * LANES + lane) / 3;
@@ -86,7 +90,8 @@ static bool prepare(struct oc_image_weights *w) {
     const size_t most_groups = (size_t)n_blocks * (size_t)((w->n_taps + TAPS - 1) / TAPS);
     const size_t head = (sizeof(struct prepared) + REACH - 1) / REACH * REACH;
     const size_t weights_bytes = most_groups * sizeof(int8_t[3][REACH]);
-    uint8_t *memory = aligned_alloc(REACH, head + weights_bytes + ((size_t)n_blocks * sizeof(struct block) + REACH - 1) / REACH * REACH);
+    uint8_t *memory = aligned_alloc(
+        REACH, head + weights_bytes + ((size_t)n_blocks * sizeof(struct block) + REACH - 1) / REACH * REACH);
     if (!memory) return false;
     struct prepared *p = w->prepared = memory;
     p->n_blocks = n_blocks;
@@ -110,10 +115,12 @@ static inline __attribute__((always_inline)) void do_block(const struct prepared
     const __m512i zero = _mm512_setzero_si512(), order = _mm512_loadu_si512(b->order);
     __m512i s[4][3] = {{zero, zero, zero}, {zero, zero, zero}, {zero, zero, zero}, {zero, zero, zero}};
     for (uint32_t g = 0; g < b->n_groups; g++) {
-        const int8_t (*k)[REACH] = p->weights[b->weights + g];
-        const __m512i k0 = _mm512_load_si512(k[0]), k1 = _mm512_load_si512(k[1]), k2 = _mm512_load_si512(k[2]);
+        const int8_t(*k)[REACH] = p->weights[b->weights + g];
+        const __m512i k0 = _mm512_load_si512(k[0]), k1 = _mm512_load_si512(k[1]),
+                      k2 = _mm512_load_si512(k[2]);
         for (int i = 0; i < 4; i++) {
-            const __m512i v = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(in[i] + b->from + 3 * TAPS * g));
+            const __m512i v =
+                _mm512_permutexvar_epi8(order, _mm512_loadu_si512(in[i] + b->from + 3 * TAPS * g));
             s[i][0] = add_products(s[i][0], v, k0);
             s[i][1] = add_products(s[i][1], v, k1);
             s[i][2] = add_products(s[i][2], v, k2);
@@ -163,13 +170,16 @@ static inline __attribute__((always_inline)) __m512i load(const uint8_t *p, __mm
     return _mm512_maskz_loadu_epi8(mask, p);
 }
 
-/* Up to 64 bytes of the result. Interleaving works within quarters of 16 bytes, and so does taking it apart. */
-static inline __attribute__((always_inline)) void column_block(const uint8_t *in, size_t stride, const struct column_weights *k,
-                                                               int n, __mmask64 mask, uint8_t *out) {
+/* Up to 64 bytes of the result. Interleaving works within quarters of 16 bytes, and so does taking it apart.
+ */
+static inline __attribute__((always_inline)) void column_block(const uint8_t *in, size_t stride,
+                                                               const struct column_weights *k, int n,
+                                                               __mmask64 mask, uint8_t *out) {
     const __m512i zero = _mm512_setzero_si512();
     __m512i s[4][3] = {{zero, zero, zero}, {zero, zero, zero}, {zero, zero, zero}, {zero, zero, zero}};
     for (int y = 0; y < n; y += TAPS, k++, in += TAPS * stride) {
-        const int last = n - y < TAPS ? n - y - 1 : TAPS - 1; /* its weight is 0 where it stands for another */
+        const int last =
+            n - y < TAPS ? n - y - 1 : TAPS - 1; /* its weight is 0 where it stands for another */
         const __m512i r0 = load(in, mask), r1 = load(in + (last < 1 ? 0 : 1) * stride, mask);
         const __m512i r2 = load(in + (size_t)(last < 2 ? 0 : 2) * stride, mask);
         const __m512i r3 = load(in + (size_t)(last < 3 ? 0 : 3) * stride, mask);
@@ -186,7 +196,8 @@ static inline __attribute__((always_inline)) void column_block(const uint8_t *in
     __m512i v[4];
     for (int i = 0; i < 4; i++) {
         v[i] = _mm512_add_epi32(_mm512_add_epi32(s[i][0], half), _mm512_slli_epi32(s[i][1], 8));
-        v[i] = _mm512_srai_epi32(_mm512_add_epi32(v[i], _mm512_slli_epi32(s[i][2], 16)), OC_IMAGE_WEIGHT_BITS);
+        v[i] =
+            _mm512_srai_epi32(_mm512_add_epi32(v[i], _mm512_slli_epi32(s[i][2], 16)), OC_IMAGE_WEIGHT_BITS);
     }
     const __m512i low = _mm512_packus_epi32(v[0], v[1]), high = _mm512_packus_epi32(v[2], v[3]);
     _mm512_mask_storeu_epi8(out, mask, _mm512_packus_epi16(low, high));
@@ -207,8 +218,9 @@ static void columns(const uint8_t *in, size_t stride, const int32_t *k, int n, s
 }
 
 static bool is_supported(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512vbmi");
 }
 
 const struct oc_image_resample oc_image_resample_avx512vbmi = {

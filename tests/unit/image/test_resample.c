@@ -1,5 +1,6 @@
-/* The inner loops of resampling for what the processor offers, each against a loop of one byte at a time; and pictures resized and
- * cut into patches strip by strip against the same done at once. Inputs end at an unreadable page, outputs have canaries. */
+/* The inner loops of resampling for what the processor offers, each against a loop of one byte at a time; and
+ * pictures resized and cut into patches strip by strip against the same done at once. Inputs end at an
+ * unreadable page, outputs have canaries. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -76,11 +77,14 @@ static uint8_t one_byte(const uint8_t *in, size_t stride, const int32_t *k, int 
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-/* n weights whose sum with any bytes fits in 32 bits; `large`: one of them in more than three signed bytes. */
+/* n weights whose sum with any bytes fits in 32 bits; `large`: one of them in more than three signed bytes.
+ */
 static void make_weights(int32_t *k, int n, bool large, uint64_t *random) {
     int32_t left = 1 << 23;
     for (int i = 0; i < n; i++) {
-        const int32_t size = large && i == n / 2 ? (1 << 23) - (1 << 12) : left > 0 ? (int32_t)(next_random(random) % (uint32_t)left) / 2 : 0;
+        const int32_t size = large && i == n / 2 ? (1 << 23) - (1 << 12)
+                             : left > 0          ? (int32_t)(next_random(random) % (uint32_t)left) / 2
+                                                 : 0;
         if (large && i != n / 2) {
             k[i] = random_in(random, -15, 15);
             continue;
@@ -92,7 +96,8 @@ static void make_weights(int32_t *k, int n, bool large, uint64_t *random) {
 
 /* ---- Loops --------------------------------------------------------------------------------------------- */
 
-static void check_columns(const struct oc_image_resample *r, int n_bytes, int n, size_t gap, bool large, uint64_t *random) {
+static void check_columns(const struct oc_image_resample *r, int n_bytes, int n, size_t gap, bool large,
+                          uint64_t *random) {
     const size_t stride = (size_t)n_bytes + gap;
     struct fenced in = make_fenced(stride * (size_t)(n - 1) + (size_t)n_bytes, random);
     uint8_t *out = make_guarded((size_t)n_bytes);
@@ -107,11 +112,15 @@ static void check_columns(const struct oc_image_resample *r, int n_bytes, int n,
 
 /* Windows that move as those of a resize do, with up to n_taps taps. */
 static struct oc_image_weights make_windows(int n_in, int n_out, int n_taps, bool large, uint64_t *random) {
-    struct oc_image_weights w = {.n_in = n_in, .n_out = n_out, .n_taps = n_taps,
-                                 .first = malloc((size_t)n_out * sizeof(int)), .count = malloc((size_t)n_out * sizeof(int)),
+    struct oc_image_weights w = {.n_in = n_in,
+                                 .n_out = n_out,
+                                 .n_taps = n_taps,
+                                 .first = malloc((size_t)n_out * sizeof(int)),
+                                 .count = malloc((size_t)n_out * sizeof(int)),
                                  .weights = calloc((size_t)n_out * (size_t)n_taps, sizeof(int32_t))};
     for (int i = 0; i < n_out; i++) {
-        const int first = (int)((int64_t)i * n_in / n_out) - n_taps / 2, most = random_in(random, n_taps > 1 ? n_taps - 1 : 1, n_taps);
+        const int first = (int)((int64_t)i * n_in / n_out) - n_taps / 2,
+                  most = random_in(random, n_taps > 1 ? n_taps - 1 : 1, n_taps);
         w.first[i] = first < 0 ? 0 : first;
         w.count[i] = w.first[i] + most > n_in ? n_in - w.first[i] : most;
         make_weights(w.weights + (size_t)i * (size_t)n_taps, w.count[i], large, random);
@@ -119,13 +128,15 @@ static struct oc_image_weights make_windows(int n_in, int n_out, int n_taps, boo
     return w;
 }
 
-static void check_rows(const struct oc_image_resample *r, int n_in, int n_out, int n_taps, bool large, uint64_t *random) {
+static void check_rows(const struct oc_image_resample *r, int n_in, int n_out, int n_taps, bool large,
+                       uint64_t *random) {
     struct oc_image_weights w = make_windows(n_in, n_out, n_taps, large, random);
     struct fenced in[4];
     uint8_t *out[4];
     const uint8_t *from[4];
     const size_t n_bytes = 3 * (size_t)n_out;
-    for (int i = 0; i < 4; i++) in[i] = make_fenced(3 * (size_t)n_in + OC_IMAGE_ROW_SLACK, random), out[i] = make_guarded(n_bytes);
+    for (int i = 0; i < 4; i++)
+        in[i] = make_fenced(3 * (size_t)n_in + OC_IMAGE_ROW_SLACK, random), out[i] = make_guarded(n_bytes);
     for (int i = 0; i < 4; i++) from[i] = in[i].p;
     if (r->prepare) assert_true(r->prepare(&w));
     r->rows(from, &w, out);
@@ -160,9 +171,11 @@ static void columns_of(const struct oc_image_resample *r, uint64_t *random) {
 }
 
 static void rows_of(const struct oc_image_resample *r, uint64_t *random) {
-    for (int n_out = 1; n_out <= 90; n_out++) check_rows(r, n_out, n_out, random_in(random, 1, 9), n_out % 7 == 0, random);
+    for (int n_out = 1; n_out <= 90; n_out++)
+        check_rows(r, n_out, n_out, random_in(random, 1, 9), n_out % 7 == 0, random);
     for (int i = 0; i < 200; i++)
-        check_rows(r, random_in(random, 1, 300), random_in(random, 1, 300), random_in(random, 1, 20), i % 20 == 0, random);
+        check_rows(r, random_in(random, 1, 300), random_in(random, 1, 300), random_in(random, 1, 20),
+                   i % 20 == 0, random);
     check_rows(r, 5000, 3, 1200, false, random);
 }
 
@@ -179,8 +192,8 @@ static void test_rows(void **state) {
 /* ---- Pictures ------------------------------------------------------------------------------------------ */
 
 /* A picture resized in strips of random heights, by the loops of r. */
-static uint8_t *resize_in_strips(const struct oc_image_resample *r, const struct oc_image *img, int width, int height,
-                                 enum oc_resample filter, uint64_t *random) {
+static uint8_t *resize_in_strips(const struct oc_image_resample *r, const struct oc_image *img, int width,
+                                 int height, enum oc_resample filter, uint64_t *random) {
     struct oc_image_resizer *resizer;
     struct oc_errinfo ei;
     const int most = random_in(random, 1, 40);
@@ -197,7 +210,8 @@ static uint8_t *resize_in_strips(const struct oc_image_resample *r, const struct
     return out;
 }
 
-static void check_picture(const struct oc_image_resample *r, int w, int h, int width, int height, uint64_t *random) {
+static void check_picture(const struct oc_image_resample *r, int w, int h, int width, int height,
+                          uint64_t *random) {
     struct fenced in = make_fenced(3 * (size_t)w * (size_t)h, random);
     const struct oc_image img = {w, h, in.p};
     for (int filter = OC_RESAMPLE_NEAREST; filter <= OC_RESAMPLE_BICUBIC; filter++) {
@@ -205,8 +219,9 @@ static void check_picture(const struct oc_image_resample *r, int w, int h, int w
         struct oc_image_resizer *whole;
         struct oc_errinfo ei;
         uint8_t *expected = make_guarded(n_bytes);
-        assert_int_equal(oc_image_resizer_open_with(oc_image_resample_at(0), &img, width, height, (enum oc_resample)filter, height,
-                                                    &whole, &ei), OC_OK);
+        assert_int_equal(oc_image_resizer_open_with(oc_image_resample_at(0), &img, width, height,
+                                                    (enum oc_resample)filter, height, &whole, &ei),
+                         OC_OK);
         oc_image_resizer_next(whole, height, expected);
         oc_image_resizer_close(whole);
         uint8_t *got = resize_in_strips(r, &img, width, height, (enum oc_resample)filter, random);
@@ -219,10 +234,12 @@ static void check_picture(const struct oc_image_resample *r, int w, int h, int w
 
 static void pictures_of(const struct oc_image_resample *r, uint64_t *random) {
     for (int i = 0; i < 60; i++)
-        check_picture(r, random_in(random, 1, 90), random_in(random, 1, 90), random_in(random, 1, 90), random_in(random, 1, 90), random);
+        check_picture(r, random_in(random, 1, 90), random_in(random, 1, 90), random_in(random, 1, 90),
+                      random_in(random, 1, 90), random);
     for (int i = 0; i < 12; i++) { /* one side stays */
         const int w = random_in(random, 1, 60), h = random_in(random, 1, 60);
-        check_picture(r, w, h, i % 2 ? w : random_in(random, 1, 60), i % 2 ? random_in(random, 1, 60) : h, random);
+        check_picture(r, w, h, i % 2 ? w : random_in(random, 1, 60), i % 2 ? random_in(random, 1, 60) : h,
+                      random);
     }
     check_picture(r, 20, 700, 18, 50, random); /* the height first */
     check_picture(r, 1, 1, 33, 65, random);
@@ -236,21 +253,35 @@ static void test_pictures(void **state) {
 
 /* ---- Patches ------------------------------------------------------------------------------------------- */
 
-static struct oc_picture_plan make_plan(int patch, int merge, int temporal, int grid_t, int blocks_h, int blocks_w) {
+static struct oc_picture_plan make_plan(int patch, int merge, int temporal, int grid_t, int blocks_h,
+                                        int blocks_w) {
     const int h = blocks_h * merge, w = blocks_w * merge;
-    return (struct oc_picture_plan){.width = w * patch, .height = h * patch, .resample = OC_RESAMPLE_BICUBIC, .rescale = 1 / 255.0,
-                                    .mean = {0.48145466, 0.4578275, 0.40821073}, .std = {0.26862954, 0.26130258, 0.27577711},
-                                    .patch = patch, .merge = merge, .temporal = temporal, .grid_t = grid_t, .grid_h = h,
-                                    .grid_w = w, .n_patches = grid_t * h * w, .patch_dim = 3 * temporal * patch * patch};
+    return (struct oc_picture_plan){.width = w * patch,
+                                    .height = h * patch,
+                                    .resample = OC_RESAMPLE_BICUBIC,
+                                    .rescale = 1 / 255.0,
+                                    .mean = {0.48145466, 0.4578275, 0.40821073},
+                                    .std = {0.26862954, 0.26130258, 0.27577711},
+                                    .patch = patch,
+                                    .merge = merge,
+                                    .temporal = temporal,
+                                    .grid_t = grid_t,
+                                    .grid_h = h,
+                                    .grid_w = w,
+                                    .n_patches = grid_t * h * w,
+                                    .patch_dim = 3 * temporal * patch * patch};
 }
 
 /* Where a value of the result comes from, counted down from its place in the order of patches. */
 static float expected_value(const uint8_t *rgb, const struct oc_picture_plan *p, size_t at) {
-    size_t in_patch = at % (size_t)p->patch_dim, patch = at / (size_t)p->patch_dim % (size_t)(p->grid_h * p->grid_w);
+    size_t in_patch = at % (size_t)p->patch_dim,
+           patch = at / (size_t)p->patch_dim % (size_t)(p->grid_h * p->grid_w);
     const size_t edge = (size_t)p->patch, m = (size_t)p->merge;
-    const size_t x = in_patch % edge, y = in_patch / edge % edge, c = in_patch / (edge * edge) / (size_t)p->temporal;
+    const size_t x = in_patch % edge, y = in_patch / edge % edge,
+                 c = in_patch / (edge * edge) / (size_t)p->temporal;
     const size_t inner = patch % (m * m), block = patch / (m * m), n_across = (size_t)p->grid_w / m;
-    const size_t row = (block / n_across * m + inner / m) * edge + y, column = (block % n_across * m + inner % m) * edge + x;
+    const size_t row = (block / n_across * m + inner / m) * edge + y,
+                 column = (block % n_across * m + inner % m) * edge + x;
     const double v = rgb[(row * (size_t)p->width + column) * 3 + c] * p->rescale;
     return ((float)v - (float)p->mean[c]) / (float)p->std[c];
 }
@@ -300,8 +331,9 @@ static void test_patches(void **state) {
     (void)state;
     uint64_t random = 1;
     for (int patch = 1; patch <= 20; patch++) {
-        const struct oc_picture_plan p = make_plan(patch, random_in(&random, 1, 3), random_in(&random, 1, 3), random_in(&random, 1, 2),
-                                                   random_in(&random, 1, 3), random_in(&random, 1, 4));
+        const struct oc_picture_plan p =
+            make_plan(patch, random_in(&random, 1, 3), random_in(&random, 1, 3), random_in(&random, 1, 2),
+                      random_in(&random, 1, 3), random_in(&random, 1, 4));
         check_patches(&p, p.width, p.height, &random);
         check_patches(&p, random_in(&random, 1, 100), random_in(&random, 1, 100), &random);
     }
@@ -312,8 +344,10 @@ static void test_patches(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_columns), cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_pictures), cmocka_unit_test(test_patches),
+        cmocka_unit_test(test_columns),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_patches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
