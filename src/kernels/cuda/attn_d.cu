@@ -38,12 +38,12 @@ __host__ __device__ static int pieces_of(int n) {
 /* Elements d .. d+7 of a row of hd, zeros past its end. */
 __device__ __forceinline__ void load8(const uint8_t *row, int dtype, int d, int hd, bool aligned, float out[8]) {
     if (dtype == OC_BF16 && aligned) {
-        uint4 v = __ldg((const uint4 *)(row + 2 * d));
+        uint4 v = *(const uint4 *)(row + 2 * d);
         uint32_t w[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int i = 0; i < 4; i++) out[2 * i] = __uint_as_float(w[i] << 16), out[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
     } else if (aligned) {
-        float4 a = __ldg((const float4 *)(row + 4 * d)), b = __ldg((const float4 *)(row + 4 * d + 16));
+        float4 a = *(const float4 *)(row + 4 * d), b = *(const float4 *)(row + 4 * d + 16);
         out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
     } else {
 #pragma unroll
@@ -142,6 +142,7 @@ __device__ static void finish(struct shared &s, const struct decode &a, int64_t 
 
 /* Grid: rows, KV heads times eights of query heads, pieces. */
 __global__ __launch_bounds__(THREADS) static void decode_kernel(const __grid_constant__ struct decode a) {
+    cu_begin();
     __shared__ struct shared s;
     int64_t row = a.list ? a.list[a.first + blockIdx.x] : a.first + blockIdx.x;
     struct cu_row at = a.rows[row];
@@ -194,6 +195,7 @@ __global__ __launch_bounds__(THREADS) static void decode_kernel(const __grid_con
 
 /* Rows of several pieces: a block a row and query head. */
 __global__ static void combine_kernel(const __grid_constant__ struct decode a) {
+    cu_begin();
     int64_t row = a.list ? a.list[a.first + blockIdx.x] : a.first + blockIdx.x;
     int n = pieces_of(a.rows[row].slot + 1), hd = a.kv.hd;
     if (n == 1) return;
@@ -226,10 +228,10 @@ void cu_attn_d(struct cu_state *s, const struct oc_attn_paged *a, const struct c
     for (int64_t first = 0; first < n; first += at_once) {
         unsigned m = (unsigned)(n - first < at_once ? n - first : at_once);
         k.first = (int)first;
-        decode_kernel<<<dim3(m, (unsigned)(kv->n_kv_heads * ((group + HEADS - 1) / HEADS)), (unsigned)pieces), THREADS, 0, s->stream>>>(k);
+        cu_launch(decode_kernel, dim3(m, (unsigned)(kv->n_kv_heads * ((group + HEADS - 1) / HEADS)), (unsigned)pieces), THREADS, 0, s, k);
         cu_launched("attn_paged");
         if (pieces == 1) continue;
-        combine_kernel<<<dim3(m, (unsigned)a->n_heads), 128, 0, s->stream>>>(k);
+        cu_launch(combine_kernel, dim3(m, (unsigned)a->n_heads), 128, 0, s, k);
         cu_launched("attn_paged");
     }
 }

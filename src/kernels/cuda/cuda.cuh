@@ -50,6 +50,7 @@ struct cu_ring {
 
 struct cu_state {
     int index, n_sms;
+    bool overlaps; /* kernels may start while the one before them ends */
     cudaStream_t stream;
     struct cu_weight *weights;
     struct cu_floats *floats;
@@ -57,6 +58,8 @@ struct cu_state {
     struct cu_rows *rows;        /* the list of rows sent last */
     size_t expand_left;          /* bytes that expanded weights may still take */
     uint8_t *stage;              /* raw weights on their way in */
+    uint8_t *landing;            /* pinned: what comes back, in two halves */
+    cudaEvent_t landed[2];
     uint8_t *x, *w, *parts, *columns; /* workspaces, see the sizes below */
     void *scratch;
     size_t scratch_bytes;
@@ -68,6 +71,7 @@ struct cu_state {
 #define CU_W_BYTES ((size_t)128 << 20)      /* role P: a weight that is not kept expanded */
 #define CU_PARTS_BYTES ((size_t)64 << 20)   /* role D: parts of attention; two products of a glu whose formats differ */
 #define CU_COLUMNS_BYTES ((size_t)48 << 20) /* role D: x cut into three bf16 */
+#define CU_LANDING_BYTES ((size_t)2 << 20)
 #define CU_RING_BYTES ((size_t)16 << 20)
 
 /* Writes "ocellus: the CUDA device failed while ...: ..." and aborts. */

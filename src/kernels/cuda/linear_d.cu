@@ -25,6 +25,7 @@ struct columns {
 
 /* A warp for each half block: lane 4 g + t writes what it will read, of column g. */
 __global__ static void columns_kernel(struct columns a) {
+    cu_begin();
     int64_t half = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (half >= a.blocks * 2) return;
     int lane = threadIdx.x % 32, t = lane % 4;
@@ -244,6 +245,7 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
     }
 #pragma unroll
     for (int d = 0; d < F::depth; d++) k.load(d, warp + d * n_warps);
+    cu_begin(); /* the weights do not wait for what comes before */
     const uint8_t *columns = a.columns + blockIdx.x * a.blocks * COLUMN_BLOCK_BYTES + lane * 16;
     const float *x_sums = a.sums + blockIdx.x * a.blocks * 16 + lane % 4 * 2;
     bool used = m0 + lane / 4 < a.m;
@@ -300,7 +302,7 @@ static int warps_of(const struct cu_state *s, int64_t blocks_of_rows, int64_t bl
 template <int FORMAT, int SETS>
 static void launch(struct cu_state *s, const struct linear *a, int64_t blocks_of_rows) {
     dim3 grid((unsigned)((a->m + CU_MAX_COLUMNS - 1) / CU_MAX_COLUMNS), (unsigned)blocks_of_rows);
-    linear_kernel<FORMAT, SETS><<<grid, 32 * warps_of(s, blocks_of_rows, a->blocks), 0, s->stream>>>(*a);
+    cu_launch(linear_kernel<FORMAT, SETS>, grid, 32 * warps_of(s, blocks_of_rows, a->blocks), 0, s, *a);
     cu_launched("a linear of role D");
 }
 
@@ -321,7 +323,7 @@ static void send_columns(struct cu_state *s, struct linear *k, const float *x, i
     size_t bytes = (size_t)(slices * k->blocks) * COLUMN_BLOCK_BYTES;
     OC_ASSERT(bytes + (size_t)(slices * k->blocks) * 64 <= CU_COLUMNS_BYTES);
     struct columns c = {x, ldx, k->m, n_k, k->blocks, s->columns, (float *)(void *)(s->columns + bytes)};
-    columns_kernel<<<dim3((unsigned)((k->blocks * 2 + 3) / 4), (unsigned)slices), 128, 0, s->stream>>>(c);
+    cu_launch(columns_kernel, dim3((unsigned)((k->blocks * 2 + 3) / 4), (unsigned)slices), 128, 0, s, c);
     cu_launched("a linear of role D");
     k->columns = c.out, k->sums = c.sums;
 }
@@ -362,6 +364,7 @@ struct product {
 };
 
 __global__ static void product_kernel(struct product a) {
+    cu_begin();
     int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, m = blockIdx.y;
     if (n < a.n) a.y[m * a.ldy + n] = cu_act(a.act, a.gate[m * a.n + n]) * a.up[m * a.n + n];
 }
@@ -376,7 +379,7 @@ static void unlike_glu(struct cu_state *s, const struct cu_linear *a) {
         struct cu_linear two = {m, a->x + m0 * a->ldx, a->ldx, 2, {a->w[0], a->w[1]}, {gate, up}, {n, n}, OC_ACT_NONE, false, false};
         cu_linear_d(s, &two);
         struct product p = {gate, up, a->y[0] + m0 * a->ldy[0], n, a->ldy[0], a->act};
-        product_kernel<<<dim3((unsigned)((n + 255) / 256), (unsigned)m), 256, 0, s->stream>>>(p);
+        cu_launch(product_kernel, dim3((unsigned)((n + 255) / 256), (unsigned)m), 256, 0, s, p);
         cu_launched("a linear of role D");
     }
 }

@@ -28,6 +28,7 @@ struct narrow {
 
 /* A block a row of x: its scale, then its elements in f16. */
 __global__ __launch_bounds__(256) static void narrow_kernel(struct narrow a) {
+    cu_begin();
     __shared__ float parts[8];
     const float *x = a.x + blockIdx.x * a.ldx;
     float most = 0.0f;
@@ -150,6 +151,7 @@ __device__ __forceinline__ void store(const struct gemm &a, const struct target 
 
 /* Tiles of the same rows of W follow each other in the grid: W then comes from the cache. */
 __global__ __launch_bounds__(THREADS, 2) static void gemm_kernel(const __grid_constant__ struct gemm a) {
+    cu_begin();
     extern __shared__ __align__(128) uint8_t smem[];
     int64_t m0 = (int64_t)blockIdx.x * TILE_M, tile = blockIdx.y;
     int which = 0;
@@ -218,14 +220,14 @@ static void narrow_x(struct cu_state *s, struct gemm *g, const struct cu_linear 
     __half *high = (__half *)(void *)s->x, *low = g->passes > 1 ? high + elements : NULL;
     float *scales = (float *)(void *)(high + elements * (g->passes > 1 ? 2 : 1));
     struct narrow n = {a->x + m0 * a->ldx, a->ldx, a->w[0]->k, g->blocks, high, low, scales};
-    narrow_kernel<<<(unsigned)g->m, 256, 0, s->stream>>>(n);
+    cu_launch(narrow_kernel, (unsigned)g->m, 256, 0, s, n);
     cu_launched("a linear of role P");
     g->x_high = high, g->x_low = low, g->x_scale = scales;
 }
 
 static void launch(struct cu_state *s, const struct gemm *g, int64_t tiles) {
     cu_check("a linear of role P", cudaFuncSetAttribute(gemm_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SMEM_BYTES));
-    gemm_kernel<<<dim3((unsigned)((g->m + TILE_M - 1) / TILE_M), (unsigned)tiles), THREADS, SMEM_BYTES, s->stream>>>(*g);
+    cu_launch(gemm_kernel, dim3((unsigned)((g->m + TILE_M - 1) / TILE_M), (unsigned)tiles), THREADS, SMEM_BYTES, s, *g);
     cu_launched("a linear of role P");
 }
 
