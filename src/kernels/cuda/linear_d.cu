@@ -78,7 +78,8 @@ template <int FORMAT, int SETS>
 struct format {
     static constexpr int chunks = FORMAT == OC_CU_Q4 ? 1 : FORMAT == OC_CU_Q8 ? 2 : FORMAT == OC_CU_F32 ? 8 : 4;
     static constexpr int parts = FORMAT == OC_CU_F32 ? 3 : FORMAT == OC_CU_F16 ? 2 : 1;
-    static constexpr int depth = FORMAT == OC_CU_Q4 ? (SETS == 1 ? 4 : 2) : FORMAT == OC_CU_Q8 ? 2 : 1; /* blocks of 64 k on their way */
+    static constexpr int depth = FORMAT == OC_CU_Q4 ? (SETS == 1 ? 3 : 2) : FORMAT == OC_CU_Q8 && SETS == 1 ? 2 : 1; /* blocks of 64 k on their way */
+    static constexpr bool ahead = FORMAT == OC_CU_Q4 && SETS == 1; /* x too is read a block ahead: there are registers for it */
     static constexpr bool quantised = FORMAT == OC_CU_Q4 || FORMAT == OC_CU_Q8;
 };
 
@@ -207,6 +208,15 @@ __device__ __forceinline__ void clear(float group[2][3][4]) {
     for (int i = 0; i < 24; i++) (&group[0][0][0])[i] = 0.0f;
 }
 
+/* The three parts of x for a pair of products; lanes of columns that are not used have zeros. */
+__device__ __forceinline__ void load_x(uint4 x[3], const uint8_t *from, bool load, bool used) {
+#pragma unroll
+    for (int p = 0; p < 3; p++) {
+        if (!used) x[p] = make_uint4(0, 0, 0, 0);
+        if (load) x[p] = *(const uint4 *)(from + p * 1024);
+    }
+}
+
 /* Writes y of the rows that this block of threads has, from the sums of its warps. */
 __device__ static void finish(const struct linear &a, const struct weight_view &w, const float *sums, int n_warps, int64_t block, int64_t m0) {
     for (int i = threadIdx.x; i < (a.glu ? 128 : 256); i += blockDim.x) {
@@ -249,6 +259,10 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
     const uint8_t *columns = a.columns + blockIdx.x * a.blocks * COLUMN_BLOCK_BYTES + lane * 16;
     const float *x_sums = a.sums + blockIdx.x * a.blocks * 16 + lane % 4 * 2;
     bool used = m0 + lane / 4 < a.m;
+    uint4 x[2][3]; /* of the next block, by pair of products and part */
+    /* There are no more warps than blocks. */
+#pragma unroll
+    for (int pair = 0; pair < 2 && F::ahead; pair++) load_x(x[pair], columns + warp * COLUMN_BLOCK_BYTES + pair * 512, used, used);
     float sum[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
     for (int64_t first = warp; first < a.blocks; first += F::depth * n_warps) {
 #pragma unroll
@@ -256,30 +270,20 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
             int64_t at = first + d * n_warps;
             if (at >= a.blocks) break;
             float group[2][3][4];
+            float2 x_sum[2];
+            if (F::quantised) x_sum[0] = *(const float2 *)(x_sums + at * 16), x_sum[1] = *(const float2 *)(x_sums + at * 16 + 8);
+            if (SETS == 1) x_sum[1].x += x_sum[0].x, x_sum[1].y += x_sum[0].y;
             clear(group);
 #pragma unroll
             for (int pair = 0; pair < 2; pair++) {
-                uint4 b[3];
+                const uint8_t *from = columns + at * COLUMN_BLOCK_BYTES + pair * 512;
+                if (!F::ahead) load_x(x[pair], from, used, used);
+                k.half(d, pair, x[pair], group);
+                if (F::ahead) load_x(x[pair], from + n_warps * COLUMN_BLOCK_BYTES, used && at + n_warps < a.blocks, used);
+                if (pair == 0 && !(F::quantised && SETS == 2)) continue;
 #pragma unroll
-                for (int p = 0; p < 3; p++) {
-                    b[p] = make_uint4(0, 0, 0, 0);
-                    if (used) b[p] = *(const uint4 *)(columns + at * COLUMN_BLOCK_BYTES + p * 1024 + pair * 512);
-                }
-                k.half(d, pair, b, group);
-                if (pair == 1 || (F::quantised && SETS == 2)) {
-                    float2 x_sum = make_float2(0, 0);
-                    if (F::quantised) {
-                        x_sum = *(const float2 *)(x_sums + at * 16 + pair * 8);
-                        if (SETS == 1) {
-                            float2 before = *(const float2 *)(x_sums + at * 16);
-                            x_sum.x += before.x, x_sum.y += before.y;
-                        }
-                    }
-#pragma unroll
-                    for (int r = 0; r < 2; r++)
-                        take_group(sum[r], group[r], k.s[d][r].get(SETS == 2 ? pair : 0), x_sum, F::quantised);
-                    clear(group);
-                }
+                for (int r = 0; r < 2; r++) take_group(sum[r], group[r], k.s[d][r].get(SETS == 2 ? pair : 0), x_sum[pair], F::quantised);
+                clear(group);
             }
             k.load(d, at + F::depth * n_warps);
         }
@@ -293,9 +297,9 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
     finish(a, a.w[which], &sums[0][0][0], n_warps, block, m0);
 }
 
-/* More warps where there are few blocks of rows: chosen by the weight, never by x. */
+/* As many warps as let all blocks of threads be on the device at once: chosen by the weight, never by x. */
 static int warps_of(const struct cu_state *s, int64_t blocks_of_rows, int64_t blocks) {
-    int n = blocks_of_rows < 3 * s->n_sms ? MANY_WARPS : MANY_WARPS / 2;
+    int n = blocks_of_rows <= s->n_sms ? MANY_WARPS : MANY_WARPS / 2;
     return blocks < n ? (int)blocks : n;
 }
 
