@@ -9,7 +9,7 @@
 
 #include "kernels/cuda/cuda.cuh"
 
-#if __has_include(<cublasLt.h>)
+#if __has_include(<cublasLt.h>) && !defined(OC_CUDA_NO_LT)
 #include <cublasLt.h>
 
 #define CHOSEN_FOR 1024 /* rows */
