@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/carve.h"
+#include "kernels/finite.h"
 
 #define STAGED_ROWS 1024 /* whose angles go to a device at once: each trip has its price */
 
@@ -344,12 +345,6 @@ void oc_lm_decoder_forward(const struct oc_lm *lm, struct oc_device *dev, const 
 
 /* ---- Finite? ---------------------------------------------------------------------------------------------- */
 
-static bool all_finite(const float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(x[i])) return false;
-    return true;
-}
-
 static int min_int(int a, int b) {
     return a < b ? a : b;
 }
@@ -363,7 +358,7 @@ static bool any_but_zero(const float *x, int n) {
 static bool is_row_finite(const struct oc_lm_pass *p, int row) {
     int64_t dim = p->lm->dim;
     p->dev->get(p->dev, p->ws->staging, p->ws->h + row * dim, (size_t)dim * sizeof(float));
-    return all_finite(p->ws->staging, dim);
+    return oc_finite_all(p->ws->staging, dim);
 }
 
 #define LOOKED_AT 8     /* numbers of a row */
@@ -389,7 +384,7 @@ static bool are_finite_there(const struct oc_lm_pass *p, int from, int n) {
 
 bool oc_lm_decoder_is_finite(const struct oc_lm_pass *p, int from, int n) {
     int64_t dim = p->lm->dim;
-    if (p->dev->is_host) return all_finite(p->ws->h + from * dim, n * dim);
+    if (p->dev->is_host) return oc_finite_all(p->ws->h + from * dim, n * dim);
     for (int at = 0; at < n; at += LOOKED_ROWS)
         if (!are_finite_there(p, from + at, n - at < LOOKED_ROWS ? n - at : LOOKED_ROWS)) return false;
     return true;
