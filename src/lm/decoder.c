@@ -103,6 +103,27 @@ static void fill_row(const struct oc_lm *lm, const int32_t pos[3], float *c, flo
     }
 }
 
+#define SPREAD_ROWS 64 /* from so many rows on, sines take longer than waking the other threads */
+
+struct angles {
+    const struct oc_lm *lm;
+    const int32_t (*pos)[3];
+    int64_t n;
+    float *cos, *sin; /* [n, hd/2] */
+};
+
+static void fill_some(void *arg, int thread, int n_threads) {
+    const struct angles *a = arg;
+    int64_t half = a->lm->hd / 2;
+    for (int64_t i = a->n * thread / n_threads; i < a->n * (thread + 1) / n_threads; i++)
+        fill_row(a->lm, a->pos[i], a->cos + i * half, a->sin + i * half);
+}
+
+static void fill_rows(const struct oc_kctx *ctx, struct angles *a) {
+    if (a->n < SPREAD_ROWS) fill_some(a, 0, 1);
+    else oc_pool_run(ctx->pool, fill_some, a);
+}
+
 /* Where device memory is the host's they are made in place. */
 static void fill_angles(const struct oc_lm_pass *p, struct span r) {
     int64_t half = p->lm->hd / 2;
@@ -110,7 +131,7 @@ static void fill_angles(const struct oc_lm_pass *p, struct span r) {
         int64_t n = r.to - from < STAGED_ROWS ? r.to - from : STAGED_ROWS;
         float *cos_there = p->ws->cos + from * half, *sin_there = p->ws->sin + from * half;
         float *c = p->dev->is_host ? cos_there : p->ws->staging, *s = p->dev->is_host ? sin_there : c + n * half;
-        for (int64_t i = 0; i < n; i++) fill_row(p->lm, p->b.pos[from + i], c + i * half, s + i * half);
+        fill_rows(p->ctx, &(struct angles){.lm = p->lm, .pos = p->b.pos + from, .n = n, .cos = c, .sin = s});
         if (p->dev->is_host) continue;
         p->dev->put(p->dev, cos_there, c, (size_t)(n * half) * sizeof *c);
         p->dev->put(p->dev, sin_there, s, (size_t)(n * half) * sizeof *s);
