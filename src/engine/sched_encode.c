@@ -98,7 +98,7 @@ void oc_sched_encode_slice(struct oc_scheduler *s) {
         int rows = oc_sched_slice_rows(s, &slice, next.stage, next.macs_per_row, (int)next.n_rows);
         oc_vision_encoder_step(&en->pass, rows);
         int64_t done = en->pass.stage == next.stage && en->pass.row > before ? en->pass.row - before : next.n_rows;
-        oc_sched_slice_did(s, &slice, next.stage, next.macs_per_row * (double)done);
+        oc_sched_slice_did(s, &slice, next.stage, next.macs_per_row, (int)done);
         if (en->task && en->pass.stage > OC_VISION_EMBED) {
             en->task = NULL;
             for_holders(s, en->embedding, oc_sched_task_tell_picture);
