@@ -1,5 +1,5 @@
-# The CUDA kernels over a model of the GPU in plain C++ (tests/kernels/cuda_model), so that their indices, barriers and sums are checked
-# where there is no GPU: two plug-ins, one with a model of cuBLASLt and one without.
+# The CUDA kernels over a model of the GPU in plain C++ (tests/kernels/cuda_model), so that their indices,
+# barriers and sums are checked where there is no GPU.
 set(oc_cuda_model OFF)
 find_package(Python3 QUIET COMPONENTS Interpreter)
 if(CMAKE_C_COMPILER_ID STREQUAL GNU AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND Python3_FOUND AND NOT OC_FUZZ
@@ -15,34 +15,22 @@ endif()
 if(oc_cuda_model AND TARGET check_kernels)
   set(model_dir ${CMAKE_SOURCE_DIR}/tests/kernels/cuda_model)
   file(GLOB model_kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cuda/*.cu)
-  set(model_common ${model_dir}/model.cpp ${CMAKE_SOURCE_DIR}/src/kernels/dtype.c ${CMAKE_SOURCE_DIR}/src/base/err.c)
+  set(model_sources ${model_dir}/model.cpp ${CMAKE_SOURCE_DIR}/src/kernels/dtype.c ${CMAKE_SOURCE_DIR}/src/base/err.c)
   foreach(kernel IN LISTS model_kernels)
     get_filename_component(name ${kernel} NAME_WE)
     set(translated ${CMAKE_BINARY_DIR}/cuda_model/${name}.cpp)
     add_custom_command(OUTPUT ${translated} COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda_model
                        COMMAND ${Python3_EXECUTABLE} ${model_dir}/translate.py ${kernel} ${translated}
                        DEPENDS ${kernel} ${model_dir}/translate.py)
-    if(name STREQUAL products)
-      set(model_products ${translated})
-    else()
-      list(APPEND model_common ${translated})
-    endif()
+    list(APPEND model_sources ${translated})
   endforeach()
-  add_library(cuda_model_common OBJECT ${model_common})
-  add_library(cuda_model MODULE ${model_products})
-  add_library(cuda_model_lt MODULE ${model_dir}/products.cpp)
-  target_link_libraries(cuda_model PRIVATE cuda_model_common)
-  target_link_libraries(cuda_model_lt PRIVATE cuda_model_common)
-  foreach(target cuda_model_common cuda_model cuda_model_lt)
-    target_include_directories(${target} BEFORE PRIVATE ${model_dir})
-    target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/src)
-    target_compile_definitions(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:__CUDACC__;OC_CUDA_NO_LT>")
-    # Optimised in every build: it is slow enough.
-    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O2;-include;${model_dir}/cuda_runtime.h>)
-    set_target_properties(${target} PROPERTIES CXX_STANDARD 17 POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden
-                          CXX_VISIBILITY_PRESET hidden LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} PREFIX "")
-  endforeach()
-  foreach(target cuda_model cuda_model_lt)
-    add_test(NAME kernels.${target} COMMAND check_kernels --device cuda:$<TARGET_FILE:${target}> --few)
-  endforeach()
+  add_library(cuda_model MODULE ${model_sources})
+  target_include_directories(cuda_model BEFORE PRIVATE ${model_dir})
+  target_include_directories(cuda_model PRIVATE ${CMAKE_SOURCE_DIR}/src)
+  target_compile_definitions(cuda_model PRIVATE $<$<COMPILE_LANGUAGE:CXX>:__CUDACC__>)
+  # Optimised in every build: it is slow enough.
+  target_compile_options(cuda_model PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O2;-include;${model_dir}/cuda_runtime.h>)
+  set_target_properties(cuda_model PROPERTIES CXX_STANDARD 17 POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden
+                        CXX_VISIBILITY_PRESET hidden LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} PREFIX "")
+  add_test(NAME kernels.cuda_model COMMAND check_kernels --device cuda:$<TARGET_FILE:cuda_model> --few)
 endif()

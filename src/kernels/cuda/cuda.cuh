@@ -21,8 +21,6 @@ extern "C" {
 #define CU_FLASH_HD 128  /* the widest head of role P's tiles */
 #define CU_ROW_TILE 128  /* rows of W and of x are padded to tiles of role P */
 
-enum cu_algorithm { CU_UNKNOWN, CU_NONE, CU_FOUND };
-
 /* A weight as the device holds it. struct oc_weight.w points here once it was taken. */
 struct cu_weight {
     struct cu_weight *next;
@@ -33,8 +31,6 @@ struct cu_weight {
     int64_t row_blocks, blocks; /* of 16 rows, even; of 64 k in each */
     uint8_t *data, *scales;
     float *row_scale; /* [n padded]: 2^-e, where role P holds row * 2^e in f16 */
-    enum cu_algorithm algorithm; /* of cuBLASLt for this weight, in algo */
-    uint64_t algo[8];
     __half *high, *low; /* [n padded][64 blocks]: expanded for role P, or NULL */
 };
 
@@ -64,8 +60,7 @@ struct cu_state {
     uint8_t *stage;              /* raw weights on their way in */
     uint8_t *landing;            /* pinned: what comes back, in two halves */
     cudaEvent_t landed[2];
-    struct cu_products *products; /* cuBLASLt, or NULL */
-    uint8_t *x, *w, *c, *parts, *columns; /* workspaces, see the sizes below */
+    uint8_t *x, *w, *parts, *columns; /* workspaces, see the sizes below */
     void *scratch;
     size_t scratch_bytes;
     char name[256];
@@ -74,7 +69,6 @@ struct cu_state {
 #define CU_STAGE_BYTES ((size_t)64 << 20)
 #define CU_X_BYTES ((size_t)160 << 20)      /* role P: x in f16, and its scales */
 #define CU_W_BYTES ((size_t)128 << 20)      /* role P: a weight that is not kept expanded */
-#define CU_C_BYTES ((size_t)256 << 20)      /* role P: products before scales, bias and activation */
 #define CU_PARTS_BYTES ((size_t)64 << 20)   /* role D: parts of attention; two products of a glu whose formats differ */
 #define CU_COLUMNS_BYTES ((size_t)48 << 20) /* role D: x cut into three bf16 */
 #define CU_LANDING_BYTES ((size_t)2 << 20)
@@ -143,23 +137,9 @@ enum oc_err cu_malloc(struct cu_state *s, size_t bytes, void **out, struct oc_er
 /* Rows first .. first+n-1 of a weight, times 2^e, as f16 in high [n][64 blocks] and, unless NULL, what that left in low. */
 void cu_expand(struct cu_state *s, const struct cu_weight *w, int64_t first, int64_t n, __half *high, __half *low);
 
-/* True when the whole weight stands expanded, low too where that is asked for; expands it if there is room. */
+/* True when the whole weight stands expanded, low too where that is asked for; expands it if there is room. Weights of f32 are brought
+ * with low, other ones of models without, so nothing is allocated later but for an op that mixes f32 or f16 with others. */
 bool cu_keep_expanded(struct cu_state *s, const struct cu_weight *w, bool with_low);
-
-/* cuBLASLt, or NULL where there is none. */
-struct cu_products *cu_products_open(void);
-void cu_products_close(struct cu_products *p);
-
-/* Columns of a product: those of the weight, padded. */
-static inline int64_t cu_product_columns(const struct cu_weight *w) {
-    return cu_up(w->n, CU_ROW_TILE);
-}
-
-/* Whether this weight's products are done by cuBLASLt; it is the same answer for ever. */
-bool cu_products_can(struct cu_state *s, const struct cu_weight *w);
-
-/* c [m, columns] = x part_of_w^T, added to c where `add`. x has rows up to the next multiple of 16. */
-void cu_product(struct cu_state *s, const struct cu_weight *w, int64_t m, const __half *x, const __half *part_of_w, float *c, bool add);
 
 /* Role D's and role P's parts of the three linear ops: n_w weights, glu when y is act(gate) * up. */
 struct cu_linear {

@@ -129,13 +129,12 @@ void *cu_scratch(struct cu_state *s, size_t bytes) {
 static void device_close(struct oc_device *d) {
     struct cu_state *s = state_of(d);
     cudaStreamSynchronize(s->stream);
-    cu_products_close(s->products);
     cu_weights_free(s);
     cu_rows_free(s);
     cudaFree(s->ring.device), cudaFreeHost(s->ring.host), cudaFreeHost(s->landing);
     for (int i = 0; i < 2; i++)
         if (s->landed[i]) cudaEventDestroy(s->landed[i]);
-    cudaFree(s->stage), cudaFree(s->x), cudaFree(s->w), cudaFree(s->c), cudaFree(s->parts), cudaFree(s->columns);
+    cudaFree(s->stage), cudaFree(s->x), cudaFree(s->w), cudaFree(s->parts), cudaFree(s->columns);
     cudaStreamDestroy(s->stream);
     free(s->scratch), free(s), free(d);
 }
@@ -167,7 +166,6 @@ static enum oc_err make_workspaces(struct cu_state *s, struct oc_errinfo *ei) {
     } const spaces[] = {
         {(void **)&s->ring.device, CU_RING_BYTES}, {(void **)&s->stage, CU_STAGE_BYTES},
         {(void **)&s->x, CU_X_BYTES},              {(void **)&s->w, CU_W_BYTES},
-        {(void **)&s->c, s->products ? CU_C_BYTES : 0},
         {(void **)&s->parts, CU_PARTS_BYTES},      {(void **)&s->columns, CU_COLUMNS_BYTES},
     };
     cu_check("making a stream", cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
@@ -217,7 +215,6 @@ static enum oc_err device_open(int index, struct oc_device **out, struct oc_erri
     d->put = device_put, d->get = device_get, d->wait = device_wait;
     d->take_weight = cu_take_weight, d->take_floats = cu_take_floats;
     d->close = device_close;
-    s->products = cu_products_open();
     enum oc_err e = make_workspaces(s, ei);
     if (e != OC_OK) {
         device_close(d);

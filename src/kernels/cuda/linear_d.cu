@@ -78,8 +78,7 @@ template <int FORMAT, int SETS>
 struct format {
     static constexpr int chunks = FORMAT == OC_CU_Q4 ? 1 : FORMAT == OC_CU_Q8 ? 2 : FORMAT == OC_CU_F32 ? 8 : 4;
     static constexpr int parts = FORMAT == OC_CU_F32 ? 3 : FORMAT == OC_CU_F16 ? 2 : 1;
-    static constexpr int depth = FORMAT == OC_CU_Q4 ? (SETS == 1 ? 3 : 2) : FORMAT == OC_CU_Q8 && SETS == 1 ? 2 : 1; /* blocks of 64 k on their way */
-    static constexpr bool ahead = FORMAT == OC_CU_Q4 && SETS == 1; /* x too is read a block ahead: there are registers for it */
+    static constexpr int depth = FORMAT == OC_CU_Q4 ? (SETS == 1 ? 4 : 2) : FORMAT == OC_CU_Q8 && SETS == 1 ? 2 : 1; /* blocks of 64 k on their way */
     static constexpr bool quantised = FORMAT == OC_CU_Q4 || FORMAT == OC_CU_Q8;
 };
 
@@ -209,11 +208,11 @@ __device__ __forceinline__ void clear(float group[2][3][4]) {
 }
 
 /* The three parts of x for a pair of products; lanes of columns that are not used have zeros. */
-__device__ __forceinline__ void load_x(uint4 x[3], const uint8_t *from, bool load, bool used) {
+__device__ __forceinline__ void load_x(uint4 x[3], const uint8_t *from, bool used) {
 #pragma unroll
     for (int p = 0; p < 3; p++) {
-        if (!used) x[p] = make_uint4(0, 0, 0, 0);
-        if (load) x[p] = *(const uint4 *)(from + p * 1024);
+        x[p] = make_uint4(0, 0, 0, 0);
+        if (used) x[p] = *(const uint4 *)(from + p * 1024);
     }
 }
 
@@ -259,10 +258,6 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
     const uint8_t *columns = a.columns + blockIdx.x * a.blocks * COLUMN_BLOCK_BYTES + lane * 16;
     const float *x_sums = a.sums + blockIdx.x * a.blocks * 16 + lane % 4 * 2;
     bool used = m0 + lane / 4 < a.m;
-    uint4 x[2][3]; /* of the next block, by pair of products and part */
-    /* There are no more warps than blocks. */
-#pragma unroll
-    for (int pair = 0; pair < 2 && F::ahead; pair++) load_x(x[pair], columns + warp * COLUMN_BLOCK_BYTES + pair * 512, used, used);
     float sum[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
     for (int64_t first = warp; first < a.blocks; first += F::depth * n_warps) {
 #pragma unroll
@@ -276,10 +271,9 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
             clear(group);
 #pragma unroll
             for (int pair = 0; pair < 2; pair++) {
-                const uint8_t *from = columns + at * COLUMN_BLOCK_BYTES + pair * 512;
-                if (!F::ahead) load_x(x[pair], from, used, used);
-                k.half(d, pair, x[pair], group);
-                if (F::ahead) load_x(x[pair], from + n_warps * COLUMN_BLOCK_BYTES, used && at + n_warps < a.blocks, used);
+                uint4 x[3];
+                load_x(x, columns + at * COLUMN_BLOCK_BYTES + pair * 512, used);
+                k.half(d, pair, x, group);
                 if (pair == 0 && !(F::quantised && SETS == 2)) continue;
 #pragma unroll
                 for (int r = 0; r < 2; r++) take_group(sum[r], group[r], k.s[d][r].get(SETS == 2 ? pair : 0), x_sum[pair], F::quantised);

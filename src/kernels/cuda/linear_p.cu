@@ -277,82 +277,6 @@ static void run_kept(struct cu_state *s, struct gemm *g, const struct cu_linear 
     launch(s, g);
 }
 
-struct finish {
-    int64_t m, n;
-    const float *c[2], *x_scale, *row_scale[2], *bias[2];
-    int64_t ldc[2];
-    float *y;
-    int64_t ldy;
-    int act;
-    bool add, glu, aligned;
-};
-
-/* Products become y: scales, bias, activation. Four columns for each thread. */
-__global__ static void finish_kernel(const __grid_constant__ struct finish a) {
-    cu_begin();
-    int64_t n = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4, m = blockIdx.y;
-    if (n >= a.n) return;
-    float4 c[2] = {*(const float4 *)(a.c[0] + m * a.ldc[0] + n), make_float4(0, 0, 0, 0)};
-    if (a.glu) c[1] = *(const float4 *)(a.c[1] + m * a.ldc[1] + n);
-    float v[4] = {c[0].x, c[0].y, c[0].z, c[0].w}, up[4] = {c[1].x, c[1].y, c[1].z, c[1].w}, x_scale = a.x_scale[m];
-    float *y = a.y + m * a.ldy + n;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if (n + i >= a.n) break;
-        v[i] = v[i] * x_scale * a.row_scale[0][n + i];
-        if (a.bias[0]) v[i] += a.bias[0][n + i];
-        v[i] = cu_act(a.act, v[i]);
-        if (a.glu) {
-            up[i] = up[i] * x_scale * a.row_scale[1][n + i];
-            v[i] *= a.bias[1] ? up[i] + a.bias[1][n + i] : up[i];
-        }
-        if (a.add) v[i] += y[i];
-    }
-    if (a.aligned && n + 4 <= a.n) {
-        *(float4 *)y = make_float4(v[0], v[1], v[2], v[3]);
-        return;
-    }
-    for (int i = 0; i < 4 && n + i < a.n; i++) y[i] = v[i];
-}
-
-/* Weight i's products over rows r0 .. r0+m-1 of what was narrowed, into c: smallest first. */
-static void products(struct cu_state *s, const struct gemm *g, const struct cu_weight *w, int64_t r0, int64_t m, float *c) {
-    const __half *high = g->x_high + r0 * g->blocks * 64, *low = g->x_low ? g->x_low + r0 * g->blocks * 64 : NULL;
-    if (g->passes > 1) cu_product(s, w, m, low, w->high, c, false);
-    if (g->passes == 3) cu_product(s, w, m, high, w->low, c, true);
-    cu_product(s, w, m, high, w->high, c, g->passes > 1);
-}
-
-static void finish(struct cu_state *s, const struct gemm *g, const struct cu_linear *a, int i, int64_t m0, int64_t r0, int64_t m, float *const c[3]) {
-    struct finish f = {m, a->w[i]->n};
-    for (int j = 0; j < (a->glu ? 2 : 1); j++) {
-        const struct cu_weight *w = cu_weight_of(a->w[i + j]);
-        f.c[j] = c[i + j], f.ldc[j] = cu_product_columns(w), f.row_scale[j] = w->row_scale, f.bias[j] = a->w[i + j]->bias;
-    }
-    f.x_scale = g->x_scale + r0, f.y = a->y[i] + (m0 + r0) * a->ldy[i], f.ldy = a->ldy[i];
-    f.act = a->act, f.add = a->add, f.glu = a->glu;
-    f.aligned = a->ldy[i] % 4 == 0 && (uintptr_t)a->y[i] % 16 == 0;
-    cu_launch(finish_kernel, dim3((unsigned)((f.n + 511) / 512), (unsigned)m), 128, 0, s, f);
-    cu_launched("a linear of role P");
-}
-
-/* By cuBLASLt, rows in slices whose products fit their workspace. */
-static void run_products(struct cu_state *s, const struct gemm *g, const struct cu_linear *a, int64_t m0) {
-    int64_t columns = 0;
-    for (int i = 0; i < a->n_w; i++) columns += cu_product_columns(cu_weight_of(a->w[i]));
-    int64_t most = (int64_t)(CU_C_BYTES / sizeof(float)) / columns / 16 * 16;
-    OC_ASSERT(most > 0);
-    for (int64_t r0 = 0; r0 < g->m; r0 += most) {
-        int64_t m = g->m - r0 < most ? g->m - r0 : most, rows = cu_up(m, 16);
-        float *c[3] = {(float *)(void *)s->c};
-        for (int i = 0; i < a->n_w; i++) {
-            if (i) c[i] = c[i - 1] + rows * cu_product_columns(cu_weight_of(a->w[i - 1]));
-            products(s, g, cu_weight_of(a->w[i]), r0, m, c[i]);
-        }
-        for (int i = 0; i < (a->glu ? 1 : a->n_w); i++) finish(s, g, a, i, m0, r0, m, c);
-    }
-}
-
 /* Weights first .. first+n_w-1 in slices of rows through the workspace. */
 static void run_sliced(struct cu_state *s, struct gemm *g, const struct cu_linear *a, int first, int n_w, int64_t m0) {
     const struct cu_weight *w = cu_weight_of(a->w[first]);
@@ -376,17 +300,14 @@ static void run_sliced(struct cu_state *s, struct gemm *g, const struct cu_linea
 void cu_linear_p(struct cu_state *s, const struct cu_linear *a) {
     struct gemm g = {0, cu_weight_of(a->w[0])->blocks};
     g.passes = passes_of(a), g.act = a->act, g.add = a->add, g.glu = a->glu;
-    bool kept = true, by_library = true;
+    bool kept = true;
     for (int i = 0; i < a->n_w; i++) kept = cu_keep_expanded(s, cu_weight_of(a->w[i]), g.passes == 3) && kept;
-    for (int i = 0; i < a->n_w; i++) by_library = kept && by_library && cu_products_can(s, cu_weight_of(a->w[i]));
     int64_t most = rows_at_once(g.blocks, g.passes > 1 ? 2 : 1);
     OC_ASSERT(most > 0);
     for (int64_t m0 = 0; m0 < a->m; m0 += most) {
         g.m = a->m - m0 < most ? a->m - m0 : most;
         narrow_x(s, &g, a, m0);
-        if (by_library) {
-            run_products(s, &g, a, m0);
-        } else if (kept) {
+        if (kept) {
             run_kept(s, &g, a, m0);
         } else if (a->glu) {
             run_sliced(s, &g, a, 0, 2, m0);

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/cuda.cuh"
 
+#define VOCABULARY 65536 /* weights of more rows are embeddings and heads, which role P does not multiply */
 #define TARGET_EXPONENT 15 /* a row's largest weight times 2^e is below 2^15: f16 ends at 65504 */
 
 static int format_of(const struct oc_weight *w) {
@@ -277,6 +278,7 @@ enum oc_err cu_take_weight(struct oc_device *d, struct oc_weight *raw, struct oc
             return e;
         }
         bring(s, w, raw);
+        if (w->n <= VOCABULARY) cu_keep_expanded(s, w, format == OC_CU_F32);
         w->next = s->weights;
         s->weights = w;
     }
