@@ -71,6 +71,7 @@ struct cu_state {
 #define CU_W_BYTES ((size_t)128 << 20)      /* role P: a weight that is not kept expanded */
 #define CU_PARTS_BYTES ((size_t)64 << 20)   /* role D: parts of attention; two products of a glu whose formats differ */
 #define CU_COLUMNS_BYTES ((size_t)48 << 20) /* role D: x cut into three bf16 */
+#define CU_FIRST_SCRATCH ((size_t)1 << 20)
 #define CU_LANDING_BYTES ((size_t)2 << 20)
 #define CU_RING_BYTES ((size_t)16 << 20)
 
@@ -127,6 +128,7 @@ struct cu_rows {
 
 /* The list of these rows on the device: sent, unless it is the one sent last. */
 const struct cu_rows *cu_send_rows(struct cu_state *s, const struct oc_kv_row *rows, int64_t m, int page_tokens);
+void cu_rows_init(struct cu_state *s);
 void cu_rows_free(struct cu_state *s);
 
 enum oc_err cu_take_weight(struct oc_device *d, struct oc_weight *w, struct oc_errinfo *ei);

@@ -215,6 +215,8 @@ static enum oc_err device_open(int index, struct oc_device **out, struct oc_erri
     d->put = device_put, d->get = device_get, d->wait = device_wait;
     d->take_weight = cu_take_weight, d->take_floats = cu_take_floats;
     d->close = device_close;
+    cu_rows_init(s);
+    cu_scratch(s, CU_FIRST_SCRATCH);
     enum oc_err e = make_workspaces(s, ei);
     if (e != OC_OK) {
         device_close(d);
