@@ -19,6 +19,7 @@
 template <int M, int N>
 struct tile {
     static constexpr int stage_bytes = (M + N) * TILE_K * 2, bytes = STAGES * stage_bytes;
+    static_assert(M * (N + 4) * 4 <= bytes, "the sums fit where the tiles were");
     static constexpr int rows = M / 32, columns = N / 16; /* of a warp, in products of 16 by 8 */
 };
 
@@ -60,6 +61,7 @@ struct target {
     const float *row_scale, *bias;
     float *y;
     int64_t ldy, n, first_tile; /* of columns of y */
+    bool aligned;               /* rows of y to 16 bytes */
 };
 
 struct gemm {
@@ -124,35 +126,50 @@ __device__ __forceinline__ void multiply(uint32_t stage, bool glu, float c[M / 3
     }
 }
 
-__device__ __forceinline__ float finished(const struct gemm &a, const struct target &w, float v, float x_scale, int64_t n) {
-    v = v * x_scale * w.row_scale[n];
-    return w.bias ? v + w.bias[n] : v;
-}
-
-/* Stores y of this thread's elements: rows m0 + g (+ 8), two columns each. */
+/* The sums of a tile go to shared memory, rows of N + 4, and from there in whole rows to y: bounds, scales, bias and activation then
+ * cost a short loop, not code for each of 128 sums. */
 template <int M, int N>
-__device__ __forceinline__ void store(const struct gemm &a, const struct target &w, const float c[M / 32][N / 16][4], int64_t m0, int64_t n0) {
+__device__ __forceinline__ void put_down(float *sums, bool glu, const float c[M / 32][N / 16][4]) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int i = 0; i < M / 32; i++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int64_t m = m0 + warp / 2 * (M / 2) + i * 16 + half * 8 + lane / 4;
-            if (m >= a.m) continue;
-            float x_scale = a.x_scale[m], *y = w.y + m * w.ldy;
+            float *row = sums + (warp / 2 * (M / 2) + i * 16 + half * 8 + lane / 4) * (N + 4) + lane % 4 * 2;
 #pragma unroll
-            for (int j = 0; j < N / 16; j++) {
-                if (a.glu && j >= N / 32) break;
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    int64_t n = n0 + w_row<N>(a.glu, warp % 2, j) + lane % 4 * 2 + e;
-                    if (n >= w.n) continue;
-                    float v = cu_act(a.act, finished(a, w, c[i][j][half * 2 + e], x_scale, n));
-                    if (a.glu) v *= finished(a, a.w[1], c[i][(j + N / 32) % (N / 16)][half * 2 + e], x_scale, n);
-                    y[n] = a.add ? y[n] + v : v;
-                }
-            }
+            for (int j = 0; j < N / 16; j++)
+                *(float2 *)(row + w_row<N>(glu, warp % 2, j)) = make_float2(c[i][j][half * 2], c[i][j][half * 2 + 1]);
         }
+    }
+}
+
+__device__ __forceinline__ float finished(const struct target &w, float v, float x_scale, int64_t n) {
+    v = v * x_scale * w.row_scale[n];
+    return w.bias ? v + w.bias[n] : v;
+}
+
+template <int M, int N>
+__device__ __forceinline__ void store(const struct gemm &a, const struct target &w, const float *sums, int64_t m0, int64_t n0) {
+    int columns = a.glu ? N / 2 : N;
+    for (int at = threadIdx.x * 4; at < M * columns; at += THREADS * 4) {
+        int row = at / columns, column = at % columns;
+        int64_t m = m0 + row, n = n0 + column;
+        if (m >= a.m || n >= w.n) continue;
+        float4 c = *(const float4 *)(sums + row * (N + 4) + column), c2 = c;
+        if (a.glu) c2 = *(const float4 *)(sums + row * (N + 4) + N / 2 + column);
+        float v[4] = {c.x, c.y, c.z, c.w}, up[4] = {c2.x, c2.y, c2.z, c2.w}, x_scale = a.x_scale[m], *y = w.y + m * w.ldy + n;
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            if (n + e >= w.n) continue;
+            v[e] = cu_act(a.act, finished(w, v[e], x_scale, n + e));
+            if (a.glu) v[e] *= finished(a.w[1], up[e], x_scale, n + e);
+            if (a.add) v[e] += y[e];
+        }
+        if (w.aligned && n + 4 <= w.n) {
+            *(float4 *)y = make_float4(v[0], v[1], v[2], v[3]);
+            continue;
+        }
+        for (int e = 0; e < 4 && n + e < w.n; e++) y[e] = v[e];
     }
 }
 
@@ -197,7 +214,10 @@ __global__ __launch_bounds__(THREADS, 2) static void gemm_kernel(const __grid_co
         multiply<M, N>(base + stage * T::stage_bytes, a.glu, c);
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
-    store<M, N>(a, w, c, m0, n0);
+    __syncthreads();
+    put_down<M, N>((float *)(void *)smem, a.glu, c);
+    __syncthreads();
+    store<M, N>(a, w, (const float *)(const void *)smem, m0, n0);
 }
 
 /* Some weight is f32 or f16: then the whole op is done with 22 bits. */
@@ -264,7 +284,8 @@ static struct target target_of(const struct cu_linear *a, int i, int64_t m0, int
     const struct cu_weight *w = cu_weight_of(a->w[i]);
     float *y = a->y[i] ? a->y[i] + m0 * a->ldy[i] + n0 : NULL;
     const float *bias = a->w[i]->bias ? a->w[i]->bias + n0 : NULL;
-    return (struct target){high, low, w->row_scale + n0, bias, y, a->ldy[i], n, 0};
+    bool aligned = a->ldy[i] % 4 == 0 && (uintptr_t)y % 16 == 0;
+    return (struct target){high, low, w->row_scale + n0, bias, y, a->ldy[i], n, 0, aligned};
 }
 
 /* All weights at once, from their expanded copies. */
