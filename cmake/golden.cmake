@@ -51,3 +51,13 @@ if(Python3_FOUND AND CMOCKA_FOUND AND NOT OC_FUZZ)
   add_test(NAME golden.faults COMMAND check_faults ${golden_build} ${golden_dir})
   set_tests_properties(golden.faults PROPERTIES FIXTURES_REQUIRED golden_models)
 endif()
+
+# The same device as a plug-in, which tests/e2e/test_serve_device.py lays beside a copy of the program. A shared library needs code of its own.
+if(TARGET ocellus AND NOT OC_FUZZ)
+  file(GLOB fake_base CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/base/*.c)
+  get_target_property(fake_kernels oc_kernels SOURCES)
+  add_library(fake_cuda MODULE ${golden_dir}/fake_plugin.c ${golden_dir}/fake_device.c ${fake_kernels} ${fake_base})
+  target_include_directories(fake_cuda PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
+  target_link_libraries(fake_cuda PRIVATE PkgConfig::CRYPTO m)
+  set_target_properties(fake_cuda PROPERTIES OUTPUT_NAME ocellus-cuda LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fake)
+endif()

@@ -7,8 +7,8 @@
 
 #define MAX_DEVICE 63
 
-/* What the libraries of a device take for themselves beside what is asked for: their own scratch, pages cut off. */
-#define SPARE_BYTES ((uint64_t)512 << 20)
+/* What a plug-in and the libraries behind it take for themselves beside what is asked for: workspaces, scratch, pages cut off. */
+#define SPARE_BYTES ((uint64_t)1280 << 20)
 
 struct wish {
     bool cpu, cuda; /* neither: what is there */

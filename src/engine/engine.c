@@ -261,11 +261,14 @@ enum oc_err oc_engine_open(const struct oc_engine_params *p, struct oc_engine **
     }
     e->dev = p->opened;
     enum oc_err err = open_all(e, p, ei);
+    if (err == OC_OK) {
+        fill_info(e);
+        if (!p->skip_prefetch) err = oc_engine_warm_up(e, ei);
+    }
     if (err != OC_OK) {
         oc_engine_close(e);
         return err;
     }
-    fill_info(e);
     e->info.load_ms = oc_clock_ms_since(start_ns);
     *out = e;
     return OC_OK;

@@ -69,6 +69,10 @@ OC_MUST_CHECK enum oc_err oc_engine_device_open(struct oc_engine *e, const struc
 /* What the model takes in the memory of a device that is not the host: weights, KV, workspaces. */
 uint64_t oc_engine_device_bytes(const struct oc_engine *e);
 
+/* Uses everything once on a device of its own, so that the first request finds it ready; the engine is as it was. Errors:
+ * OC_ERR_NOMEM. */
+OC_MUST_CHECK enum oc_err oc_engine_warm_up(struct oc_engine *e, struct oc_errinfo *ei);
+
 /* Divides the working memory of steps: those of oc_engine_step have room for max_outputs rows from now on (a row of each
  * session, and drafts), and *prefill is laid out for passes of OC_ENGINE_CHUNK_ROWS rows that go on while steps are made.
  * join undoes it. */

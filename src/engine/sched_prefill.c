@@ -94,8 +94,15 @@ static void add_rows(struct oc_scheduler *s, struct oc_sched_task *t, int n) {
 
 static int shared_rows(const struct oc_scheduler *s) {
     double row_ms = s->costs.prefill_row_ms;
-    if (s->e->dev->is_host || row_ms <= 0 || OC_SCHED_SHARED_MS < OC_SCHED_SHARED_ROWS * row_ms) return OC_SCHED_SHARED_ROWS;
+    if (s->e->dev->is_host || OC_SCHED_SHARED_MS < OC_SCHED_SHARED_ROWS * row_ms) return OC_SCHED_SHARED_ROWS;
     return OC_SCHED_SHARED_MS < OC_ENGINE_CHUNK_ROWS * row_ms ? (int)(OC_SCHED_SHARED_MS / row_ms) : OC_ENGINE_CHUNK_ROWS;
+}
+
+/* A chunk of few rows takes about as long as one of many on a device, so it tells nothing. */
+static void learn_row_ms(struct oc_scheduler *s) {
+    double now = s->prefill.ms / s->prefill.n_rows, *row_ms = &s->costs.prefill_row_ms;
+    if (2 * s->prefill.n_rows < shared_rows(s)) return;
+    *row_ms = *row_ms > 0 ? (*row_ms + now) / 2 : now;
 }
 
 static int chunk_rows(const struct oc_scheduler *s, int left) {
@@ -156,7 +163,7 @@ static void finish(struct oc_scheduler *s) {
     struct oc_sched_prefill *c = &s->prefill;
     int n = 0;
     c->is_on = false;
-    oc_sched_cost_learn(&s->costs.prefill_row_ms, 1e6 * c->n_rows, c->ms);
+    learn_row_ms(s);
     for (int i = 0; i < c->n_parts; i++) {
         const struct oc_sched_part *p = &c->parts[i];
         bool has_output = p->task->session->n_tokens + p->n == p->task->n_prompt;
@@ -188,7 +195,7 @@ void oc_sched_prefill_slice(struct oc_scheduler *s) {
         bool is_head = next.stage == OC_LM_HEAD; /* reads all its weights, be it for one output or for all */
         int rows = is_head ? next.n_rows : oc_sched_slice_rows(s, &slice, next.stage, next.macs_per_row, next.n_rows);
         oc_lm_decoder_step(&c->pass, rows);
-        oc_sched_slice_did(s, &slice, next.stage, next.macs_per_row * (is_head ? 1 : rows));
+        oc_sched_slice_did(s, &slice, next.stage, next.macs_per_row, is_head ? 1 : rows);
         go_on = oc_lm_decoder_next(&c->pass, &next) &&
                 oc_sched_slice_fits(s, &slice, next.stage, next.macs_per_row, next.stage == OC_LM_HEAD ? 1 : next.n_rows);
     }

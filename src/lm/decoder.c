@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/carve.h"
+#include "kernels/finite.h"
 
 #define STAGED_ROWS 1024 /* whose angles go to a device at once: each trip has its price */
 
@@ -102,6 +103,27 @@ static void fill_row(const struct oc_lm *lm, const int32_t pos[3], float *c, flo
     }
 }
 
+#define SPREAD_ROWS 64 /* from so many rows on, sines take longer than waking the other threads */
+
+struct angles {
+    const struct oc_lm *lm;
+    const int32_t (*pos)[3];
+    int64_t n;
+    float *cos, *sin; /* [n, hd/2] */
+};
+
+static void fill_some(void *arg, int thread, int n_threads) {
+    const struct angles *a = arg;
+    int64_t half = a->lm->hd / 2;
+    for (int64_t i = a->n * thread / n_threads; i < a->n * (thread + 1) / n_threads; i++)
+        fill_row(a->lm, a->pos[i], a->cos + i * half, a->sin + i * half);
+}
+
+static void fill_rows(const struct oc_kctx *ctx, struct angles *a) {
+    if (a->n < SPREAD_ROWS) fill_some(a, 0, 1);
+    else oc_pool_run(ctx->pool, fill_some, a);
+}
+
 /* Where device memory is the host's they are made in place. */
 static void fill_angles(const struct oc_lm_pass *p, struct span r) {
     int64_t half = p->lm->hd / 2;
@@ -109,7 +131,7 @@ static void fill_angles(const struct oc_lm_pass *p, struct span r) {
         int64_t n = r.to - from < STAGED_ROWS ? r.to - from : STAGED_ROWS;
         float *cos_there = p->ws->cos + from * half, *sin_there = p->ws->sin + from * half;
         float *c = p->dev->is_host ? cos_there : p->ws->staging, *s = p->dev->is_host ? sin_there : c + n * half;
-        for (int64_t i = 0; i < n; i++) fill_row(p->lm, p->b.pos[from + i], c + i * half, s + i * half);
+        fill_rows(p->ctx, &(struct angles){.lm = p->lm, .pos = p->b.pos + from, .n = n, .cos = c, .sin = s});
         if (p->dev->is_host) continue;
         p->dev->put(p->dev, cos_there, c, (size_t)(n * half) * sizeof *c);
         p->dev->put(p->dev, sin_there, s, (size_t)(n * half) * sizeof *s);
@@ -344,12 +366,6 @@ void oc_lm_decoder_forward(const struct oc_lm *lm, struct oc_device *dev, const 
 
 /* ---- Finite? ---------------------------------------------------------------------------------------------- */
 
-static bool all_finite(const float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(x[i])) return false;
-    return true;
-}
-
 static int min_int(int a, int b) {
     return a < b ? a : b;
 }
@@ -363,7 +379,7 @@ static bool any_but_zero(const float *x, int n) {
 static bool is_row_finite(const struct oc_lm_pass *p, int row) {
     int64_t dim = p->lm->dim;
     p->dev->get(p->dev, p->ws->staging, p->ws->h + row * dim, (size_t)dim * sizeof(float));
-    return all_finite(p->ws->staging, dim);
+    return oc_finite_all(p->ws->staging, dim);
 }
 
 #define LOOKED_AT 8     /* numbers of a row */
@@ -389,7 +405,7 @@ static bool are_finite_there(const struct oc_lm_pass *p, int from, int n) {
 
 bool oc_lm_decoder_is_finite(const struct oc_lm_pass *p, int from, int n) {
     int64_t dim = p->lm->dim;
-    if (p->dev->is_host) return all_finite(p->ws->h + from * dim, n * dim);
+    if (p->dev->is_host) return oc_finite_all(p->ws->h + from * dim, n * dim);
     for (int at = 0; at < n; at += LOOKED_ROWS)
         if (!are_finite_there(p, from + at, n - at < LOOKED_ROWS ? n - at : LOOKED_ROWS)) return false;
     return true;

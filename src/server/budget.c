@@ -112,8 +112,8 @@ static int64_t kv_bytes_of(const struct oc_server_measure *m, int64_t n) {
     return (int64_t)((double)m->kv_bytes * ((double)n / (double)m->kv_tokens)) + 1;
 }
 
-/* Of a device's memory: less than the engine wants to see free beside what it asks for (engine/device.c). */
-#define DEVICE_SPARE_BYTES ((int64_t)640 << 20)
+/* Of a device's memory: somewhat more than the engine wants to see free beside what it asks for (engine/device.c). */
+#define DEVICE_SPARE_BYTES ((int64_t)1536 << 20)
 
 static double kv_share(const struct oc_server_measure *m, int64_t budget_bytes) {
     if (!m->device_bytes) return (double)budget_bytes / KV_SHARE;

@@ -11,7 +11,7 @@
 
 struct chk {
     uint64_t rng;
-    bool quick;
+    bool quick, few; /* few: two cases of each, no bits; for the model of a device, which is slow */
     struct oc_ops ops; /* under test */
     void *device;      /* for their contexts: the device under test, or NULL */
     struct oc_pool *pools[4];  /* of 1 .. 4 threads */

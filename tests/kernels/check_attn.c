@@ -181,7 +181,7 @@ static void one_paged(struct chk *c) {
 }
 
 void check_attn(struct chk *c) {
-    int n = c->quick ? 8 : 40;
+    int n = c->few ? 2 : c->quick ? 8 : 40;
     op_begin(c, "attn_segments");
     for (int i = 0; i < n; i++) one_segments(c);
     op_end(c, 12);

@@ -345,3 +345,65 @@ void check_device(struct chk *c, struct oc_device *d) {
     free(host), free(back);
     op_end(c, 0);
 }
+
+/* A linear or a glu at the shapes of real models. */
+struct real {
+    enum oc_role role;
+    enum wformat format;
+    int64_t n, k;
+    bool glu;
+};
+
+static void run_real(struct oc_device *d, const struct real *r, const struct oc_weight *w, const float *x, float *y, int64_t m) {
+    struct oc_kctx ctx = {.device = d->state};
+    if (r->glu) {
+        struct oc_linear_glu a = {r->role, m, x, r->k, &w[0], &w[1], y, r->n, OC_ACT_SILU};
+        d->ops.linear_glu(&ctx, &a);
+    } else {
+        struct oc_linear a = {r->role, m, x, r->k, &w[0], y, r->n, OC_ACT_NONE, false};
+        d->ops.linear(&ctx, &a);
+    }
+}
+
+/* Rows of many at once, against the same in uneven pieces. */
+static void same_real_bits(struct chk *c, struct under_test *t, const struct real *r, int64_t rows) {
+    static const int pieces[] = {1, 7, 64, 129, 1, 500, 16, 33};
+    struct oc_device *d = t->d;
+    struct weight weights[2] = {weight_new(c, r->format, r->n, r->k, 64, OC_BF16, true)};
+    if (r->glu) weights[1] = weight_new(c, r->format, r->n, r->k, 64, OC_BF16, false);
+    struct oc_weight w[2] = {*taken(t, &weights[0].w)};
+    if (r->glu) w[1] = *taken(t, &weights[1].w);
+    struct mat x = mat_new(rows, r->k, r->k), want = mat_new(rows, r->n, r->n), got = mat_new(rows, r->n, r->n);
+    struct there dx, dy;
+    mat_random(c, &x);
+    t->at = 0;
+    const float *px = bring_rows(t, x.p, rows, r->k, r->k, &dx);
+    float *py = bring_rows(t, got.p, rows, r->n, r->n, &dy);
+    run_real(d, r, w, px, py, rows);
+    d->get(d, want.p, py, want.mem.bytes);
+    d->put(d, py, got.p, got.mem.bytes);
+    for (int64_t lo = 0, i = 0; lo < rows; i++) {
+        int64_t m = pieces[i % 8] < rows - lo ? pieces[i % 8] : rows - lo;
+        run_real(d, r, w, px + lo * r->k, py + lo * r->n, m);
+        lo += m;
+    }
+    d->get(d, got.p, py, got.mem.bytes);
+    if (memcmp(want.p, got.p, want.mem.bytes) != 0)
+        fail(c, "bits depend on the rows together: role %s, %s, n %d k %d", r->role == OC_ROLE_P ? "P" : "D", wformat_name(r->format), (int)r->n, (int)r->k);
+    c->n_cases++;
+    mat_free(&x), mat_free(&want), mat_free(&got);
+    weight_free(&weights[0]);
+    if (r->glu) weight_free(&weights[1]);
+}
+
+void check_real_bits(struct chk *c, struct under_test *t) {
+    static const struct real shapes[] = {
+        {OC_ROLE_P, W_Q4, 3584, 3584, false},  {OC_ROLE_P, W_Q4, 512, 3584, false},  {OC_ROLE_P, W_Q4, 3584, 18944, false},
+        {OC_ROLE_P, W_Q4, 18944, 3584, true},  {OC_ROLE_P, W_BF16, 3840, 1280, false}, {OC_ROLE_P, W_BF16, 3420, 1280, true},
+        {OC_ROLE_P, W_BF16, 1280, 3420, false}, {OC_ROLE_P, W_F32, 1280, 1176, false}, {OC_ROLE_P, W_F16, 2048, 2048, false},
+        {OC_ROLE_D, W_Q4, 3584, 18944, false}, {OC_ROLE_D, W_Q4, 18944, 3584, true}, {OC_ROLE_D, W_Q8, 3584, 3584, false},
+    };
+    op_begin(c, "bits: linear at real shapes");
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) same_real_bits(c, t, &shapes[i], shapes[i].role == OC_ROLE_P ? 1230 : 64);
+    op_end(c, 0);
+}

@@ -13,6 +13,8 @@ struct oc_device *device_of(const struct under_test *t);
 void device_ops_close(struct under_test *t);
 
 void check_device(struct chk *c, struct oc_device *d);
+/* Linears at the shapes of real models: a row's bits must not depend on the rows beside it. */
+void check_real_bits(struct chk *c, struct under_test *t);
 void bench_device(struct oc_device *d, bool quick);
 
 #endif

@@ -9,7 +9,6 @@
 #define KEYS 64
 #define HEADS 8
 #define MAX_PIECES 32
-#define CHUNKS_MAX (OC_MAX_HD / 8)
 
 struct decode {
     const float *q;
@@ -38,12 +37,12 @@ __host__ __device__ static int pieces_of(int n) {
 /* Elements d .. d+7 of a row of hd, zeros past its end. */
 __device__ __forceinline__ void load8(const uint8_t *row, int dtype, int d, int hd, bool aligned, float out[8]) {
     if (dtype == OC_BF16 && aligned) {
-        uint4 v = __ldg((const uint4 *)(row + 2 * d));
+        uint4 v = *(const uint4 *)(row + 2 * d);
         uint32_t w[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int i = 0; i < 4; i++) out[2 * i] = __uint_as_float(w[i] << 16), out[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
     } else if (aligned) {
-        float4 a = __ldg((const float4 *)(row + 4 * d)), b = __ldg((const float4 *)(row + 4 * d + 16));
+        float4 a = *(const float4 *)(row + 4 * d), b = *(const float4 *)(row + 4 * d + 16);
         out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
     } else {
 #pragma unroll
@@ -72,30 +71,117 @@ struct shared {
     float acc[THREADS * HEADS * 8];
 };
 
+/* What a thread reads of 64 slots: of keys 4 slots, an eighth of each; of values every so many slots a chunk of 8. Where rows are bf16 and
+ * aligned all of it is on its way before any is used. */
+template <bool FAST>
+struct rows {
+    uint4 k[4][2], v[8];
+
+    __device__ __forceinline__ void fetch(const struct decode &a, const int32_t *pages, int head, int first, int n, int chunks, int subset, int subsets) {
+        if (!FAST) return;
+        int lane = threadIdx.x % 8, chunk = threadIdx.x % chunks;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int j = threadIdx.x / 8 + i * (THREADS / 8);
+            if (j >= n) break;
+            const uint8_t *row = a.kv.k + slot_at(a, pages, first + j, head);
+#pragma unroll
+            for (int u = 0; u < 2; u++)
+                if (lane + 8 * u < chunks) k[i][u] = *(const uint4 *)(row + 16 * (lane + 8 * u));
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            int j = subset + i * subsets;
+            if (j >= n || subset >= subsets) break;
+            v[i] = *(const uint4 *)(a.kv.v + slot_at(a, pages, first + j, head) + 16 * chunk);
+        }
+    }
+};
+
+__device__ __forceinline__ void widen(const uint4 &v, float out[8]) {
+    uint32_t w[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) out[2 * i] = __uint_as_float(w[i] << 16), out[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+}
+
+/* dot[h] += q[h] of chunk c times k. */
+__device__ __forceinline__ void take_chunk(const struct shared &s, int c, const float k[8], int n_heads, float dot[HEADS]) {
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+        if (h >= n_heads) break;
+#pragma unroll
+        for (int i = 0; i < 8; i++) dot[h] = fmaf(s.q[h][8 * c + i], k[i], dot[h]);
+    }
+}
+
 /* Scores of slots first .. first+n-1: 8 lanes a slot, 8 elements each at a time. */
-__device__ static void scores(struct shared &s, const struct decode &a, const int32_t *pages, int head, int n_heads, int first, int n) {
+template <bool FAST>
+__device__ static void scores(struct shared &s, const struct decode &a, const struct rows<FAST> &r, const int32_t *pages, int head, int n_heads,
+                              int first, int n) {
     int lane = threadIdx.x % 8, chunks = (a.kv.hd + 7) / 8;
-    for (int j = threadIdx.x / 8; j < KEYS; j += THREADS / 8) {
-        float dot[HEADS];
+#pragma unroll
+    for (int i = 0; i < KEYS * 8 / THREADS; i++) {
+        int j = threadIdx.x / 8 + i * (THREADS / 8);
+        float dot[HEADS], k[8];
 #pragma unroll
         for (int h = 0; h < HEADS; h++) dot[h] = 0.0f;
-        const uint8_t *row = a.kv.k + (j < n ? slot_at(a, pages, first + j, head) : 0);
-        for (int c = lane; c < chunks && j < n; c += 8) {
-            float k[8];
-            load8(row, a.kv.dtype, 8 * c, a.kv.hd, a.aligned, k);
+        if (FAST) {
 #pragma unroll
-            for (int h = 0; h < HEADS; h++) {
-                if (h >= n_heads) break;
-#pragma unroll
-                for (int i = 0; i < 8; i++) dot[h] = fmaf(s.q[h][8 * c + i], k[i], dot[h]);
+            for (int u = 0; u < 2; u++) {
+                if (lane + 8 * u >= chunks || j >= n) continue;
+                widen(r.k[i][u], k);
+                take_chunk(s, lane + 8 * u, k, n_heads, dot);
+            }
+        } else {
+            for (int c = lane; c < chunks && j < n; c += 8) {
+                load8(a.kv.k + slot_at(a, pages, first + j, head), a.kv.dtype, 8 * c, a.kv.hd, a.aligned, k);
+                take_chunk(s, c, k, n_heads, dot);
             }
         }
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
             if (h >= n_heads) break;
-            for (int i = 4; i > 0; i /= 2) dot[h] += __shfl_xor_sync(~0u, dot[h], i);
+            for (int o = 4; o > 0; o /= 2) dot[h] += __shfl_xor_sync(~0u, dot[h], o);
             if (lane == 0) s.p[h][j] = j < n ? dot[h] * a.scale : -INFINITY;
         }
+    }
+}
+
+/* acc[h] += p[h] of slot j times v. */
+__device__ __forceinline__ void take_value(const struct shared &s, int j, const float v[8], int n_heads, float acc[HEADS][8]) {
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+        if (h >= n_heads) break;
+        float p = s.p[h][j];
+#pragma unroll
+        for (int i = 0; i < 8; i++) acc[h][i] = fmaf(p, v[i], acc[h][i]);
+    }
+}
+
+/* Shrinks acc to the new maximum and takes n slots into it. */
+template <bool FAST>
+__device__ __forceinline__ void values(const struct shared &s, const struct decode &a, const struct rows<FAST> &r, const int32_t *pages, int head,
+                                       int n_heads, int first, int n, int chunk, int subset, int subsets, float acc[HEADS][8]) {
+    float v[8];
+#pragma unroll
+    for (int h = 0; h < HEADS; h++) {
+        float shrink = h < n_heads ? s.shrink[h] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < 8; i++) acc[h][i] *= shrink;
+    }
+    if (subset >= subsets) return;
+    if (FAST) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (subset + i * subsets >= n) break;
+            widen(r.v[i], v);
+            take_value(s, subset + i * subsets, v, n_heads, acc);
+        }
+        return;
+    }
+    for (int j = subset; j < n; j += subsets) {
+        load8(a.kv.v + slot_at(a, pages, first + j, head), a.kv.dtype, 8 * chunk, a.kv.hd, a.aligned, v);
+        take_value(s, j, v, n_heads, acc);
     }
 }
 
@@ -141,7 +227,9 @@ __device__ static void finish(struct shared &s, const struct decode &a, int64_t 
 }
 
 /* Grid: rows, KV heads times eights of query heads, pieces. */
+template <bool FAST>
 __global__ __launch_bounds__(THREADS) static void decode_kernel(const __grid_constant__ struct decode a) {
+    cu_begin();
     __shared__ struct shared s;
     int64_t row = a.list ? a.list[a.first + blockIdx.x] : a.first + blockIdx.x;
     struct cu_row at = a.rows[row];
@@ -158,28 +246,14 @@ __global__ __launch_bounds__(THREADS) static void decode_kernel(const __grid_con
     start(s, a, row, first_head, n_heads);
     for (int first = begin; first < end; first += KEYS) {
         int n = min(KEYS, end - first);
+        struct rows<FAST> r;
+        r.fetch(a, pages, head, first, n, chunks, subset, subsets);
         __syncthreads();
-        scores(s, a, pages, head, n_heads, first, n);
+        scores<FAST>(s, a, r, pages, head, n_heads, first, n);
         __syncthreads();
         soften(s, n_heads);
         __syncthreads();
-#pragma unroll
-        for (int h = 0; h < HEADS; h++) {
-            float shrink = h < n_heads ? s.shrink[h] : 0.0f;
-#pragma unroll
-            for (int i = 0; i < 8; i++) acc[h][i] *= shrink;
-        }
-        for (int j = subset; j < n && subset < subsets; j += subsets) {
-            float v[8];
-            load8(a.kv.v + slot_at(a, pages, first + j, head), a.kv.dtype, 8 * chunk, a.kv.hd, a.aligned, v);
-#pragma unroll
-            for (int h = 0; h < HEADS; h++) {
-                if (h >= n_heads) break;
-                float p = s.p[h][j];
-#pragma unroll
-                for (int i = 0; i < 8; i++) acc[h][i] = fmaf(p, v[i], acc[h][i]);
-            }
-        }
+        values<FAST>(s, a, r, pages, head, n_heads, first, n, chunk, subset, subsets, acc);
     }
     if (subset < subsets) {
 #pragma unroll
@@ -194,6 +268,7 @@ __global__ __launch_bounds__(THREADS) static void decode_kernel(const __grid_con
 
 /* Rows of several pieces: a block a row and query head. */
 __global__ static void combine_kernel(const __grid_constant__ struct decode a) {
+    cu_begin();
     int64_t row = a.list ? a.list[a.first + blockIdx.x] : a.first + blockIdx.x;
     int n = pieces_of(a.rows[row].slot + 1), hd = a.kv.hd;
     if (n == 1) return;
@@ -223,13 +298,14 @@ void cu_attn_d(struct cu_state *s, const struct oc_attn_paged *a, const struct c
     struct decode k = {a->q, a->y, (float *)(void *)s->parts, a->ldq, a->ldy, rows->rows, rows->pages, all ? NULL : rows->d, *kv,
                        a->n_heads, 0, a->scale};
     k.aligned = kv->hd % 8 == 0 && ((uintptr_t)kv->k | (uintptr_t)kv->v | kv->page_stride_bytes | (size_t)kv->hd * size) % 16 == 0;
+    auto *kernel = k.aligned && kv->dtype == OC_BF16 && kv->hd <= 128 ? decode_kernel<true> : decode_kernel<false>;
     for (int64_t first = 0; first < n; first += at_once) {
         unsigned m = (unsigned)(n - first < at_once ? n - first : at_once);
         k.first = (int)first;
-        decode_kernel<<<dim3(m, (unsigned)(kv->n_kv_heads * ((group + HEADS - 1) / HEADS)), (unsigned)pieces), THREADS, 0, s->stream>>>(k);
+        cu_launch(kernel, dim3(m, (unsigned)(kv->n_kv_heads * ((group + HEADS - 1) / HEADS)), (unsigned)pieces), THREADS, 0, s, k);
         cu_launched("attn_paged");
         if (pieces == 1) continue;
-        combine_kernel<<<dim3(m, (unsigned)a->n_heads), 128, 0, s->stream>>>(k);
+        cu_launch(combine_kernel, dim3(m, (unsigned)a->n_heads), 128, 0, s, k);
         cu_launched("attn_paged");
     }
 }

@@ -50,6 +50,7 @@ struct cu_ring {
 
 struct cu_state {
     int index, n_sms;
+    bool overlaps; /* kernels may start while the one before them ends */
     cudaStream_t stream;
     struct cu_weight *weights;
     struct cu_floats *floats;
@@ -57,6 +58,8 @@ struct cu_state {
     struct cu_rows *rows;        /* the list of rows sent last */
     size_t expand_left;          /* bytes that expanded weights may still take */
     uint8_t *stage;              /* raw weights on their way in */
+    uint8_t *landing;            /* pinned: what comes back, in two halves */
+    cudaEvent_t landed[2];
     uint8_t *x, *w, *parts, *columns; /* workspaces, see the sizes below */
     void *scratch;
     size_t scratch_bytes;
@@ -68,6 +71,8 @@ struct cu_state {
 #define CU_W_BYTES ((size_t)128 << 20)      /* role P: a weight that is not kept expanded */
 #define CU_PARTS_BYTES ((size_t)64 << 20)   /* role D: parts of attention; two products of a glu whose formats differ */
 #define CU_COLUMNS_BYTES ((size_t)48 << 20) /* role D: x cut into three bf16 */
+#define CU_FIRST_SCRATCH ((size_t)1 << 20)
+#define CU_LANDING_BYTES ((size_t)2 << 20)
 #define CU_RING_BYTES ((size_t)16 << 20)
 
 /* Writes "ocellus: the CUDA device failed while ...: ..." and aborts. */
@@ -123,6 +128,7 @@ struct cu_rows {
 
 /* The list of these rows on the device: sent, unless it is the one sent last. */
 const struct cu_rows *cu_send_rows(struct cu_state *s, const struct oc_kv_row *rows, int64_t m, int page_tokens);
+void cu_rows_init(struct cu_state *s);
 void cu_rows_free(struct cu_state *s);
 
 enum oc_err cu_take_weight(struct oc_device *d, struct oc_weight *w, struct oc_errinfo *ei);
@@ -133,7 +139,8 @@ enum oc_err cu_malloc(struct cu_state *s, size_t bytes, void **out, struct oc_er
 /* Rows first .. first+n-1 of a weight, times 2^e, as f16 in high [n][64 blocks] and, unless NULL, what that left in low. */
 void cu_expand(struct cu_state *s, const struct cu_weight *w, int64_t first, int64_t n, __half *high, __half *low);
 
-/* True when the whole weight stands expanded, low too where that is asked for; expands it if there is room. */
+/* True when the whole weight stands expanded, low too where that is asked for; expands it if there is room. Weights of f32 are brought
+ * with low, other ones of models without, so nothing is allocated later but for an op that mixes f32 or f16 with others. */
 bool cu_keep_expanded(struct cu_state *s, const struct cu_weight *w, bool with_low);
 
 /* Role D's and role P's parts of the three linear ops: n_w weights, glu when y is act(gate) * up. */

@@ -70,9 +70,24 @@ static void device_put(struct oc_device *d, void *dst, const void *src, size_t b
     s->ring.at = oc_round_up(s->ring.at + bytes, 256);
 }
 
+/* Piece i of what device_get brings is on its way to its half of the landing. */
+static size_t fly(struct cu_state *s, const uint8_t *src, size_t bytes, size_t at) {
+    size_t half = CU_LANDING_BYTES / 2, n = bytes - at < half ? bytes - at : half, i = at / half % 2;
+    cu_check("a copy from the device", cudaMemcpyAsync(s->landing + i * half, src + at, n, cudaMemcpyDeviceToHost, s->stream));
+    cu_check("a copy from the device", cudaEventRecord(s->landed[i], s->stream));
+    return n;
+}
+
+/* Through pinned memory, one half filling while the other is copied out. */
 static void device_get(struct oc_device *d, void *dst, const void *src, size_t bytes) {
     struct cu_state *s = state_of(d);
-    if (bytes) cu_check("a copy from the device", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, s->stream));
+    size_t half = CU_LANDING_BYTES / 2, asked = bytes ? fly(s, (const uint8_t *)src, bytes, 0) : 0;
+    for (size_t at = 0; at < bytes; at += half) {
+        size_t n = bytes - at < half ? bytes - at : half, i = at / half % 2;
+        if (asked < bytes) asked += fly(s, (const uint8_t *)src, bytes, asked);
+        cu_check("waiting for work", cudaEventSynchronize(s->landed[i]));
+        memcpy((uint8_t *)dst + at, s->landing + i * half, n);
+    }
     cu_check("waiting for work", cudaStreamSynchronize(s->stream));
 }
 
@@ -116,7 +131,9 @@ static void device_close(struct oc_device *d) {
     cudaStreamSynchronize(s->stream);
     cu_weights_free(s);
     cu_rows_free(s);
-    cudaFree(s->ring.device), cudaFreeHost(s->ring.host);
+    cudaFree(s->ring.device), cudaFreeHost(s->ring.host), cudaFreeHost(s->landing);
+    for (int i = 0; i < 2; i++)
+        if (s->landed[i]) cudaEventDestroy(s->landed[i]);
     cudaFree(s->stage), cudaFree(s->x), cudaFree(s->w), cudaFree(s->parts), cudaFree(s->columns);
     cudaStreamDestroy(s->stream);
     free(s->scratch), free(s), free(d);
@@ -156,7 +173,9 @@ static enum oc_err make_workspaces(struct cu_state *s, struct oc_errinfo *ei) {
         OC_TRY(cu_malloc(s, spaces[i].bytes, spaces[i].p, ei));
         cu_check("clearing memory", cudaMemsetAsync(*spaces[i].p, 0, spaces[i].bytes, s->stream));
     }
-    if (cudaMallocHost((void **)&s->ring.host, CU_RING_BYTES) != cudaSuccess) {
+    for (int i = 0; i < 2; i++) cu_check("making an event", cudaEventCreateWithFlags(&s->landed[i], cudaEventDisableTiming));
+    if (cudaMallocHost((void **)&s->ring.host, CU_RING_BYTES) != cudaSuccess ||
+        cudaMallocHost((void **)&s->landing, CU_LANDING_BYTES) != cudaSuccess) {
         cudaGetLastError();
         return oc_fail(ei, OC_ERR_NOMEM, "%.0f MiB of pinned memory could not be had", (double)CU_RING_BYTES / (double)OC_MIB);
     }
@@ -185,6 +204,7 @@ static enum oc_err device_open(int index, struct oc_device **out, struct oc_erri
     }
     s->index = index;
     s->n_sms = prop.multiProcessorCount;
+    s->overlaps = prop.major >= 9;
     snprintf(s->name, sizeof s->name, "%s", prop.name);
     cu_check("asking for its memory", cudaMemGetInfo(&free_bytes, &total_bytes));
     s->expand_left = free_bytes / 3;
@@ -195,6 +215,8 @@ static enum oc_err device_open(int index, struct oc_device **out, struct oc_erri
     d->put = device_put, d->get = device_get, d->wait = device_wait;
     d->take_weight = cu_take_weight, d->take_floats = cu_take_floats;
     d->close = device_close;
+    cu_rows_init(s);
+    cu_scratch(s, CU_FIRST_SCRATCH);
     enum oc_err e = make_workspaces(s, ei);
     if (e != OC_OK) {
         device_close(d);

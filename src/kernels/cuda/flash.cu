@@ -45,7 +45,7 @@ __device__ __forceinline__ void store8(uint8_t *high, uint8_t *low, const float 
 /* Elements d .. d+7 of a row of f32; zeros past its end. */
 __device__ __forceinline__ void load8(const float *row, int d, int hd, bool aligned, float out[8]) {
     if (aligned && d + 8 <= hd) {
-        float4 a = __ldg((const float4 *)(row + d)), b = __ldg((const float4 *)(row + d + 4));
+        float4 a = *(const float4 *)(row + d), b = *(const float4 *)(row + d + 4);
         out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
     } else {
 #pragma unroll
@@ -71,7 +71,7 @@ __device__ __forceinline__ void load_key(uint8_t *to, const struct flash &a, con
     if (a.paged && a.kv.dtype == OC_BF16) { /* as it is; there is no low part */
         uint4 v = make_uint4(0, 0, 0, 0);
         if (in && a.aligned && d < a.hd) {
-            v = __ldg((const uint4 *)(page_row + 2 * d));
+            v = *(const uint4 *)(page_row + 2 * d);
         } else if (in) {
             uint32_t e[8];
 #pragma unroll
@@ -224,6 +224,7 @@ __device__ __forceinline__ void finish(const struct flash &a, struct cu_tile til
 /* Grid: tiles of queries, query heads. */
 template <int HD>
 __global__ __launch_bounds__(THREADS) static void flash_kernel(const __grid_constant__ struct flash a) {
+    cu_begin();
     extern __shared__ __align__(16) uint8_t smem[];
     struct cu_tile tile = a.tiles[blockIdx.x];
     int head = blockIdx.y, kv_head = head / a.group, lane = threadIdx.x % 32, warp = threadIdx.x / 32, end, limit[2];
@@ -258,6 +259,7 @@ __global__ __launch_bounds__(THREADS) static void flash_kernel(const __grid_cons
 
 /* Heads wider than those above: a warp a row and head, exact in f32, slow. */
 __global__ static void wide_kernel(const __grid_constant__ struct flash a) {
+    cu_begin();
     struct cu_tile tile = a.tiles[blockIdx.x], keys = a.segments[blockIdx.x];
     int lane = threadIdx.x % 32, head = blockIdx.y;
     for (int i = threadIdx.x / 32; i < tile.n; i += THREADS / 32) {
@@ -286,7 +288,7 @@ __global__ static void wide_kernel(const __grid_constant__ struct flash a) {
 template <int HD>
 static void launch(struct cu_state *s, const struct flash *a, int64_t n_tiles, int n_heads) {
     cu_check("attention", cudaFuncSetAttribute(flash_kernel<HD>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<HD>::bytes));
-    flash_kernel<HD><<<dim3((unsigned)n_tiles, (unsigned)n_heads), THREADS, shape<HD>::bytes, s->stream>>>(*a);
+    cu_launch(flash_kernel<HD>, dim3((unsigned)n_tiles, (unsigned)n_heads), THREADS, shape<HD>::bytes, s, *a);
     cu_launched("attention");
 }
 
@@ -297,7 +299,7 @@ static void run(struct cu_state *s, const struct flash *a, int64_t n_tiles, int 
     } else if (a->hd <= CU_FLASH_HD) {
         launch<128>(s, a, n_tiles, n_heads);
     } else {
-        wide_kernel<<<dim3((unsigned)n_tiles, (unsigned)n_heads), THREADS, 0, s->stream>>>(*a);
+        cu_launch(wide_kernel, dim3((unsigned)n_tiles, (unsigned)n_heads), THREADS, 0, s, *a);
         cu_launched("attention");
     }
 }

@@ -7,6 +7,27 @@
 
 #include <stdint.h>
 
+/* Launches a kernel that begins with cu_begin(): on Hopper and newer its blocks may start, as far as that, while the kernel before it
+ * ends. Of `s` it takes stream and overlaps. */
+template <class S, class... P, class... A>
+static inline void cu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, const S *s, const A &...args) {
+    cudaLaunchAttribute overlap;
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t c = {};
+    c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = smem, c.stream = s->stream;
+    c.attrs = &overlap, c.numAttrs = s->overlaps ? 1 : 0;
+    cudaLaunchKernelEx(&c, kernel, P(args)...);
+}
+
+/* Waits for the end of the kernels before this one, whose results it may then read; what they do not write may be read sooner. */
+__device__ __forceinline__ void cu_begin(void) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /* c += a b. */
 __device__ __forceinline__ void cu_mma_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"

@@ -25,6 +25,7 @@ struct columns {
 
 /* A warp for each half block: lane 4 g + t writes what it will read, of column g. */
 __global__ static void columns_kernel(struct columns a) {
+    cu_begin();
     int64_t half = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (half >= a.blocks * 2) return;
     int lane = threadIdx.x % 32, t = lane % 4;
@@ -77,7 +78,7 @@ template <int FORMAT, int SETS>
 struct format {
     static constexpr int chunks = FORMAT == OC_CU_Q4 ? 1 : FORMAT == OC_CU_Q8 ? 2 : FORMAT == OC_CU_F32 ? 8 : 4;
     static constexpr int parts = FORMAT == OC_CU_F32 ? 3 : FORMAT == OC_CU_F16 ? 2 : 1;
-    static constexpr int depth = FORMAT == OC_CU_Q4 ? (SETS == 1 ? 4 : 2) : FORMAT == OC_CU_Q8 ? 2 : 1; /* blocks of 64 k on their way */
+    static constexpr int depth = FORMAT == OC_CU_Q4 ? (SETS == 1 ? 4 : 2) : FORMAT == OC_CU_Q8 && SETS == 1 ? 2 : 1; /* blocks of 64 k on their way */
     static constexpr bool quantised = FORMAT == OC_CU_Q4 || FORMAT == OC_CU_Q8;
 };
 
@@ -206,6 +207,15 @@ __device__ __forceinline__ void clear(float group[2][3][4]) {
     for (int i = 0; i < 24; i++) (&group[0][0][0])[i] = 0.0f;
 }
 
+/* The three parts of x for a pair of products; lanes of columns that are not used have zeros. */
+__device__ __forceinline__ void load_x(uint4 x[3], const uint8_t *from, bool used) {
+#pragma unroll
+    for (int p = 0; p < 3; p++) {
+        x[p] = make_uint4(0, 0, 0, 0);
+        if (used) x[p] = *(const uint4 *)(from + p * 1024);
+    }
+}
+
 /* Writes y of the rows that this block of threads has, from the sums of its warps. */
 __device__ static void finish(const struct linear &a, const struct weight_view &w, const float *sums, int n_warps, int64_t block, int64_t m0) {
     for (int i = threadIdx.x; i < (a.glu ? 128 : 256); i += blockDim.x) {
@@ -244,6 +254,7 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
     }
 #pragma unroll
     for (int d = 0; d < F::depth; d++) k.load(d, warp + d * n_warps);
+    cu_begin(); /* the weights do not wait for what comes before */
     const uint8_t *columns = a.columns + blockIdx.x * a.blocks * COLUMN_BLOCK_BYTES + lane * 16;
     const float *x_sums = a.sums + blockIdx.x * a.blocks * 16 + lane % 4 * 2;
     bool used = m0 + lane / 4 < a.m;
@@ -254,30 +265,19 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
             int64_t at = first + d * n_warps;
             if (at >= a.blocks) break;
             float group[2][3][4];
+            float2 x_sum[2];
+            if (F::quantised) x_sum[0] = *(const float2 *)(x_sums + at * 16), x_sum[1] = *(const float2 *)(x_sums + at * 16 + 8);
+            if (SETS == 1) x_sum[1].x += x_sum[0].x, x_sum[1].y += x_sum[0].y;
             clear(group);
 #pragma unroll
             for (int pair = 0; pair < 2; pair++) {
-                uint4 b[3];
+                uint4 x[3];
+                load_x(x, columns + at * COLUMN_BLOCK_BYTES + pair * 512, used);
+                k.half(d, pair, x, group);
+                if (pair == 0 && !(F::quantised && SETS == 2)) continue;
 #pragma unroll
-                for (int p = 0; p < 3; p++) {
-                    b[p] = make_uint4(0, 0, 0, 0);
-                    if (used) b[p] = *(const uint4 *)(columns + at * COLUMN_BLOCK_BYTES + p * 1024 + pair * 512);
-                }
-                k.half(d, pair, b, group);
-                if (pair == 1 || (F::quantised && SETS == 2)) {
-                    float2 x_sum = make_float2(0, 0);
-                    if (F::quantised) {
-                        x_sum = *(const float2 *)(x_sums + at * 16 + pair * 8);
-                        if (SETS == 1) {
-                            float2 before = *(const float2 *)(x_sums + at * 16);
-                            x_sum.x += before.x, x_sum.y += before.y;
-                        }
-                    }
-#pragma unroll
-                    for (int r = 0; r < 2; r++)
-                        take_group(sum[r], group[r], k.s[d][r].get(SETS == 2 ? pair : 0), x_sum, F::quantised);
-                    clear(group);
-                }
+                for (int r = 0; r < 2; r++) take_group(sum[r], group[r], k.s[d][r].get(SETS == 2 ? pair : 0), x_sum[pair], F::quantised);
+                clear(group);
             }
             k.load(d, at + F::depth * n_warps);
         }
@@ -291,16 +291,16 @@ __global__ __launch_bounds__(32 * MANY_WARPS, 1) static void linear_kernel(const
     finish(a, a.w[which], &sums[0][0][0], n_warps, block, m0);
 }
 
-/* More warps where there are few blocks of rows: chosen by the weight, never by x. */
+/* As many warps as let all blocks of threads be on the device at once: chosen by the weight, never by x. */
 static int warps_of(const struct cu_state *s, int64_t blocks_of_rows, int64_t blocks) {
-    int n = blocks_of_rows < 3 * s->n_sms ? MANY_WARPS : MANY_WARPS / 2;
+    int n = blocks_of_rows <= s->n_sms ? MANY_WARPS : MANY_WARPS / 2;
     return blocks < n ? (int)blocks : n;
 }
 
 template <int FORMAT, int SETS>
 static void launch(struct cu_state *s, const struct linear *a, int64_t blocks_of_rows) {
     dim3 grid((unsigned)((a->m + CU_MAX_COLUMNS - 1) / CU_MAX_COLUMNS), (unsigned)blocks_of_rows);
-    linear_kernel<FORMAT, SETS><<<grid, 32 * warps_of(s, blocks_of_rows, a->blocks), 0, s->stream>>>(*a);
+    cu_launch(linear_kernel<FORMAT, SETS>, grid, 32 * warps_of(s, blocks_of_rows, a->blocks), 0, s, *a);
     cu_launched("a linear of role D");
 }
 
@@ -321,7 +321,7 @@ static void send_columns(struct cu_state *s, struct linear *k, const float *x, i
     size_t bytes = (size_t)(slices * k->blocks) * COLUMN_BLOCK_BYTES;
     OC_ASSERT(bytes + (size_t)(slices * k->blocks) * 64 <= CU_COLUMNS_BYTES);
     struct columns c = {x, ldx, k->m, n_k, k->blocks, s->columns, (float *)(void *)(s->columns + bytes)};
-    columns_kernel<<<dim3((unsigned)((k->blocks * 2 + 3) / 4), (unsigned)slices), 128, 0, s->stream>>>(c);
+    cu_launch(columns_kernel, dim3((unsigned)((k->blocks * 2 + 3) / 4), (unsigned)slices), 128, 0, s, c);
     cu_launched("a linear of role D");
     k->columns = c.out, k->sums = c.sums;
 }
@@ -362,6 +362,7 @@ struct product {
 };
 
 __global__ static void product_kernel(struct product a) {
+    cu_begin();
     int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, m = blockIdx.y;
     if (n < a.n) a.y[m * a.ldy + n] = cu_act(a.act, a.gate[m * a.n + n]) * a.up[m * a.n + n];
 }
@@ -376,7 +377,7 @@ static void unlike_glu(struct cu_state *s, const struct cu_linear *a) {
         struct cu_linear two = {m, a->x + m0 * a->ldx, a->ldx, 2, {a->w[0], a->w[1]}, {gate, up}, {n, n}, OC_ACT_NONE, false, false};
         cu_linear_d(s, &two);
         struct product p = {gate, up, a->y[0] + m0 * a->ldy[0], n, a->ldy[0], a->act};
-        product_kernel<<<dim3((unsigned)((n + 255) / 256), (unsigned)m), 256, 0, s->stream>>>(p);
+        cu_launch(product_kernel, dim3((unsigned)((n + 255) / 256), (unsigned)m), 256, 0, s, p);
         cu_launched("a linear of role D");
     }
 }

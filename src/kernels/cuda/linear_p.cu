@@ -11,13 +11,17 @@
  * while there is room for it, else expanded in slices of its rows into a workspace at each call: the same bits. */
 #include "kernels/cuda/cuda.cuh"
 
-#define TILE_M 128
-#define TILE_N 128
 #define TILE_K 64
 #define STAGES 3
 #define THREADS 128
-#define STAGE_BYTES ((TILE_M + TILE_N) * TILE_K * 2)
-#define SMEM_BYTES (STAGES * STAGE_BYTES)
+
+/* Tiles of M rows of x by N rows of W; four warps, a quarter each. */
+template <int M, int N>
+struct tile {
+    static constexpr int stage_bytes = (M + N) * TILE_K * 2, bytes = STAGES * stage_bytes;
+    static_assert(M * (N + 4) * 4 <= bytes, "the sums fit where the tiles were");
+    static constexpr int rows = M / 32, columns = N / 16; /* of a warp, in products of 16 by 8 */
+};
 
 struct narrow {
     const float *x;
@@ -28,6 +32,7 @@ struct narrow {
 
 /* A block a row of x: its scale, then its elements in f16. */
 __global__ __launch_bounds__(256) static void narrow_kernel(struct narrow a) {
+    cu_begin();
     __shared__ float parts[8];
     const float *x = a.x + blockIdx.x * a.ldx;
     float most = 0.0f;
@@ -56,6 +61,7 @@ struct target {
     const float *row_scale, *bias;
     float *y;
     int64_t ldy, n, first_tile; /* of columns of y */
+    bool aligned;               /* rows of y to 16 bytes */
 };
 
 struct gemm {
@@ -80,98 +86,120 @@ struct source {
     int64_t stride; /* elements of 16 rows */
 };
 
+template <int M, int N>
 __device__ __forceinline__ void load_tile(const struct source &s, uint32_t stage, int pass, int n_passes, int64_t block) {
     bool last = n_passes - pass == 1, w_low = n_passes == 3 && pass == 1, x_high = last || w_low;
     const __half *x = (x_high ? s.x_high : s.x_low) + block * 64;
     const __half *w[2] = {(w_low ? s.w_low[0] : s.w_high[0]) + block * 64, (w_low ? s.w_low[1] : s.w_high[1]) + block * 64};
     uint32_t to = at_tile(stage, threadIdx.x / 8, threadIdx.x % 8);
 #pragma unroll
-    for (int i = 0; i < TILE_M / 16; i++) cu_copy16(to + i * 2048, x + i * s.stride);
+    for (int i = 0; i < M / 16; i++) cu_copy16(to + i * 2048, x + i * s.stride);
 #pragma unroll
-    for (int i = 0; i < TILE_N / 16; i++) cu_copy16(to + TILE_M * 128 + i * 2048, w[i / 4] + i % 4 * s.stride);
+    for (int i = 0; i < N / 16; i++) cu_copy16(to + M * 128 + i * 2048, w[i / (N / 32)] + i % (N / 32) * s.stride);
 }
 
-/* The row of the W tile at which the warp's 8 columns j begin. */
+/* The row of the W tile at which the warp's 8 columns j begin: of a glu, the first half of them are the gate's. */
+template <int N>
 __device__ __forceinline__ int w_row(bool glu, int warp_n, int j) {
-    return glu ? j / 4 * 64 + warp_n * 32 + j % 4 * 8 : warp_n * 64 + j * 8;
+    return glu ? j / (N / 32) * (N / 2) + warp_n * (N / 4) + j % (N / 32) * 8 : warp_n * (N / 2) + j * 8;
 }
 
-__device__ __forceinline__ void multiply(uint32_t stage, bool glu, float c[4][8][4]) {
+template <int M, int N>
+__device__ __forceinline__ void multiply(uint32_t stage, bool glu, float c[M / 32][N / 16][4]) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_m = warp / 2, warp_n = warp % 2;
 #pragma unroll
     for (int step = 0; step < TILE_K / 16; step++) {
-        uint32_t a[4][4], b[4][4];
+        uint32_t a[M / 32][4], b[N / 32][4];
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            cu_ldmatrix4(a[i], at_tile(stage, warp_m * 64 + i * 16 + lane % 16, step * 2 + lane / 16));
+        for (int i = 0; i < M / 32; i++)
+            cu_ldmatrix4(a[i], at_tile(stage, warp_m * (M / 2) + i * 16 + lane % 16, step * 2 + lane / 16));
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int row = w_row(glu, warp_n, 2 * j) + lane % 8 + lane / 16 * 8;
-            cu_ldmatrix4(b[j], at_tile(stage + TILE_M * 128, row, step * 2 + lane / 8 % 2));
+        for (int j = 0; j < N / 32; j++) {
+            int row = w_row<N>(glu, warp_n, 2 * j) + lane % 8 + lane / 16 * 8;
+            cu_ldmatrix4(b[j], at_tile(stage + M * 128, row, step * 2 + lane / 8 % 2));
         }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < M / 32; i++) {
 #pragma unroll
-            for (int j = 0; j < 8; j++) cu_mma_f16(c[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+            for (int j = 0; j < N / 16; j++) cu_mma_f16(c[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
         }
     }
 }
 
-__device__ __forceinline__ float finished(const struct gemm &a, const struct target &w, float v, float x_scale, int64_t n) {
+/* The sums of a tile go to shared memory, rows of N + 4, and from there in whole rows to y: bounds, scales, bias and activation then
+ * cost a short loop, not code for each of 128 sums. */
+template <int M, int N>
+__device__ __forceinline__ void put_down(float *sums, bool glu, const float c[M / 32][N / 16][4]) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int i = 0; i < M / 32; i++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float *row = sums + (warp / 2 * (M / 2) + i * 16 + half * 8 + lane / 4) * (N + 4) + lane % 4 * 2;
+#pragma unroll
+            for (int j = 0; j < N / 16; j++)
+                *(float2 *)(row + w_row<N>(glu, warp % 2, j)) = make_float2(c[i][j][half * 2], c[i][j][half * 2 + 1]);
+        }
+    }
+}
+
+__device__ __forceinline__ float finished(const struct target &w, float v, float x_scale, int64_t n) {
     v = v * x_scale * w.row_scale[n];
     return w.bias ? v + w.bias[n] : v;
 }
 
-/* Stores y of this thread's elements: rows m0 + g (+ 8), two columns each. */
-__device__ __forceinline__ void store(const struct gemm &a, const struct target &w, const float c[4][8][4], int64_t m0, int64_t n0) {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+template <int M, int N>
+__device__ __forceinline__ void store(const struct gemm &a, const struct target &w, const float *sums, int64_t m0, int64_t n0) {
+    int columns = a.glu ? N / 2 : N;
+    for (int at = threadIdx.x * 4; at < M * columns; at += THREADS * 4) {
+        int row = at / columns, column = at % columns;
+        int64_t m = m0 + row, n = n0 + column;
+        if (m >= a.m || n >= w.n) continue;
+        float4 c = *(const float4 *)(sums + row * (N + 4) + column), c2 = c;
+        if (a.glu) c2 = *(const float4 *)(sums + row * (N + 4) + N / 2 + column);
+        float v[4] = {c.x, c.y, c.z, c.w}, up[4] = {c2.x, c2.y, c2.z, c2.w}, x_scale = a.x_scale[m], *y = w.y + m * w.ldy + n;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int64_t m = m0 + warp / 2 * 64 + i * 16 + half * 8 + lane / 4;
-            if (m >= a.m) continue;
-            float x_scale = a.x_scale[m], *y = w.y + m * w.ldy;
-#pragma unroll
-            for (int j = 0; j < 8; j++) {
-                if (a.glu && j >= 4) break;
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    int64_t n = n0 + w_row(a.glu, warp % 2, j) + lane % 4 * 2 + e;
-                    if (n >= w.n) continue;
-                    float v = cu_act(a.act, finished(a, w, c[i][j][half * 2 + e], x_scale, n));
-                    if (a.glu) v *= finished(a, a.w[1], c[i][(j + 4) % 8][half * 2 + e], x_scale, n);
-                    y[n] = a.add ? y[n] + v : v;
-                }
-            }
+        for (int e = 0; e < 4; e++) {
+            if (n + e >= w.n) continue;
+            v[e] = cu_act(a.act, finished(w, v[e], x_scale, n + e));
+            if (a.glu) v[e] *= finished(a.w[1], up[e], x_scale, n + e);
+            if (a.add) v[e] += y[e];
         }
+        if (w.aligned && n + 4 <= w.n) {
+            *(float4 *)y = make_float4(v[0], v[1], v[2], v[3]);
+            continue;
+        }
+        for (int e = 0; e < 4 && n + e < w.n; e++) y[e] = v[e];
     }
 }
 
 /* Tiles of the same rows of W follow each other in the grid: W then comes from the cache. */
+template <int M, int N>
 __global__ __launch_bounds__(THREADS, 2) static void gemm_kernel(const __grid_constant__ struct gemm a) {
+    using T = tile<M, N>;
+    cu_begin();
     extern __shared__ __align__(128) uint8_t smem[];
-    int64_t m0 = (int64_t)blockIdx.x * TILE_M, tile = blockIdx.y;
+    int64_t m0 = (int64_t)blockIdx.x * M, tile_n = blockIdx.y;
     int which = 0;
-    while (!a.glu && which + 1 < a.n_w && tile >= a.w[which + 1].first_tile) which++;
+    while (!a.glu && which + 1 < a.n_w && tile_n >= a.w[which + 1].first_tile) which++;
     const struct target &w = a.w[which];
-    int64_t n0 = (tile - w.first_tile) * (a.glu ? TILE_N / 2 : TILE_N), row = a.blocks * 64;
+    int64_t n0 = (tile_n - w.first_tile) * (a.glu ? N / 2 : N), row = a.blocks * 64;
     const struct target &second = a.glu ? a.w[1] : w;
-    int64_t second_row = a.glu ? n0 : n0 + 64;
+    int64_t second_row = a.glu ? n0 : n0 + N / 2;
     int64_t mine = threadIdx.x / 8 * row + threadIdx.x % 8 * 8;
     struct source s;
     s.stride = 16 * row;
     s.x_high = a.x_high + m0 * row + mine, s.x_low = a.x_low + m0 * row + mine;
     s.w_high[0] = w.high + n0 * row + mine, s.w_low[0] = w.low + n0 * row + mine;
     s.w_high[1] = second.high + second_row * row + mine, s.w_low[1] = second.low + second_row * row + mine;
-    float c[4][8][4];
+    float c[T::rows][T::columns][4];
 #pragma unroll
-    for (int i = 0; i < 128; i++) (&c[0][0][0])[i] = 0.0f;
+    for (int i = 0; i < T::rows * T::columns * 4; i++) (&c[0][0][0])[i] = 0.0f;
     int pass_to_load = 0;
     int64_t block_to_load = 0, total = a.passes * a.blocks;
     uint32_t base = cu_smem(smem);
     for (int i = 0; i < STAGES - 1; i++) {
-        if (pass_to_load < a.passes) load_tile(s, base + i * STAGE_BYTES, pass_to_load, a.passes, block_to_load);
+        if (pass_to_load < a.passes) load_tile<M, N>(s, base + i * T::stage_bytes, pass_to_load, a.passes, block_to_load);
         if (++block_to_load == a.blocks) block_to_load = 0, pass_to_load++;
         cu_copies_commit();
     }
@@ -180,13 +208,16 @@ __global__ __launch_bounds__(THREADS, 2) static void gemm_kernel(const __grid_co
         cu_copies_wait<STAGES - 2>();
         __syncthreads();
         int ahead = stage == 0 ? STAGES - 1 : stage - 1;
-        if (pass_to_load < a.passes) load_tile(s, base + ahead * STAGE_BYTES, pass_to_load, a.passes, block_to_load);
+        if (pass_to_load < a.passes) load_tile<M, N>(s, base + ahead * T::stage_bytes, pass_to_load, a.passes, block_to_load);
         if (++block_to_load == a.blocks) block_to_load = 0, pass_to_load++;
         cu_copies_commit();
-        multiply(base + stage * STAGE_BYTES, a.glu, c);
+        multiply<M, N>(base + stage * T::stage_bytes, a.glu, c);
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
-    store(a, w, c, m0, n0);
+    __syncthreads();
+    put_down<M, N>((float *)(void *)smem, a.glu, c);
+    __syncthreads();
+    store<M, N>(a, w, (const float *)(const void *)smem, m0, n0);
 }
 
 /* Some weight is f32 or f16: then the whole op is done with 22 bits. */
@@ -210,23 +241,42 @@ static int passes_of(const struct cu_linear *a) {
 /* Rows of x that the workspace holds, a multiple of the tile. */
 static int64_t rows_at_once(int64_t blocks, int parts) {
     size_t row = (size_t)blocks * 128 * (size_t)parts + sizeof(float);
-    return (int64_t)(CU_X_BYTES / row) / TILE_M * TILE_M;
+    return (int64_t)(CU_X_BYTES / row) / CU_ROW_TILE * CU_ROW_TILE;
 }
 
 static void narrow_x(struct cu_state *s, struct gemm *g, const struct cu_linear *a, int64_t m0) {
-    int64_t rows = cu_up(g->m, TILE_M), elements = rows * g->blocks * 64;
+    int64_t rows = cu_up(g->m, CU_ROW_TILE), elements = rows * g->blocks * 64;
     __half *high = (__half *)(void *)s->x, *low = g->passes > 1 ? high + elements : NULL;
     float *scales = (float *)(void *)(high + elements * (g->passes > 1 ? 2 : 1));
     struct narrow n = {a->x + m0 * a->ldx, a->ldx, a->w[0]->k, g->blocks, high, low, scales};
-    narrow_kernel<<<(unsigned)g->m, 256, 0, s->stream>>>(n);
+    cu_launch(narrow_kernel, (unsigned)g->m, 256, 0, s, n);
     cu_launched("a linear of role P");
     g->x_high = high, g->x_low = low, g->x_scale = scales;
 }
 
-static void launch(struct cu_state *s, const struct gemm *g, int64_t tiles) {
-    cu_check("a linear of role P", cudaFuncSetAttribute(gemm_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SMEM_BYTES));
-    gemm_kernel<<<dim3((unsigned)((g->m + TILE_M - 1) / TILE_M), (unsigned)tiles), THREADS, SMEM_BYTES, s->stream>>>(*g);
+template <int M, int N>
+static void launch_tiles(struct cu_state *s, struct gemm *g, int64_t tiles) {
+    int64_t at = 0;
+    for (int i = 0; i < g->n_w && !g->glu; i++) g->w[i].first_tile = at, at += (g->w[i].n + N - 1) / N;
+    cu_check("a linear of role P", cudaFuncSetAttribute(gemm_kernel<M, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, tile<M, N>::bytes));
+    cu_launch(gemm_kernel<M, N>, dim3((unsigned)((g->m + M - 1) / M), (unsigned)tiles), THREADS, tile<M, N>::bytes, s, *g);
     cu_launched("a linear of role P");
+}
+
+static int64_t tiles_of(const struct gemm *g, int64_t columns) {
+    int64_t n = 0;
+    if (g->glu) return (g->w[0].n + columns / 2 - 1) / (columns / 2);
+    for (int i = 0; i < g->n_w; i++) n += (g->w[i].n + columns - 1) / columns;
+    return n;
+}
+
+/* Small tiles where large ones would leave much of the device idle; the sums are the same. */
+static void launch(struct cu_state *s, struct gemm *g) {
+    if ((g->m + 127) / 128 * tiles_of(g, 128) < 2 * s->n_sms) {
+        launch_tiles<64, 64>(s, g, tiles_of(g, 64));
+    } else {
+        launch_tiles<128, 128>(s, g, tiles_of(g, 128));
+    }
 }
 
 /* Weight i's rows n0 .. n0+n-1 as they stand in high and low. */
@@ -234,20 +284,18 @@ static struct target target_of(const struct cu_linear *a, int i, int64_t m0, int
     const struct cu_weight *w = cu_weight_of(a->w[i]);
     float *y = a->y[i] ? a->y[i] + m0 * a->ldy[i] + n0 : NULL;
     const float *bias = a->w[i]->bias ? a->w[i]->bias + n0 : NULL;
-    return (struct target){high, low, w->row_scale + n0, bias, y, a->ldy[i], n, 0};
+    bool aligned = a->ldy[i] % 4 == 0 && (uintptr_t)y % 16 == 0;
+    return (struct target){high, low, w->row_scale + n0, bias, y, a->ldy[i], n, 0, aligned};
 }
 
 /* All weights at once, from their expanded copies. */
 static void run_kept(struct cu_state *s, struct gemm *g, const struct cu_linear *a, int64_t m0) {
-    int64_t tiles = 0;
     g->n_w = a->n_w;
     for (int i = 0; i < a->n_w; i++) {
         const struct cu_weight *w = cu_weight_of(a->w[i]);
         g->w[i] = target_of(a, i, m0, 0, w->n, w->high, w->low);
-        g->w[i].first_tile = a->glu ? 0 : tiles;
-        tiles += (w->n + TILE_N - 1) / TILE_N;
     }
-    launch(s, g, a->glu ? (a->w[0]->n + TILE_N / 2 - 1) / (TILE_N / 2) : tiles);
+    launch(s, g);
 }
 
 /* Weights first .. first+n_w-1 in slices of rows through the workspace. */
@@ -266,7 +314,7 @@ static void run_sliced(struct cu_state *s, struct gemm *g, const struct cu_linea
             g->w[i] = target_of(a, first + i, m0, n0, n, high, low);
             at += padded * row * parts;
         }
-        launch(s, g, a->glu ? (n + TILE_N / 2 - 1) / (TILE_N / 2) : padded / TILE_N);
+        launch(s, g);
     }
 }
 

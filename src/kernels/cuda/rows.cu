@@ -5,11 +5,12 @@
 #include "kernels/cuda/cuda.cuh"
 
 #define TILE_ROWS 64
+#define FIRST_ROOM ((size_t)4 << 20) /* of a list: more than most engines will need, and touched only as far as it is used */
 
 /* A list under construction in s->rows->built, which grows. */
 static uint8_t *room_for(struct cu_rows *r, size_t bytes) {
     if (bytes > r->room) {
-        r->room = 2 * bytes;
+        r->room = bytes < FIRST_ROOM ? FIRST_ROOM : 2 * bytes;
         r->built = (uint8_t *)realloc(r->built, r->room);
         r->image = (uint8_t *)realloc(r->image, r->room);
         OC_ASSERT(r->built && r->image);
@@ -96,10 +97,14 @@ static void build(struct cu_rows *r, const struct oc_kv_row *rows, int64_t m, in
     memcpy(p, head, sizeof head);
 }
 
+void cu_rows_init(struct cu_state *s) {
+    s->rows = (struct cu_rows *)calloc(1, sizeof *s->rows);
+    OC_ASSERT(s->rows);
+    room_for(s->rows, 1);
+}
+
 const struct cu_rows *cu_send_rows(struct cu_state *s, const struct oc_kv_row *rows, int64_t m, int page_tokens) {
-    if (!s->rows) s->rows = (struct cu_rows *)calloc(1, sizeof *s->rows);
     struct cu_rows *r = s->rows;
-    OC_ASSERT(r);
     struct shape at = shape_of(m, pages_needed(rows, m, page_tokens));
     room_for(r, at.bytes);
     build(r, rows, m, page_tokens, &at);

@@ -12,6 +12,7 @@ struct norm {
 
 /* A block a row; each thread sums its own elements in order, then warps and the block are added in a fixed order. */
 __global__ __launch_bounds__(NORM_THREADS) static void rmsnorm_kernel(struct norm a) {
+    cu_begin();
     __shared__ float parts[NORM_THREADS / 32];
     const float *x = a.x + blockIdx.x * a.ldx;
     float *y = a.y + blockIdx.x * a.ldy, sum = 0.0f;
@@ -29,7 +30,7 @@ void cu_rmsnorm(const struct oc_kctx *ctx, const struct oc_rmsnorm *a) {
     struct cu_state *s = cu_state_of(ctx);
     struct norm n = {a->d, a->ldx, a->ldy, a->x, a->w, a->y, a->eps};
     if (a->m == 0) return;
-    rmsnorm_kernel<<<(unsigned)a->m, NORM_THREADS, 0, s->stream>>>(n);
+    cu_launch(rmsnorm_kernel, (unsigned)a->m, NORM_THREADS, 0, s, n);
     cu_launched("rmsnorm");
 }
 
@@ -41,6 +42,7 @@ struct rope {
 };
 
 __global__ static void rope_kernel(struct rope a) {
+    cu_begin();
     int64_t row = blockIdx.y, at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= a.pairs) return;
     int i = (int)(at % a.half);
@@ -57,7 +59,7 @@ void cu_rope(const struct oc_kctx *ctx, const struct oc_rope *a) {
     for (int64_t done = 0; done < a->m && pairs; done += 32768) {
         int64_t m = a->m - done < 32768 ? a->m - done : 32768;
         struct rope r = {a->ldx, pairs, half, a->x + done * a->ldx, a->cos + done * half, a->sin + done * half};
-        rope_kernel<<<dim3((unsigned)((pairs + 127) / 128), (unsigned)m), 128, 0, s->stream>>>(r);
+        cu_launch(rope_kernel, dim3((unsigned)((pairs + 127) / 128), (unsigned)m), 128, 0, s, r);
         cu_launched("rope");
     }
 }
@@ -72,6 +74,7 @@ struct append {
 
 /* A block a row. */
 __global__ static void append_kernel(struct append a) {
+    cu_begin();
     struct cu_row row = a.rows[blockIdx.x];
     const struct oc_kv_layer &kv = a.kv;
     int64_t page = a.pages[row.first_page + row.slot / kv.page_tokens];
@@ -92,7 +95,7 @@ void cu_kv_append(const struct oc_kctx *ctx, const struct oc_kv_append *a) {
     if (a->m == 0) return;
     const struct cu_rows *rows = cu_send_rows(s, a->rows, a->m, a->kv.page_tokens);
     struct append k = {a->k, a->v, a->ldk, a->ldv, rows->rows, rows->pages, a->kv};
-    append_kernel<<<(unsigned)a->m, 256, 0, s->stream>>>(k);
+    cu_launch(append_kernel, (unsigned)a->m, 256, 0, s, k);
     cu_launched("kv_append");
 }
 
@@ -104,6 +107,7 @@ struct move {
 };
 
 __global__ static void move_kernel(struct move a) {
+    cu_begin();
     const float *x = a.x + blockIdx.x * a.ldx;
     float *y = a.y + a.to[blockIdx.x] * a.ldy;
     for (int64_t i = threadIdx.x; i < a.d; i += blockDim.x) y[i] = x[i];
@@ -114,6 +118,6 @@ void cu_move_rows(const struct oc_kctx *ctx, const struct oc_move_rows *a) {
     if (a->m == 0) return;
     const int32_t *to = (const int32_t *)cu_send(s, a->to, (size_t)a->m * sizeof *to);
     struct move k = {a->d, a->ldx, a->ldy, a->x, to, a->y};
-    move_kernel<<<(unsigned)a->m, 256, 0, s->stream>>>(k);
+    cu_launch(move_kernel, (unsigned)a->m, 256, 0, s, k);
     cu_launched("move_rows");
 }

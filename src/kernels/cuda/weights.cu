@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/cuda.cuh"
 
+#define VOCABULARY 65536 /* weights of more rows are embeddings and heads, which role P does not multiply */
 #define TARGET_EXPONENT 15 /* a row's largest weight times 2^e is below 2^15: f16 ends at 65504 */
 
 static int format_of(const struct oc_weight *w) {
@@ -46,6 +47,7 @@ struct repack {
 
 /* One word of a block for each thread. */
 __global__ static void repack_kernel(struct repack a) {
+    cu_begin();
     int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= a.words) return;
     int block_words = oc_cu_block_bytes(a.format) / 4, bits = oc_cu_bits(a.format);
@@ -68,6 +70,7 @@ struct rescale {
 
 /* One pair (scale, zero bias) for each thread. */
 __global__ static void rescale_kernel(struct rescale a) {
+    cu_begin();
     int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= a.pairs) return;
     int64_t set = at / 16, row_block = set / (a.blocks * a.sets);
@@ -117,6 +120,7 @@ __device__ static float value_at(const struct view &v, int64_t row, int64_t k) {
 
 /* 2^-e of each row: its largest weight times 2^e is in 2^14 .. 2^15. A warp a row. */
 __global__ static void row_scale_kernel(struct view v, float *out, int64_t rows) {
+    cu_begin();
     int64_t row = (int64_t)blockIdx.x * 8 + threadIdx.x / 32;
     if (row >= rows) return;
     float most = 0.0f;
@@ -138,6 +142,7 @@ struct expand {
 
 /* Eight k of a row for each thread. */
 __global__ static void expand_kernel(struct expand a) {
+    cu_begin();
     int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, chunks = a.v.blocks * 8;
     if (at >= a.n * chunks) return;
     int64_t row = a.first + at / chunks, k = at % chunks * 8;
@@ -159,7 +164,7 @@ static unsigned grid_of(int64_t items, int threads) {
 
 void cu_expand(struct cu_state *s, const struct cu_weight *w, int64_t first, int64_t n, __half *high, __half *low) {
     struct expand a = {view_of(w), w->row_scale, high, low, first, n};
-    expand_kernel<<<grid_of(n * w->blocks * 8, 256), 256, 0, s->stream>>>(a);
+    cu_launch(expand_kernel, grid_of(n * w->blocks * 8, 256), 256, 0, s, a);
     cu_launched("expanding a weight");
 }
 
@@ -197,7 +202,7 @@ static void bring_rows(struct cu_state *s, struct cu_weight *w, const struct oc_
     int64_t block_words = oc_cu_block_bytes(w->format) / 4;
     struct repack a = {s->stage,  (uint32_t *)(void *)w->data + first / 16 * w->blocks * block_words, rows, w->k, row_bytes,
                        w->blocks, row_blocks * w->blocks * block_words, w->format};
-    repack_kernel<<<grid_of(a.words, 256), 256, 0, s->stream>>>(a);
+    cu_launch(repack_kernel, grid_of(a.words, 256), 256, 0, s, a);
     cu_launched("bringing a weight");
 }
 
@@ -214,7 +219,7 @@ static void bring_scales(struct cu_state *s, struct cu_weight *w, const struct o
         cu_check("bringing scales", cudaMemcpyAsync(zero_biases, raw->zero_biases + first * row_bytes, bytes, cudaMemcpyHostToDevice, s->stream));
         struct rescale a = {s->stage,  zero_biases, w->scales + first / 16 * w->blocks * w->sets * 16 * pair_bytes, rows, groups,
                             w->blocks, row_blocks * w->blocks * w->sets * 16, raw->dtype, raw->group, w->sets};
-        rescale_kernel<<<grid_of(a.pairs, 256), 256, 0, s->stream>>>(a);
+        cu_launch(rescale_kernel, grid_of(a.pairs, 256), 256, 0, s, a);
         cu_launched("bringing scales");
         if (first + rows >= w->n) break;
     }
@@ -227,7 +232,7 @@ static void bring(struct cu_state *s, struct cu_weight *w, const struct oc_weigh
     }
     if (raw->bits) bring_scales(s, w, raw);
     int64_t rows = cu_up(w->n, CU_ROW_TILE);
-    row_scale_kernel<<<grid_of(rows, 8), 256, 0, s->stream>>>(view_of(w), w->row_scale, rows);
+    cu_launch(row_scale_kernel, grid_of(rows, 8), 256, 0, s, view_of(w), w->row_scale, rows);
     cu_launched("bringing a weight");
     cu_check("bringing a weight", cudaStreamSynchronize(s->stream)); /* the mapping may go away */
 }
@@ -273,6 +278,7 @@ enum oc_err cu_take_weight(struct oc_device *d, struct oc_weight *raw, struct oc
             return e;
         }
         bring(s, w, raw);
+        if (w->n <= VOCABULARY) cu_keep_expanded(s, w, format == OC_CU_F32);
         w->next = s->weights;
         s->weights = w;
     }
@@ -322,6 +328,7 @@ struct embed {
 };
 
 __global__ static void embed_kernel(struct embed a) {
+    cu_begin();
     int64_t row = blockIdx.y;
     int64_t k = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (k < a.v.k) a.y[row * a.ldy + k] = value_at(a.v, a.ids[row], k);
@@ -333,7 +340,7 @@ void cu_embed(const struct oc_kctx *ctx, const struct oc_embed *a) {
         int64_t m = a->m - done < 32768 ? a->m - done : 32768;
         const int32_t *ids = (const int32_t *)cu_send(s, a->ids + done, (size_t)m * sizeof *ids);
         struct embed e = {view_of(cu_weight_of(a->w)), ids, a->y + done * a->ldy, a->ldy};
-        embed_kernel<<<dim3(grid_of(a->w->k, 128), (unsigned)m), 128, 0, s->stream>>>(e);
+        cu_launch(embed_kernel, dim3(grid_of(a->w->k, 128), (unsigned)m), 128, 0, s, e);
         cu_launched("embed");
     }
 }

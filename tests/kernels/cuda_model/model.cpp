@@ -146,7 +146,7 @@ void model_copies_wait(int left) {
         for (const copy &c : groups.front()) memcpy(model_smem + c.to, c.from, 16);
 }
 
-void model_launch(const std::function<void(void)> &kernel, dim3 grid, dim3 block, size_t smem, cudaStream_t) {
+void model_launch(const std::function<void(void)> &kernel, dim3 grid, dim3 block, size_t smem) {
     if (block.x > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535) die("a grid that is not allowed");
     if (smem > 227 * 1024) die("too much shared memory");
     job = &kernel, gridDim = grid, blockDim = block;

@@ -138,8 +138,8 @@ static void the_kv_pool_of_a_device_is_sized_by_its_memory(void **state) {
     assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 8000);
     m.device_free_bytes = 16000 * mib;
     assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 4000);
-    m.device_free_bytes = 6000 * mib; /* 6000 - 640 - 4000 are left */
-    assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 1360);
+    m.device_free_bytes = 7000 * mib; /* 7000 - 1536 - 4000 are left */
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 1456);
     m.device_free_bytes = 100 * mib;
     assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 1000);
 }

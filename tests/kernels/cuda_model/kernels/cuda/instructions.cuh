@@ -5,6 +5,13 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 
+template <class S, class... P, class... A>
+static inline void cu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem, const S *, const A &...args) {
+    model_launch([&] { kernel(P(args)...); }, grid, block, smem);
+}
+
+static inline void cu_begin(void) {}
+
 struct model_mma {
     float *c;
     const uint32_t *a;
