@@ -116,6 +116,67 @@ struct oc_simd_bf16 {
     float (*exp_row)(const float *v, int n, int whole, float scale, float max, uint16_t *out, uint16_t *out_low);
 };
 
+/* Role P by hardware tiles: y = x W^T. x comes in strips of OC_TILES_N rows, W in panels of as many, both in steps of
+ * OC_TILES_K of k, zero-padded, as sums of one or two bf16 (`parts`, high before low). */
+#define OC_TILES_N 32
+#define OC_TILES_K 32
+#define OC_TILES_STEP (OC_TILES_N * OC_TILES_K) /* elements of one part of a step */
+#define OC_TILES_UNIT_K 128                     /* passes over k begin at its multiples, which are those of any group */
+
+/* A strip of x on its way to bf16, piece by piece (OC_TILES_K of k of a row): out[steps][parts][OC_TILES_N][OC_TILES_K]. */
+struct oc_tiles_cut {
+    const float *x;
+    int64_t ldx;
+    int n, rows; /* rows of x; and as many as are written, those from n on with zeros */
+    int k, steps;
+    int parts;
+    uint16_t *out;
+    int row, step; /* the next piece; all are done when row == rows */
+};
+
+/* c[n_panels][tiles 2 x 2][16][16] = (first) or += a strip of x times panels of W [n_panels][steps][b_parts][2][16][16][2]:
+ * of each tile of W, pairs of k side by side. All products of parts but that of two lows, k after k. */
+struct oc_tiles_strip {
+    const uint16_t *a, *b;
+    int a_parts, b_parts;
+    int steps, n_panels;
+    int chunk; /* steps that all panels take before the next ones: their part of the strip stays in L1 */
+    int ahead; /* steps that W is prefetched ahead, 0 for none */
+    float *c;
+    bool first, lower; /* lower: there are more than 16 rows */
+    void (*cut)(struct oc_tiles_cut *next, int n); /* meanwhile the next strip is cut, so many pieces at each step */
+    struct oc_tiles_cut *next;
+    int n_cut;
+};
+
+/* A panel of c becomes y[rows, cols] = act(c + bias) (* (up + up_bias)) (+ y). */
+struct oc_tiles_end {
+    const float *c, *up; /* up: or NULL */
+    const float *bias, *up_bias;
+    int rows, cols;
+    enum oc_act act;
+    bool add;
+    float *y;
+    int64_t ldy;
+};
+
+struct oc_simd_tiles {
+    bool split; /* x, and W when quantised, are two parts */
+    int w_elements; /* of bf16 that a thread has of W at a time, in L2; OC_TILES_MAX_W at most */
+    int k_most[2];  /* k of a pass when W has one part, or two; multiples of OC_TILES_UNIT_K, OC_TILES_MAX_K at most */
+    int chunk, ahead;
+    void (*begin)(void); /* of a thread's use of `strip` */
+    void (*end)(void);
+    /* out = a panel of n <= OC_TILES_N rows of w from n0 on, kk long from k0 on. */
+    void (*panel)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out);
+    void (*cut)(struct oc_tiles_cut *c, int n);
+    void (*strip)(const struct oc_tiles_strip *s);
+    void (*finish)(const struct oc_tiles_end *e);
+};
+
+#define OC_TILES_MAX_W (640 * 1024)
+#define OC_TILES_MAX_K 2048
+
 /* Rows of x rounded for role D with int8 (kernels/int8.h), m of them: bytes [m, ldq], scales and sums of the rounded
  * groups [m, lds], 0 beyond the last group.
  *
@@ -179,6 +240,7 @@ struct oc_simd {
     float (*exp_row)(float *v, int64_t n, float scale, float max);
 
     const struct oc_simd_bf16 *bf16; /* or NULL: role P is f32 for every weight */
+    const struct oc_simd_tiles *tiles; /* or NULL; linears go this way where they may be cut to bf16 */
 };
 
 void oc_tiled_linear(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_linear *a);
@@ -208,6 +270,7 @@ void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const str
 
 /* Role P in bf16, and whether all weights of the call may be cut to it: bf16 and quantised ones may. */
 void oc_tiled_gemm_bf16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
+void oc_tiled_gemm_tiles(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
 bool oc_tiled_may_bf16(const struct oc_multi_linear *a);
 
 /* One output row's end: v[n] = act(v + bias) (* gate partner), stored or added. */
@@ -237,6 +300,9 @@ size_t oc_tiled_gemv_bytes(int64_t m, int64_t k);
 
 /* Scratch, in all, of oc_tiled_gemm_bf16. */
 size_t oc_tiled_gemm_bf16_bytes(const struct oc_simd_bf16 *b, int64_t m, int64_t k, int n_threads);
+
+/* The same of oc_tiled_gemm_tiles. */
+size_t oc_tiled_gemm_tiles_bytes(int n_threads);
 
 /* The scratch of any of the above. */
 size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_threads);

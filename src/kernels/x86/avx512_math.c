@@ -67,6 +67,50 @@ void oc_avx512_act_row(enum oc_act act, float *v, int64_t n) {
     }
 }
 
+/* 16 columns of one row: `at` is where they stand in a tile of c. */
+static inline __attribute__((always_inline)) void finish16(const struct oc_tiles_end *e, const enum oc_act act, int at, int col,
+                                                           __mmask16 mask, float *y) {
+    __m512 v = _mm512_load_ps(e->c + at);
+    if (e->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, e->bias + col));
+    if (act != OC_ACT_NONE) v = act16(act, v);
+    if (e->up) {
+        __m512 up = _mm512_load_ps(e->up + at);
+        if (e->up_bias) up = _mm512_add_ps(up, _mm512_maskz_loadu_ps(mask, e->up_bias + col));
+        v = _mm512_mul_ps(v, up);
+    }
+    if (e->add) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y));
+    _mm512_mask_storeu_ps(y, mask, v);
+}
+
+static inline __attribute__((always_inline)) void finish_with(const struct oc_tiles_end *e, const enum oc_act act) {
+    for (int r = 0; r < e->rows; r++) {
+        float *y = e->y + r * e->ldy;
+        int at = r / 16 * 512 + r % 16 * 16; /* tiles: two above, two below */
+        finish16(e, act, at, 0, oc_avx512_mask(e->cols), y);
+        if (e->cols > 16) finish16(e, act, at + 256, 16, oc_avx512_mask(e->cols - 16), y + 16);
+    }
+}
+
+void oc_avx512_finish(const struct oc_tiles_end *e) {
+    switch (e->act) {
+    case OC_ACT_NONE:
+        finish_with(e, OC_ACT_NONE);
+        break;
+    case OC_ACT_SILU:
+        finish_with(e, OC_ACT_SILU);
+        break;
+    case OC_ACT_GELU:
+        finish_with(e, OC_ACT_GELU);
+        break;
+    case OC_ACT_GELU_TANH:
+        finish_with(e, OC_ACT_GELU_TANH);
+        break;
+    case OC_ACT_QUICK_GELU:
+        finish_with(e, OC_ACT_QUICK_GELU);
+        break;
+    }
+}
+
 float oc_avx512_max_row(const float *v, int64_t n) {
     const __m512 least = _mm512_set1_ps(-INFINITY);
     __m512 most = least;

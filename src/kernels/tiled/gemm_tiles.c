@@ -1,0 +1,202 @@
+/* Role P by hardware tiles: y = x W^T for bf16 and quantised weights.
+ *
+ * A thread takes a block of W's rows and one pass of k, makes it bf16 in its own scratch, where it stays in L2, and leads
+ * strips of x past it. While one strip is multiplied the next is cut to bf16, a few pieces at each step of k, so x needs
+ * no packing ahead and comes from memory once per block of W. Sums of several passes wait in scratch.
+ * An element's bits depend on its own row of x and of W only: it is one sum over k in order, kept in f32 between passes
+ * and chunks. */
+#include "kernels/tiled/tiled.h"
+
+struct job {
+    const struct oc_simd_tiles *t;
+    const struct oc_multi_linear *a;
+    int a_parts, b_parts;
+    int64_t pass_k;
+    int64_t nb, mb; /* rows of W (of each of a gated pair) and of x in a unit */
+    int64_t n_row_blocks, n_col_blocks[3];
+    long n_units;
+    long next; /* shared counter */
+    uint8_t *scratch;
+};
+
+enum {
+    C_FLOATS = 512 * 1024,
+    A_ELEMENTS = 2 * OC_TILES_N * OC_TILES_MAX_K, /* two parts */
+    C_PANEL = OC_TILES_N * OC_TILES_N,
+    MAX_COLS = 1024, /* of a unit */
+};
+
+/* A thread's part of the scratch. */
+struct space {
+    uint16_t *w;    /* panels [steps][parts][OC_TILES_STEP] */
+    uint16_t *a[2]; /* the strip at work and the next one */
+    float *c;       /* [strips][panels][C_PANEL]; with one pass over k a strip's alone */
+};
+
+static size_t thread_bytes(void) {
+    size_t bytes = (OC_TILES_MAX_W + 2 * A_ELEMENTS) * sizeof(uint16_t) + C_FLOATS * sizeof(float);
+    return oc_round_up(bytes, 4096);
+}
+
+size_t oc_tiled_gemm_tiles_bytes(int n_threads) {
+    return thread_bytes() * (size_t)n_threads;
+}
+
+static struct space thread_space(const struct job *j, int thread) {
+    struct space sp;
+    sp.w = (uint16_t *)(void *)(j->scratch + (size_t)thread * thread_bytes());
+    sp.a[0] = sp.w + OC_TILES_MAX_W;
+    sp.a[1] = sp.a[0] + A_ELEMENTS;
+    sp.c = (float *)(void *)(sp.a[1] + A_ELEMENTS);
+    return sp;
+}
+
+struct unit {
+    int which;
+    int64_t n0, m0;
+    int nn, mm; /* rows of W and of x */
+    int n_panels, n_all; /* of one weight, and of both of a gated pair */
+};
+
+static int at_most(int64_t n, int64_t most) {
+    return (int)(n < most ? n : most);
+}
+
+static struct unit unit_at(const struct job *j, long u) {
+    struct unit t = {0};
+    int64_t col = u / j->n_row_blocks;
+    while (col >= j->n_col_blocks[t.which]) col -= j->n_col_blocks[t.which++];
+    t.n0 = col * j->nb;
+    t.m0 = u % j->n_row_blocks * j->mb;
+    t.nn = at_most(j->a->w[t.which]->n - t.n0, j->nb);
+    t.mm = at_most(j->a->m - t.m0, j->mb);
+    t.n_panels = (t.nn + OC_TILES_N - 1) / OC_TILES_N;
+    t.n_all = j->a->glu ? 2 * t.n_panels : t.n_panels;
+    return t;
+}
+
+static int steps_of(int64_t k) {
+    return (int)((k + OC_TILES_K - 1) / OC_TILES_K);
+}
+
+/* The unit's rows of W, kk long from k0 on, gate before up. */
+static void load_panels(const struct job *j, const struct space *sp, const struct unit *u, int64_t k0, int kk) {
+    size_t panel = (size_t)(steps_of(kk) * j->b_parts * OC_TILES_STEP);
+    for (int i = 0; i < u->n_all; i++) {
+        int in_weight = i % u->n_panels, n = at_most(u->nn - in_weight * OC_TILES_N, OC_TILES_N);
+        const struct oc_weight *w = j->a->w[j->a->glu ? i / u->n_panels : u->which];
+        j->t->panel(w, u->n0 + in_weight * OC_TILES_N, n, k0, kk, j->b_parts, sp->w + (size_t)i * panel);
+    }
+}
+
+/* Rows from m of the unit are to be cut; none if there are no more. */
+static struct oc_tiles_cut cut_at(const struct job *j, const struct unit *u, int m, int64_t k0, int kk, uint16_t *out) {
+    struct oc_tiles_cut c = {.ldx = j->a->ldx, .n = at_most(u->mm - m, OC_TILES_N), .k = kk, .steps = steps_of(kk)};
+    if (c.n <= 0) return (struct oc_tiles_cut){0};
+    c.x = j->a->x + (u->m0 + m) * j->a->ldx + k0;
+    c.rows = c.n > 16 ? 32 : 16;
+    c.parts = j->a_parts;
+    c.out = out;
+    return c;
+}
+
+static void finish(const struct job *j, const struct unit *u, int m, const float *c) {
+    const struct oc_multi_linear *a = j->a;
+    struct oc_tiles_end e = {.rows = at_most(u->mm - m, OC_TILES_N), .act = a->act, .add = a->add, .ldy = a->ldy[u->which]};
+    for (int i = 0; i < u->n_panels; i++) {
+        int64_t n0 = u->n0 + i * OC_TILES_N;
+        e.c = c + i * C_PANEL;
+        e.cols = at_most(u->nn - i * OC_TILES_N, OC_TILES_N);
+        e.bias = a->w[u->which]->bias ? a->w[u->which]->bias + n0 : NULL;
+        if (a->glu) {
+            e.up = e.c + u->n_panels * C_PANEL;
+            e.up_bias = a->w[1]->bias ? a->w[1]->bias + n0 : NULL;
+        }
+        e.y = a->y[u->which] + (u->m0 + m) * e.ldy + n0;
+        j->t->finish(&e);
+    }
+}
+
+/* All strips of the unit past its panels of one pass. */
+static void pass(const struct job *j, const struct space *sp, const struct unit *u, int64_t k0) {
+    const struct oc_simd_tiles *t = j->t;
+    int64_t k = j->a->w[0]->k;
+    int kk = at_most(k - k0, j->pass_k), now = 0;
+    bool last = k0 + kk == k, only = j->pass_k >= k;
+    load_panels(j, sp, u, k0, kk);
+    struct oc_tiles_cut next = cut_at(j, u, 0, k0, kk, sp->a[0]);
+    t->cut(&next, INT32_MAX);
+    struct oc_tiles_strip s = {.b = sp->w, .a_parts = j->a_parts, .b_parts = j->b_parts, .steps = steps_of(kk), .first = k0 == 0};
+    s.n_panels = u->n_all, s.chunk = t->chunk, s.ahead = t->ahead, s.cut = t->cut, s.next = &next;
+    s.c = sp->c;
+    for (int m = 0; m < u->mm; m += OC_TILES_N, now ^= 1) {
+        s.a = sp->a[now];
+        s.lower = u->mm - m > 16;
+        next = cut_at(j, u, m + OC_TILES_N, k0, kk, sp->a[now ^ 1]);
+        s.n_cut = (next.rows + u->n_all - 1) / u->n_all;
+        t->strip(&s);
+        t->cut(&next, INT32_MAX);
+        if (last) finish(j, u, m, s.c);
+        if (!only) s.c += u->n_all * C_PANEL;
+    }
+}
+
+static void work(void *arg, int thread, int n_threads) {
+    struct job *j = arg;
+    (void)n_threads;
+    struct space sp = thread_space(j, thread);
+    j->t->begin();
+    for (;;) {
+        long at = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
+        if (at >= j->n_units) break;
+        struct unit u = unit_at(j, at);
+        for (int64_t k0 = 0; k0 < j->a->w[0]->k; k0 += j->pass_k) pass(j, &sp, &u, k0);
+    }
+    j->t->end();
+}
+
+static void count_units(struct job *j) {
+    int n_outputs = j->a->glu ? 1 : j->a->n_w;
+    j->n_units = 0;
+    for (int i = 0; i < n_outputs; i++) {
+        j->n_col_blocks[i] = (j->a->w[i]->n + j->nb - 1) / j->nb;
+        j->n_units += (long)(j->n_col_blocks[i] * j->n_row_blocks);
+    }
+}
+
+static void set_rows(struct job *j, int64_t blocks) {
+    int64_t rows = (j->a->m + blocks - 1) / blocks;
+    j->mb = (int64_t)oc_round_up((size_t)rows, OC_TILES_N);
+    j->n_row_blocks = (j->a->m + j->mb - 1) / j->mb;
+}
+
+/* Blocks of W as large as fit; smaller ones, and then fewer rows of x, where threads would be idle; equal ones. */
+static void cut_work(struct job *j, int n_threads) {
+    const struct oc_multi_linear *a = j->a;
+    int64_t k = a->w[0]->k, n_most = a->w[0]->n, pair = a->glu ? 2 : 1, most = j->t->k_most[j->b_parts - 1];
+    int64_t passes = (k + most - 1) / most;
+    j->pass_k = (int64_t)oc_round_up((size_t)((k + passes - 1) / passes), OC_TILES_UNIT_K);
+    for (int i = 1; i < a->n_w; i++) n_most = a->w[i]->n > n_most ? a->w[i]->n : n_most;
+    j->nb = at_most(j->t->w_elements / (j->pass_k * j->b_parts * pair), MAX_COLS / pair) / OC_TILES_N * OC_TILES_N;
+    int64_t rows_most = C_FLOATS / (j->nb * pair) / OC_TILES_N * OC_TILES_N;
+    set_rows(j, j->pass_k >= k ? 1 : (a->m + rows_most - 1) / rows_most);
+    for (count_units(j); j->n_units < 2L * n_threads && j->nb > 64; count_units(j)) {
+        j->nb = (int64_t)oc_round_up((size_t)(j->nb / 2), OC_TILES_N);
+    }
+    for (; j->n_units < 2L * n_threads && j->mb > 64; count_units(j)) set_rows(j, 2 * j->n_row_blocks);
+    int64_t blocks = (n_most + j->nb - 1) / j->nb;
+    while (blocks * j->n_row_blocks % n_threads != 0 && n_most / (blocks + 1) >= 64) blocks++;
+    j->nb = (int64_t)oc_round_up((size_t)((n_most + blocks - 1) / blocks), OC_TILES_N);
+    count_units(j);
+}
+
+void oc_tiled_gemm_tiles(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
+    int n_threads = oc_pool_n_threads(ctx->pool);
+    OC_ASSERT(oc_tiled_gemm_tiles_bytes(n_threads) <= ctx->scratch_bytes && s->tiles->w_elements <= OC_TILES_MAX_W);
+    struct job j = {.t = s->tiles, .a = a, .a_parts = s->tiles->split ? 2 : 1, .b_parts = 1, .scratch = ctx->scratch};
+    for (int i = 0; i < a->n_w && s->tiles->split; i++) {
+        if (a->w[i]->bits != 0) j.b_parts = 2;
+    }
+    cut_work(&j, n_threads);
+    oc_pool_run(ctx->pool, work, &j);
+}
