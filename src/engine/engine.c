@@ -102,6 +102,8 @@ static enum oc_err take_memory(struct oc_engine *e, struct oc_errinfo *ei) {
     if (p == MAP_FAILED)
         return oc_fail(ei, OC_ERR_NOMEM, "%zu MiB of working memory are not to be had: try a smaller --image-max-tokens", e->mem_bytes >> 20);
     e->mem = p;
+    /* Large pages where the system has them on request: kernels walk megabytes of this. A refusal costs speed alone. */
+    (void)madvise(p, e->mem_bytes, MADV_HUGEPAGE);
     lay_out(e, e->mem);
     const struct oc_lm *lm = &e->model->lm;
     int n_pages = (e->info.kv_tokens + OC_LM_PAGE_TOKENS - 1) / OC_LM_PAGE_TOKENS + e->n_sessions - 1;

@@ -178,6 +178,7 @@ static void cut_work(struct job *j, int n_threads) {
     j->pass_k = (int64_t)oc_round_up((size_t)((k + passes - 1) / passes), OC_TILES_UNIT_K);
     for (int i = 1; i < a->n_w; i++) n_most = a->w[i]->n > n_most ? a->w[i]->n : n_most;
     j->nb = at_most(j->t->w_elements / (j->pass_k * j->b_parts * pair), MAX_COLS / pair) / OC_TILES_N * OC_TILES_N;
+    OC_ASSERT(j->nb > 0);
     int64_t rows_most = C_FLOATS / (j->nb * pair) / OC_TILES_N * OC_TILES_N;
     set_rows(j, j->pass_k >= k ? 1 : (a->m + rows_most - 1) / rows_most);
     for (count_units(j); j->n_units < 2L * n_threads && j->nb > 64; count_units(j)) {

@@ -3,6 +3,7 @@
  * x86/amx_ops.c includes it after the real instructions; tests/kernels/amx_model.c after a model of them in plain C, so
  * that packing, edges and results are checked where there is no AMX. The includer defines AMX_CONFIG(p), AMX_RELEASE(),
  * AMX_ZERO(t), AMX_LOAD(t, p, stride), AMX_STORE(t, p, stride) and AMX_DP(c, a, b); t, a, b, c are literal numbers.
+ * AMX_BLOCKS are the sizes of blocks, which the model makes smaller.
  *
  * A tile is 16 rows of 64 bytes: 16 rows of 32 k of operand A (x; in attention queries or probabilities), 16 pairs of k by 16
  * columns of operand B (W; keys or values), 16 x 16 of the product. 2 x 2 of them give 32 rows by 32 columns in four
@@ -108,9 +109,13 @@ static const struct oc_simd_bf16 amx_attn = {
     .exp_row = oc_avx512bf16_exp_row,
 };
 
+#ifndef AMX_BLOCKS
+#define AMX_BLOCKS .w_elements = OC_TILES_MAX_W, .k_most = {1280, 1024}, .chunk = 6, .ahead = 1
+#endif
+
 #define AMX_TILES(is_split)                                                                                            \
     {                                                                                                                  \
-        .split = is_split, .w_elements = OC_TILES_MAX_W, .k_most = {1280, 1024}, .chunk = 6, .ahead = 1,               \
+        .split = is_split, AMX_BLOCKS,                                                                                 \
         .begin = amx_begin, .end = amx_end, .panel = oc_avx512bf16_panel, .cut = oc_avx512bf16_cut,                    \
         .strip = amx_strip, .finish = oc_avx512_finish                                                                 \
     }
