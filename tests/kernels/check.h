@@ -81,7 +81,7 @@ double act_double(enum oc_act act, double x);
 bool amx_model_ops(struct oc_ops *ops, const char *name);
 
 /* What role P of this ISA does to bf16 and quantised weights, and to the x they meet: nothing; rounds them to bf16; makes
- * them sums of two bf16, without the product of the second ones. */
+ * x a sum of two bf16 (of attention also what it meets, without the product of the second ones). */
 enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT };
 enum isa_bf16 isa_bf16(const char *isa);
 

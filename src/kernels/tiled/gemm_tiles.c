@@ -24,17 +24,22 @@ enum {
     A_ELEMENTS = 2 * OC_TILES_N * OC_TILES_MAX_K, /* two parts */
     C_PANEL = OC_TILES_N * OC_TILES_N,
     MAX_COLS = 1024, /* of a unit */
+    SUMS = OC_TILES_MAX_K / 32 * OC_TILES_N, /* the smallest group is 32 */
+    SCALES = OC_TILES_MAX_W / 32 * 2,
 };
 
 /* A thread's part of the scratch. */
 struct space {
     uint16_t *w;    /* panels [steps][parts][OC_TILES_STEP] */
     uint16_t *a[2]; /* the strip at work and the next one */
+    float *sums[2]; /* of their groups, [groups][OC_TILES_N] */
+    float *scales;  /* [panels][groups][2][OC_TILES_N] */
+    float *acc;     /* [C_PANEL] */
     float *c;       /* [strips][panels][C_PANEL]; with one pass over k a strip's alone */
 };
 
 static size_t thread_bytes(void) {
-    size_t bytes = (OC_TILES_MAX_W + 2 * A_ELEMENTS) * sizeof(uint16_t) + C_FLOATS * sizeof(float);
+    size_t bytes = (OC_TILES_MAX_W + 2 * A_ELEMENTS) * sizeof(uint16_t) + (C_FLOATS + C_PANEL + 2 * SUMS + SCALES) * sizeof(float);
     return oc_round_up(bytes, 4096);
 }
 
@@ -47,7 +52,11 @@ static struct space thread_space(const struct job *j, int thread) {
     sp.w = (uint16_t *)(void *)(j->scratch + (size_t)thread * thread_bytes());
     sp.a[0] = sp.w + OC_TILES_MAX_W;
     sp.a[1] = sp.a[0] + A_ELEMENTS;
-    sp.c = (float *)(void *)(sp.a[1] + A_ELEMENTS);
+    sp.acc = (float *)(void *)(sp.a[1] + A_ELEMENTS);
+    sp.sums[0] = sp.acc + C_PANEL;
+    sp.sums[1] = sp.sums[0] + SUMS;
+    sp.scales = sp.sums[1] + SUMS;
+    sp.c = sp.scales + SCALES;
     return sp;
 }
 
@@ -56,6 +65,8 @@ struct unit {
     int64_t n0, m0;
     int nn, mm; /* rows of W and of x */
     int n_panels, n_all; /* of one weight, and of both of a gated pair */
+    int group;           /* steps of a group of quantised weights that are taken as whole numbers, or 0 */
+    int b_parts;
 };
 
 static int at_most(int64_t n, int64_t most) {
@@ -72,6 +83,8 @@ static struct unit unit_at(const struct job *j, long u) {
     t.mm = at_most(j->a->m - t.m0, j->mb);
     t.n_panels = (t.nn + OC_TILES_N - 1) / OC_TILES_N;
     t.n_all = j->a->glu ? 2 * t.n_panels : t.n_panels;
+    t.group = j->t->grouped ? j->a->w[t.which]->group / OC_TILES_K : 0;
+    t.b_parts = t.group ? 1 : j->b_parts;
     return t;
 }
 
@@ -81,22 +94,29 @@ static int steps_of(int64_t k) {
 
 /* The unit's rows of W, kk long from k0 on, gate before up. */
 static void load_panels(const struct job *j, const struct space *sp, const struct unit *u, int64_t k0, int kk) {
-    size_t panel = (size_t)(steps_of(kk) * j->b_parts * OC_TILES_STEP);
+    size_t panel = (size_t)(steps_of(kk) * u->b_parts * OC_TILES_STEP);
     for (int i = 0; i < u->n_all; i++) {
-        int in_weight = i % u->n_panels, n = at_most(u->nn - in_weight * OC_TILES_N, OC_TILES_N);
+        int in_weight = i % u->n_panels * OC_TILES_N, n = at_most(u->nn - in_weight, OC_TILES_N);
         const struct oc_weight *w = j->a->w[j->a->glu ? i / u->n_panels : u->which];
-        j->t->panel(w, u->n0 + in_weight * OC_TILES_N, n, k0, kk, j->b_parts, sp->w + (size_t)i * panel);
+        uint16_t *out = sp->w + (size_t)i * panel;
+        if (u->group) {
+            j->t->numbers(w, u->n0 + in_weight, n, k0, kk, out, sp->scales + i * (kk / w->group) * 2 * OC_TILES_N);
+        } else {
+            j->t->panel(w, u->n0 + in_weight, n, k0, kk, u->b_parts, out);
+        }
     }
 }
 
 /* Rows from m of the unit are to be cut; none if there are no more. */
-static struct oc_tiles_cut cut_at(const struct job *j, const struct unit *u, int m, int64_t k0, int kk, uint16_t *out) {
+static struct oc_tiles_cut cut_at(const struct job *j, const struct space *sp, const struct unit *u, int m, int64_t k0, int kk) {
     struct oc_tiles_cut c = {.ldx = j->a->ldx, .n = at_most(u->mm - m, OC_TILES_N), .k = kk, .steps = steps_of(kk)};
     if (c.n <= 0) return (struct oc_tiles_cut){0};
     c.x = j->a->x + (u->m0 + m) * j->a->ldx + k0;
     c.rows = c.n > 16 ? 32 : 16;
     c.parts = j->a_parts;
-    c.out = out;
+    c.out = sp->a[m / OC_TILES_N % 2];
+    c.group = u->group;
+    c.sums = sp->sums[m / OC_TILES_N % 2];
     return c;
 }
 
@@ -121,18 +141,20 @@ static void finish(const struct job *j, const struct unit *u, int m, const float
 static void pass(const struct job *j, const struct space *sp, const struct unit *u, int64_t k0) {
     const struct oc_simd_tiles *t = j->t;
     int64_t k = j->a->w[0]->k;
-    int kk = at_most(k - k0, j->pass_k), now = 0;
+    int kk = at_most(k - k0, j->pass_k);
     bool last = k0 + kk == k, only = j->pass_k >= k;
     load_panels(j, sp, u, k0, kk);
-    struct oc_tiles_cut next = cut_at(j, u, 0, k0, kk, sp->a[0]);
+    struct oc_tiles_cut next = cut_at(j, sp, u, 0, k0, kk);
     t->cut(&next, INT32_MAX);
-    struct oc_tiles_strip s = {.b = sp->w, .a_parts = j->a_parts, .b_parts = j->b_parts, .steps = steps_of(kk), .first = k0 == 0};
+    struct oc_tiles_strip s = {.b = sp->w, .a_parts = j->a_parts, .b_parts = u->b_parts, .steps = steps_of(kk), .first = k0 == 0};
     s.n_panels = u->n_all, s.chunk = t->chunk, s.ahead = t->ahead, s.cut = t->cut, s.next = &next;
     s.c = sp->c;
-    for (int m = 0; m < u->mm; m += OC_TILES_N, now ^= 1) {
-        s.a = sp->a[now];
+    s.group = u->group, s.scales = sp->scales, s.acc = sp->acc, s.scale = t->scale;
+    for (int m = 0; m < u->mm; m += OC_TILES_N) {
+        s.a = sp->a[m / OC_TILES_N % 2];
+        s.sums = sp->sums[m / OC_TILES_N % 2];
         s.lower = u->mm - m > 16;
-        next = cut_at(j, u, m + OC_TILES_N, k0, kk, sp->a[now ^ 1]);
+        next = cut_at(j, sp, u, m + OC_TILES_N, k0, kk);
         s.n_cut = (next.rows + u->n_all - 1) / u->n_all;
         t->strip(&s);
         t->cut(&next, INT32_MAX);
@@ -196,8 +218,13 @@ void oc_tiled_gemm_tiles(const struct oc_simd *s, const struct oc_kctx *ctx, con
     OC_ASSERT(oc_tiled_gemm_tiles_bytes(n_threads) <= ctx->scratch_bytes && s->tiles->w_elements <= OC_TILES_MAX_W);
     struct job j = {.t = s->tiles, .a = a, .a_parts = s->tiles->split ? 2 : 1, .b_parts = 1, .scratch = ctx->scratch};
     for (int i = 0; i < a->n_w && s->tiles->split; i++) {
-        if (a->w[i]->bits != 0) j.b_parts = 2;
+        if (a->w[i]->bits != 0 && !s->tiles->grouped) j.b_parts = 2;
     }
     cut_work(&j, n_threads);
     oc_pool_run(ctx->pool, work, &j);
+}
+
+/* As oc_tiled_may_bf16; and a gated pair, which shares its blocks, is of one kind. */
+bool oc_tiled_may_tiles(const struct oc_multi_linear *a) {
+    return oc_tiled_may_bf16(a) && (!a->glu || a->w[0]->group == a->w[1]->group);
 }

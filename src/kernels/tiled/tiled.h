@@ -131,7 +131,18 @@ struct oc_tiles_cut {
     int k, steps;
     int parts;
     uint16_t *out;
+    int group;      /* steps of a group, or 0; then sums takes the sum over each group of what is written, [groups][OC_TILES_N] */
+    float *sums;
     int row, step; /* the next piece; all are done when row == rows */
+};
+
+/* c = (first) or += acc * scale of the column + sum of the row * zero bias of the column, for a panel of c: a group of k. */
+struct oc_tiles_scale {
+    const float *acc;
+    const float *scales; /* [2][OC_TILES_N] */
+    const float *sums;   /* [OC_TILES_N] */
+    float *c;
+    bool first;
 };
 
 /* c[n_panels][tiles 2 x 2][16][16] = (first) or += a strip of x times panels of W [n_panels][steps][b_parts][2][16][16][2]:
@@ -144,6 +155,11 @@ struct oc_tiles_strip {
     int ahead; /* steps that W is prefetched ahead, 0 for none */
     float *c;
     bool first, lower; /* lower: there are more than 16 rows */
+    int group;           /* 0, or steps of a group: then W is whole numbers, and sums of a group are scaled, see struct oc_tiles_scale */
+    const float *scales; /* [n_panels][groups][2][OC_TILES_N]: scales, then zero biases */
+    const float *sums;   /* of the strip */
+    float *acc;          /* a panel of c */
+    void (*scale)(const struct oc_tiles_scale *g, int row, int n);
     void (*cut)(struct oc_tiles_cut *next, int n); /* meanwhile the next strip is cut, so many pieces at each step */
     struct oc_tiles_cut *next;
     int n_cut;
@@ -162,6 +178,7 @@ struct oc_tiles_end {
 
 struct oc_simd_tiles {
     bool split; /* x, and W when quantised, are two parts */
+    bool grouped; /* but quantised W is whole numbers in one part, and sums are scaled group by group */
     int w_elements; /* of bf16 that a thread has of W at a time, in L2; OC_TILES_MAX_W at most */
     int k_most[2];  /* k of a pass when W has one part, or two; multiples of OC_TILES_UNIT_K, OC_TILES_MAX_K at most */
     int chunk, ahead;
@@ -169,6 +186,9 @@ struct oc_simd_tiles {
     void (*end)(void);
     /* out = a panel of n <= OC_TILES_N rows of w from n0 on, kk long from k0 on. */
     void (*panel)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out);
+    /* The same of the quantised numbers less 2^(bits - 1), exactly, and the scales, and zero biases that make up for that. */
+    void (*numbers)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out, float *scales);
+    void (*scale)(const struct oc_tiles_scale *g, int row, int n);
     void (*cut)(struct oc_tiles_cut *c, int n);
     void (*strip)(const struct oc_tiles_strip *s);
     void (*finish)(const struct oc_tiles_end *e);
@@ -271,6 +291,7 @@ void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const str
 /* Role P in bf16, and whether all weights of the call may be cut to it: bf16 and quantised ones may. */
 void oc_tiled_gemm_bf16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
 void oc_tiled_gemm_tiles(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
+bool oc_tiled_may_tiles(const struct oc_multi_linear *a);
 bool oc_tiled_may_bf16(const struct oc_multi_linear *a);
 
 /* One output row's end: v[n] = act(v + bias) (* gate partner), stored or added. */

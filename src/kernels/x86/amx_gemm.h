@@ -67,6 +67,7 @@ AMX_INLINE void amx_chunk(const struct oc_tiles_strip *t, int panel, int from, i
     const uint16_t *a = t->a + from * a_step, *b = t->b + ((int64_t)panel * t->steps + from) * b_step;
     int64_t jump = panel + 1 < t->n_panels ? (int64_t)t->steps * b_step : (int64_t)(1 - t->n_panels) * t->steps * b_step + (to - from) * b_step;
     float *c = t->c + panel * 4 * AMX_C;
+    const char *c_next = (const char *)(panel + 1 < t->n_panels ? c + 4 * AMX_C : t->c);
     if (t->first && from == 0) {
         amx_clear_c();
     } else {
@@ -75,10 +76,61 @@ AMX_INLINE void amx_chunk(const struct oc_tiles_strip *t, int panel, int from, i
     for (int s = from; s < to; s++, a += a_step, b += b_step) {
         int ahead = s + t->ahead;
         if (t->ahead > 0) amx_fetch(b + t->ahead * b_step + (ahead < to ? 0 : jump - (to - from) * b_step), b_step * 2);
+        for (int at = (s - from) * 1024; t->ahead > 0 && at < (s - from) * 1024 + 1024 && at < 4096; at += 64) __builtin_prefetch(c_next + at);
         amx_step(a, b, a_parts, b_parts, lower);
         if (t->next->row < t->next->rows) t->cut(t->next, t->n_cut);
     }
     amx_store_c(c, lower);
+}
+
+/* ---- Quantised W as whole numbers: the tiles' sums of a group wait in acc while the next group is multiplied, and are scaled a
+ * few rows at a time meanwhile. ---- */
+
+/* Rows of acc that are scaled after each half of a step. */
+AMX_INLINE void amx_scale_some(const struct oc_tiles_strip *t, struct oc_tiles_scale *g, int *row, int n, int n_rows) {
+    if (*row >= n_rows) return;
+    t->scale(g, *row, n);
+    *row += n;
+}
+
+/* Groups of steps `from` to `to` of one panel; *g and *row are what is left to scale. */
+AMX_INLINE void amx_chunk_grouped(const struct oc_tiles_strip *t, struct oc_tiles_scale *g, int *row, int panel, int from, int to,
+                                  const bool lower) {
+    const int n_rows = lower ? 32 : 16, n = n_rows / (2 * t->group), n_groups = t->steps / t->group;
+    const uint16_t *a = t->a + from * 2 * OC_TILES_STEP, *b = t->b + ((int64_t)panel * t->steps + from) * OC_TILES_STEP;
+    int64_t jump = panel + 1 < t->n_panels ? (int64_t)t->steps * OC_TILES_STEP : (int64_t)(1 - t->n_panels) * t->steps * OC_TILES_STEP + (to - from) * OC_TILES_STEP;
+    float *c = t->c + panel * 4 * AMX_C;
+    const char *c_next = (const char *)(panel + 1 < t->n_panels ? c + 4 * AMX_C : t->c);
+    for (int s = from; s < to; s += t->group) {
+        amx_clear_c();
+        for (int i = s; i < s + t->group; i++, a += 2 * OC_TILES_STEP, b += OC_TILES_STEP) {
+            if (t->ahead > 0) {
+                amx_fetch(b + t->ahead * OC_TILES_STEP + (i + t->ahead < to ? 0 : jump - (to - from) * OC_TILES_STEP), 2 * OC_TILES_STEP);
+                for (int at = (i - from) * 512; at < (i - from) * 512 + 512 && at < 4096; at += 64) __builtin_prefetch(c_next + at);
+            }
+            amx_quarter(a, b, true, true, lower);
+            amx_scale_some(t, g, row, n, n_rows);
+            amx_quarter(a + OC_TILES_STEP, b, true, false, lower);
+            amx_scale_some(t, g, row, n, n_rows);
+            if (t->next->row < t->next->rows) t->cut(t->next, t->n_cut);
+        }
+        amx_store_c(t->acc, lower);
+        g->scales = t->scales + ((int64_t)panel * n_groups + s / t->group) * 2 * OC_TILES_N;
+        g->sums = t->sums + s / t->group * OC_TILES_N;
+        g->c = c;
+        g->first = t->first && s == 0;
+        *row = 0;
+    }
+}
+
+AMX_INLINE void amx_strip_grouped(const struct oc_tiles_strip *t, const bool lower) {
+    struct oc_tiles_scale g = {.acc = t->acc};
+    int row = 32, chunk = (t->chunk + t->group - 1) / t->group * t->group, n_rows = lower ? 32 : 16;
+    for (int from = 0; from < t->steps; from += chunk) {
+        int to = from + chunk < t->steps ? from + chunk : t->steps;
+        for (int panel = 0; panel < t->n_panels; panel++) amx_chunk_grouped(t, &g, &row, panel, from, to, lower);
+    }
+    for (; row < n_rows; row += 2) t->scale(&g, row, 2);
 }
 
 AMX_INLINE void amx_strip_of(const struct oc_tiles_strip *t, const int a_parts, const int b_parts, const bool lower) {
@@ -89,7 +141,10 @@ AMX_INLINE void amx_strip_of(const struct oc_tiles_strip *t, const int a_parts, 
 }
 
 static void amx_strip(const struct oc_tiles_strip *t) {
-    if (!t->lower) {
+    if (t->group > 0) {
+        if (t->lower) amx_strip_grouped(t, true);
+        if (!t->lower) amx_strip_grouped(t, false);
+    } else if (!t->lower) {
         if (t->b_parts == 2) amx_strip_of(t, 2, 2, false);
         if (t->b_parts == 1 && t->a_parts == 2) amx_strip_of(t, 2, 1, false);
         if (t->a_parts == 1) amx_strip_of(t, 1, 1, false);

@@ -115,8 +115,9 @@ static const struct oc_simd_bf16 amx_attn = {
 
 #define AMX_TILES(is_split)                                                                                            \
     {                                                                                                                  \
-        .split = is_split, AMX_BLOCKS,                                                                                 \
-        .begin = amx_begin, .end = amx_end, .panel = oc_avx512bf16_panel, .cut = oc_avx512bf16_cut,                    \
+        .split = is_split, .grouped = is_split, AMX_BLOCKS,                                                            \
+        .begin = amx_begin, .end = amx_end, .panel = oc_avx512bf16_panel,                                              \
+        .numbers = oc_avx512bf16_numbers, .scale = oc_avx512bf16_scale, .cut = oc_avx512bf16_cut,                      \
         .strip = amx_strip, .finish = oc_avx512_finish                                                                 \
     }
 

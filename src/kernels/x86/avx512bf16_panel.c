@@ -78,8 +78,142 @@ void oc_avx512bf16_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k
     }
 }
 
+/* A vector of 16 words of eight 4-bit weights, one for each of 16 rows: pair j of each word, as bf16. The table is doubled, so
+ * that the bit above a nibble may hold anything. */
+static inline __m512i pair_q4(__m512i words, const int j, __m512i table) {
+    __m512i even = j == 0 ? words : _mm512_srli_epi32(words, 8 * j);
+    __m512i odd = j < 2 ? _mm512_slli_epi32(words, 12 - 8 * j) : _mm512_srli_epi32(words, 8 * j - 12);
+    return _mm512_permutexvar_epi16(_mm512_mask_blend_epi16(0xaaaaaaaa, even, odd), table);
+}
+
+/* The same of words of four 8-bit weights. */
+static inline __m512i pair_q8(__m512i words, const int j) {
+    const __m512i byte = _mm512_set1_epi32(255), middle = _mm512_set1_epi32(128);
+    __m512i even = _mm512_sub_epi32(_mm512_and_si512(_mm512_srli_epi32(words, 16 * j), byte), middle);
+    __m512i odd = _mm512_sub_epi32(_mm512_and_si512(_mm512_srli_epi32(words, 16 * j + 8), byte), middle);
+    __m512i low = _mm512_srli_epi32(_mm512_castps_si512(_mm512_cvtepi32_ps(even)), 16);
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_castps_si512(_mm512_cvtepi32_ps(odd)));
+}
+
+/* 16 words of k of n <= 16 rows, of which `there` are there. */
+static inline void words_of(const uint8_t *in, size_t stride, int n, int there, __m512i r[16]) {
+    const __mmask16 mask = oc_avx512_mask(there);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) {
+        const uint8_t *row = in + (size_t)(i < n ? i : 0) * stride;
+        _mm_prefetch((const char *)row + 128, _MM_HINT_T0);
+        r[i] = _mm512_maskz_loadu_epi32(i < n ? mask : 0, row);
+    }
+    turn16(r);
+}
+
+static void numbers_q4(const uint8_t *in, size_t stride, int n, int kk, uint16_t *out) {
+    const __m512 eight = _mm512_set1_ps(8), q = _mm512_sub_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), eight);
+    const __m512i table = (__m512i)_mm512_cvtne2ps_pbh(q, q);
+    for (int k = 0; k < kk; k += 128) {
+        __m512i r[16];
+        words_of(in + k / 2, stride, n, (kk - k) / 8, r);
+#pragma GCC unroll 16
+        for (int d = 0; d < 16; d++) { /* words of 4 pairs, 4 of them to a step */
+            if (k + 8 * d >= kk) break;
+            uint16_t *to = out + (k / OC_TILES_K + d / 4) * OC_TILES_STEP + d % 4 * 128;
+            _mm512_store_si512(to, pair_q4(r[d], 0, table));
+            _mm512_store_si512(to + 32, pair_q4(r[d], 1, table));
+            _mm512_store_si512(to + 64, pair_q4(r[d], 2, table));
+            _mm512_store_si512(to + 96, pair_q4(r[d], 3, table));
+        }
+    }
+}
+
+static void numbers_q8(const uint8_t *in, size_t stride, int n, int kk, uint16_t *out) {
+    for (int k = 0; k < kk; k += 64) {
+        __m512i r[16];
+        words_of(in + k, stride, n, (kk - k) / 4, r);
+#pragma GCC unroll 16
+        for (int d = 0; d < 16; d++) { /* words of 2 pairs, 8 of them to a step */
+            if (k + 4 * d >= kk) break;
+            uint16_t *to = out + (k / OC_TILES_K + d / 8) * OC_TILES_STEP + d % 8 * 64;
+            _mm512_store_si512(to, pair_q8(r[d], 0));
+            _mm512_store_si512(to + 32, pair_q8(r[d], 1));
+        }
+    }
+}
+
+/* Scales and zero biases of n_groups groups of n <= 16 rows, groups from `first` on: out[group][2][OC_TILES_N]. The others of the
+ * 16 are zero. */
+static void scales_of(const struct oc_weight *w, int64_t n0, int n, int64_t first, int n_groups, float *out) {
+    const int64_t all = w->k / w->group;
+    const int64_t size = w->dtype == OC_F32 ? 4 : 2;
+    const __m512 middle = _mm512_set1_ps((float)(1 << (w->bits - 1)));
+    for (int g = 0; g < n_groups; g += 16) {
+        __m512i s[16], z[16];
+        for (int i = 0; i < 16; i++) {
+            __mmask16 mask = i < n ? oc_avx512_mask(n_groups - g) : 0;
+            int64_t at = i < n ? ((n0 + i) * all + first + g) * size : 0;
+            __m512 scale = oc_avx512_load_float(w->scales + at, w->dtype, mask);
+            __m512 zero = oc_avx512_load_float(w->zero_biases + at, w->dtype, mask);
+            s[i] = _mm512_castps_si512(scale);
+            z[i] = _mm512_castps_si512(_mm512_fmadd_ps(scale, middle, zero));
+        }
+        turn16(s);
+        turn16(z);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            if (g + i >= n_groups) break;
+            _mm512_store_si512(out + (g + i) * 2 * OC_TILES_N, s[i]);
+            _mm512_store_si512(out + (g + i) * 2 * OC_TILES_N + OC_TILES_N, z[i]);
+        }
+    }
+}
+
+void oc_avx512bf16_numbers(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out, float *scales) {
+    const size_t stride = oc_weight_row_bytes(w);
+    for (int half = 0; half < 2; half++, n0 += 16, n -= 16, out += TILE, scales += 16) {
+        int there = n > 16 ? 16 : n < 0 ? 0 : n;
+        const uint8_t *in = w->w + (size_t)(there ? n0 : 0) * stride + (size_t)k0 * w->bits / 8;
+        if (w->bits == 4) numbers_q4(in, stride, there, kk, out);
+        if (w->bits == 8) numbers_q8(in, stride, there, kk, out);
+        scales_of(w, n0, there, k0 / w->group, kk / w->group, scales);
+    }
+}
+
+static inline __attribute__((always_inline)) void scale_rows(const struct oc_tiles_scale *g, int row, int n, const bool first) {
+    const __m512 s0 = _mm512_load_ps(g->scales), s1 = _mm512_load_ps(g->scales + 16);
+    const __m512 z0 = _mm512_load_ps(g->scales + 32), z1 = _mm512_load_ps(g->scales + 48);
+    int at = row / 16 * 512 + row % 16 * 16; /* tiles: two above, two below; n rows are all above or all below */
+    const float *acc = g->acc + at, *sums = g->sums + row;
+    float *c = g->c + at;
+    for (int r = 0; r < n; r++, acc += 16, c += 16) {
+        __m512 sum = _mm512_set1_ps(sums[r]);
+        __m512 c0 = _mm512_mul_ps(sum, z0), c1 = _mm512_mul_ps(sum, z1);
+        if (!first) {
+            c0 = _mm512_fmadd_ps(sum, z0, _mm512_load_ps(c));
+            c1 = _mm512_fmadd_ps(sum, z1, _mm512_load_ps(c + 256));
+        }
+        _mm512_store_ps(c, _mm512_fmadd_ps(_mm512_load_ps(acc), s0, c0));
+        _mm512_store_ps(c + 256, _mm512_fmadd_ps(_mm512_load_ps(acc + 256), s1, c1));
+    }
+}
+
+/* n divides 16. */
+void oc_avx512bf16_scale(const struct oc_tiles_scale *g, int row, int n) {
+    if (g->first) {
+        scale_rows(g, row, n, true);
+    } else {
+        scale_rows(g, row, n, false);
+    }
+}
+
 /* Reads of x are led by this many pieces: what is used in a hundred cycles comes from L3 or memory. */
 enum { AHEAD = 16 };
+
+static inline __m512 low_half(__m512i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(halves)), 16));
+}
+
+static inline __m512 high_half(__m512i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(halves, 1)), 16));
+}
 
 static inline void piece(const struct oc_tiles_cut *c) {
     const float *x = c->x + c->row * c->ldx + c->step * OC_TILES_K;
@@ -91,9 +225,16 @@ static inline void piece(const struct oc_tiles_cut *c) {
     int k = c->k - c->step * OC_TILES_K;
     __mmask16 first = c->row < c->n ? oc_avx512_mask(k) : 0, second = c->row < c->n && k > 16 ? oc_avx512_mask(k - 16) : 0;
     __m512 lo = _mm512_maskz_loadu_ps(first, x), hi = _mm512_maskz_loadu_ps(second, x + 16);
-    __m512bh high = _mm512_cvtne2ps_pbh(hi, lo);
-    _mm512_store_si512(out, (__m512i)high);
-    if (c->parts == 2) _mm512_store_si512(out + OC_TILES_STEP, (__m512i)oc_avx512bf16_low_part(lo, hi, high));
+    __m512i high = (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
+    _mm512_store_si512(out, high);
+    if (c->parts == 1) return;
+    __m512 high0 = low_half(high), high1 = high_half(high);
+    __m512i low = (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(hi, high1), _mm512_sub_ps(lo, high0));
+    _mm512_store_si512(out + OC_TILES_STEP, low);
+    if (c->group == 0) return;
+    float *sum = c->sums + c->step / c->group * OC_TILES_N + c->row;
+    float more = oc_avx512_sum(_mm512_add_ps(_mm512_add_ps(high0, high1), _mm512_add_ps(low_half(low), high_half(low))));
+    *sum = c->step % c->group ? *sum + more : more;
 }
 
 void oc_avx512bf16_cut(struct oc_tiles_cut *c, int n) {
