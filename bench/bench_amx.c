@@ -163,7 +163,7 @@ static struct oc_weight weight_at(uint8_t *at, int bits, int64_t n, int64_t k) {
 struct alone {
     struct lab *l;
     struct oc_weight w;
-    int parts;
+    int parts, group;
     int chunk, ahead, n_cut;
     int turns;
 };
@@ -179,7 +179,10 @@ static void panels_alone(void *arg, int thread, int n_threads) {
     const struct alone *j = arg;
     (void)n_threads;
     for (int t = 0; t < j->turns; t++) {
-        for (int i = 0; i < ALONE_PANELS; i++)
+        float *scales = (float *)(void *)(own(j, thread) + 5 * MIB);
+        for (int i = 0; i < ALONE_PANELS && j->group; i++)
+            oc_avx512bf16_numbers(&j->w, 32 * i, 32, 0, ALONE_K, (uint16_t *)(void *)own(j, thread) + i * ALONE_K * 32, scales + i * ALONE_K);
+        for (int i = 0; i < ALONE_PANELS && !j->group; i++)
             oc_avx512bf16_panel(&j->w, 32 * i, 32, 0, ALONE_K, j->parts, (uint16_t *)(void *)own(j, thread) + i * ALONE_K * 32 * j->parts);
     }
 }
@@ -188,6 +191,8 @@ static struct oc_tiles_cut strip_cut(const struct alone *j, int thread, int t) {
     uint8_t *p = own(j, thread);
     struct oc_tiles_cut c = {.ldx = ALONE_K, .n = 32, .rows = 32, .k = ALONE_K, .steps = ALONE_K / 32, .parts = 2};
     c.out = (uint16_t *)(void *)(p + 4 * MIB) + t % 2 * 2 * ALONE_K * 32;
+    c.group = j->group;
+    c.sums = (float *)(void *)(p + 7 * MIB) + t % 2 * ALONE_K;
     c.x = (const float *)(const void *)(p + 8 * MIB) + t % 32 * 32 * ALONE_K;
     return c;
 }
@@ -226,8 +231,12 @@ static void strips_alone(void *arg, int thread, int n_threads) {
     s.c = (float *)(void *)(p + 6 * MIB);
     s.first = s.lower = true;
     s.cut = oc_avx512bf16_cut, s.next = &next;
+    s.group = j->group, s.scale = oc_avx512bf16_scale;
+    s.scales = (const float *)(const void *)(p + 5 * MIB);
+    s.acc = (float *)(void *)(p + 7 * MIB) + 4 * ALONE_K;
     amx_begin();
     for (int t = 0; t < j->turns; t++) {
+        s.sums = (const float *)(const void *)(p + 7 * MIB) + (t + 1) % 2 * ALONE_K;
         s.a = (uint16_t *)(void *)(p + 4 * MIB) + (t + 1) % 2 * 2 * ALONE_K * 32;
         if (j->n_cut) next = strip_cut(j, thread, t);
         amx_strip(&s);
@@ -238,25 +247,32 @@ static void strips_alone(void *arg, int thread, int n_threads) {
 static void steps_alone(struct lab *l) {
     struct alone j = {.l = l, .turns = 6};
     double elements = 32.0 * ALONE_K * ALONE_PANELS * j.turns;
-    for (int kind = 0; kind < 3; kind++) {
+    static const char *const kinds[] = {"bf16", "4-bit, one part", "4-bit, two parts", "4-bit, numbers", "8-bit, numbers"};
+    for (int kind = 0; kind < 5; kind++) {
         j.parts = kind == 2 ? 2 : 1;
-        j.w = weight_at(l->memory[0] + 4 * MIB, kind == 0 ? 0 : 4, 32 * ALONE_PANELS, ALONE_K);
-        printf("panels of W, %-22s %6.2f elements a cycle\n", kind == 0 ? "bf16" : kind == 1 ? "4-bit, one part" : "4-bit, two parts",
-               elements / best_of(l, panels_alone, &j) / l->ghz * 1e-9);
+        j.group = kind >= 3 ? 2 : 0;
+        j.w = weight_at(l->memory[0] + 4 * MIB, kind == 0 ? 0 : kind == 4 ? 8 : 4, 32 * ALONE_PANELS, ALONE_K);
+        printf("panels of W, %-22s %6.2f elements a cycle\n", kinds[kind], elements / best_of(l, panels_alone, &j) / l->ghz * 1e-9);
     }
     j.turns = 64;
-    printf("strips of x, from L3 or memory      %6.2f elements a cycle\n", 32.0 * ALONE_K * j.turns / best_of(l, cut_alone, &j) / l->ghz * 1e-9);
+    for (j.group = 0; j.group <= 2; j.group += 2) {
+        printf("strips of x, %-22s %6.2f elements a cycle\n", j.group ? "with sums" : "from L3 or memory",
+               32.0 * ALONE_K * j.turns / best_of(l, cut_alone, &j) / l->ghz * 1e-9);
+    }
+    j.group = 0;
     for (j.parts = 1; j.parts <= 2; j.parts++) {
         printf("end of a block, %-19s %6.2f elements a cycle\n", j.parts == 2 ? "gated by silu" : "plain",
                1024.0 * ALONE_PANELS * j.turns / best_of(l, finish_alone, &j) / l->ghz * 1e-9);
     }
     j.turns = 12;
     printf("strips past W in L2, share of the peak; chunk of k (steps of 32) by steps prefetched\n");
-    for (j.parts = 1; j.parts <= 2; j.parts++) {
-        static const int chunks[] = {3, 4, 5, 6, 8, 10, 40};
+    for (int kind = 0; kind < 3; kind++) {
+        static const int chunks[] = {4, 6, 8, 10, 12, 40};
+        j.parts = kind == 1 ? 2 : 1;
+        j.group = kind == 2 ? 2 : 0;
         for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
             j.chunk = chunks[i];
-            printf("  %d products, chunk %2d:", 1 + j.parts, j.chunk);
+            printf("  %d products%s, chunk %2d:", 1 + j.parts, j.group ? " and scales" : "", j.chunk);
             for (int k = 0; k < 6; k++) {
                 j.ahead = k < 5 ? k : 1, j.n_cut = k < 5 ? 0 : j.parts == 2 ? 6 : 3;
                 double flops = STEP_FLOPS * (1 + j.parts) * (ALONE_K / 32) * (ALONE_PANELS / j.parts) * j.turns * l->n_threads;
@@ -313,7 +329,7 @@ static double linear_s(const struct lab *l, const struct oc_simd_tiles *tiles, c
         t = now_s() - t;
         if (turn == 0 || t < best) best = t;
     }
-    *flops = 2.0 * (double)(sh->m * sh->n * sh->k) * (sh->glu ? 2 : 1) * (sh->bits ? 3 : 2);
+    *flops = 2.0 * (double)(sh->m * sh->n * sh->k) * (sh->glu ? 2 : 1) * (sh->bits && !tiles->grouped ? 3 : 2);
     return best;
 }
 
@@ -338,9 +354,11 @@ static void whole(const struct lab *l) {
     printf(" vision s, prefill s\n");
     line(l, &t, "as built, 4 KiB pages", 0);
     line(l, &t, "as built", 1);
+    t.grouped = false;
+    line(l, &t, "three products for 4-bit", 1);
     for (int i = 0; i < 12; i++) {
         static const int chunk[] = {4, 5, 8, 10, 40}, ahead[] = {0, 2, 4};
-        static const struct { int w, k1, k2; } blocks[] = {{640, 1280, 2048}, {640, 1792, 1024}, {512, 1280, 1024}, {384, 1280, 768}};
+        static const struct { int w, k1, k2; } blocks[] = {{640, 2048, 1024}, {640, 1792, 1024}, {512, 1280, 1024}, {384, 1024, 768}};
         char what[64];
         t = amx_split;
         if (i < 5) t.chunk = chunk[i];
