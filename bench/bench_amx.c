@@ -211,12 +211,11 @@ static void finish_alone(void *arg, int thread, int n_threads) {
     (void)n_threads;
     float *c = (float *)(void *)(own(j, thread) + 6 * MIB), *y = c + MIB;
     for (int t = 0; t < j->turns; t++) {
-        for (int i = 0; i < ALONE_PANELS; i++) {
-            struct oc_tiles_end e = {.c = c + 1024 * i, .up = j->parts == 2 ? c + 1024 * i : NULL, .rows = 32, .cols = 32, .ldy = 4096};
-            e.act = j->parts == 2 ? OC_ACT_SILU : OC_ACT_NONE;
-            e.y = y + 32 * i;
-            oc_avx512_finish(&e);
-        }
+        struct oc_tiles_end e = {.c = c, .up = j->parts == 2 ? c : NULL, .rows = 32, .cols = 32 * ALONE_PANELS, .n_panels = ALONE_PANELS};
+        e.act = j->parts == 2 ? OC_ACT_SILU : OC_ACT_NONE;
+        e.ldy = 4096;
+        e.y = y;
+        oc_avx512_finish(&e, INT32_MAX);
     }
 }
 
@@ -225,12 +224,13 @@ static void strips_alone(void *arg, int thread, int n_threads) {
     (void)n_threads;
     uint8_t *p = own(j, thread);
     struct oc_tiles_cut next = {0};
+    struct oc_tiles_end end = {0};
     struct oc_tiles_strip s = {.b = (uint16_t *)(void *)p, .a_parts = 2, .b_parts = j->parts, .steps = ALONE_K / 32, .n_panels = ALONE_PANELS};
     if (j->parts == 2) s.n_panels /= 2;
     s.chunk = j->chunk, s.ahead = j->ahead, s.n_cut = j->n_cut;
     s.c = (float *)(void *)(p + 6 * MIB);
     s.first = s.lower = true;
-    s.cut = oc_avx512bf16_cut, s.next = &next;
+    s.cut = oc_avx512bf16_cut, s.next = &next, s.finish = oc_avx512_finish, s.end = &end;
     s.group = j->group, s.scale = oc_avx512bf16_scale;
     s.scales = (const float *)(const void *)(p + 5 * MIB);
     s.acc = (float *)(void *)(p + 7 * MIB) + 4 * ALONE_K;

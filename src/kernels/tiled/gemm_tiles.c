@@ -1,8 +1,9 @@
 /* Role P by hardware tiles: y = x W^T for bf16 and quantised weights.
  *
  * A thread takes a block of W's rows and one pass of k, makes it bf16 in its own scratch, where it stays in L2, and leads
- * strips of x past it. While one strip is multiplied the next is cut to bf16, a few pieces at each step of k, so x needs
- * no packing ahead and comes from memory once per block of W. Sums of several passes wait in scratch.
+ * strips of x past it. While one strip is multiplied the next is cut to bf16 and the one before gets its bias, activation
+ * and place in y, a few pieces at each step of k: x needs no packing ahead and comes from memory once per block of W, and
+ * nobody waits for stores. Sums of several passes wait in scratch.
  * An element's bits depend on its own row of x and of W only: it is one sum over k in order, kept in f32 between passes
  * and chunks. */
 #include "kernels/tiled/tiled.h"
@@ -35,7 +36,7 @@ struct space {
     float *sums[2]; /* of their groups, [groups][OC_TILES_N] */
     float *scales;  /* [panels][groups][2][OC_TILES_N] */
     float *acc;     /* [C_PANEL] */
-    float *c;       /* [strips][panels][C_PANEL]; with one pass over k a strip's alone */
+    float *c;       /* [strips][panels][C_PANEL], two strips if there is one pass over k */
 };
 
 static size_t thread_bytes(void) {
@@ -120,47 +121,51 @@ static struct oc_tiles_cut cut_at(const struct job *j, const struct space *sp, c
     return c;
 }
 
-static void finish(const struct job *j, const struct unit *u, int m, const float *c) {
+/* The strip of rows from m of the unit, whose sums are in c, is to be finished. */
+static struct oc_tiles_end end_at(const struct job *j, const struct unit *u, int m, const float *c) {
     const struct oc_multi_linear *a = j->a;
-    struct oc_tiles_end e = {.rows = at_most(u->mm - m, OC_TILES_N), .act = a->act, .add = a->add, .ldy = a->ldy[u->which]};
-    for (int i = 0; i < u->n_panels; i++) {
-        int64_t n0 = u->n0 + i * OC_TILES_N;
-        e.c = c + i * C_PANEL;
-        e.cols = at_most(u->nn - i * OC_TILES_N, OC_TILES_N);
-        e.bias = a->w[u->which]->bias ? a->w[u->which]->bias + n0 : NULL;
-        if (a->glu) {
-            e.up = e.c + u->n_panels * C_PANEL;
-            e.up_bias = a->w[1]->bias ? a->w[1]->bias + n0 : NULL;
-        }
-        e.y = a->y[u->which] + (u->m0 + m) * e.ldy + n0;
-        j->t->finish(&e);
+    struct oc_tiles_end e = {.c = c, .rows = at_most(u->mm - m, OC_TILES_N), .cols = u->nn, .n_panels = u->n_panels};
+    e.act = a->act, e.add = a->add, e.ldy = a->ldy[u->which];
+    e.bias = a->w[u->which]->bias ? a->w[u->which]->bias + u->n0 : NULL;
+    if (a->glu) {
+        e.up = c + u->n_panels * C_PANEL;
+        e.up_bias = a->w[1]->bias ? a->w[1]->bias + u->n0 : NULL;
     }
+    e.y = a->y[u->which] + (u->m0 + m) * e.ldy + u->n0;
+    return e;
+}
+
+static int share(int pieces, int steps) {
+    return (pieces + steps - 1) / steps;
 }
 
 /* All strips of the unit past its panels of one pass. */
 static void pass(const struct job *j, const struct space *sp, const struct unit *u, int64_t k0) {
     const struct oc_simd_tiles *t = j->t;
     int64_t k = j->a->w[0]->k;
-    int kk = at_most(k - k0, j->pass_k);
+    int kk = at_most(k - k0, j->pass_k), steps = steps_of(kk);
     bool last = k0 + kk == k, only = j->pass_k >= k;
     load_panels(j, sp, u, k0, kk);
     struct oc_tiles_cut next = cut_at(j, sp, u, 0, k0, kk);
+    struct oc_tiles_end end = {0};
     t->cut(&next, INT32_MAX);
-    struct oc_tiles_strip s = {.b = sp->w, .a_parts = j->a_parts, .b_parts = u->b_parts, .steps = steps_of(kk), .first = k0 == 0};
-    s.n_panels = u->n_all, s.chunk = t->chunk, s.ahead = t->ahead, s.cut = t->cut, s.next = &next;
-    s.c = sp->c;
+    struct oc_tiles_strip s = {.b = sp->w, .a_parts = j->a_parts, .b_parts = u->b_parts, .steps = steps, .n_panels = u->n_all};
+    s.first = k0 == 0, s.chunk = t->chunk, s.ahead = t->ahead;
     s.group = u->group, s.scales = sp->scales, s.acc = sp->acc, s.scale = t->scale;
-    for (int m = 0; m < u->mm; m += OC_TILES_N) {
-        s.a = sp->a[m / OC_TILES_N % 2];
-        s.sums = sp->sums[m / OC_TILES_N % 2];
+    s.cut = t->cut, s.next = &next, s.finish = t->finish, s.end = &end;
+    for (int m = 0, i = 0; m < u->mm; m += OC_TILES_N, i++) {
+        s.a = sp->a[i % 2], s.sums = sp->sums[i % 2];
+        s.c = sp->c + (only ? i % 2 : i) * u->n_all * C_PANEL; /* with one pass two strips' sums are all that is needed */
         s.lower = u->mm - m > 16;
         next = cut_at(j, sp, u, m + OC_TILES_N, k0, kk);
-        s.n_cut = (next.rows + u->n_all - 1) / u->n_all;
+        s.n_cut = share(next.rows * steps, u->n_all * steps);
+        s.n_end = share(end.rows * end.n_panels, u->n_all * steps);
         t->strip(&s);
         t->cut(&next, INT32_MAX);
-        if (last) finish(j, u, m, s.c);
-        if (!only) s.c += u->n_all * C_PANEL;
+        t->finish(&end, INT32_MAX);
+        if (last) end = end_at(j, u, m, s.c);
     }
+    t->finish(&end, INT32_MAX);
 }
 
 static void work(void *arg, int thread, int n_threads) {

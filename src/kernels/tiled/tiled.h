@@ -136,6 +136,18 @@ struct oc_tiles_cut {
     int row, step; /* the next piece; all are done when row == rows */
 };
 
+/* A strip of c becomes y[rows, cols] = act(c + bias) (* (up + up_bias)) (+ y), piece by piece (a row of a panel). */
+struct oc_tiles_end {
+    const float *c, *up; /* panels; up: or NULL */
+    const float *bias, *up_bias;
+    int rows, cols, n_panels;
+    enum oc_act act;
+    bool add;
+    float *y;
+    int64_t ldy;
+    int row, panel; /* the next piece; all are done when row == rows */
+};
+
 /* c = (first) or += acc * scale of the column + sum of the row * zero bias of the column, for a panel of c: a group of k. */
 struct oc_tiles_scale {
     const float *acc;
@@ -163,17 +175,9 @@ struct oc_tiles_strip {
     void (*cut)(struct oc_tiles_cut *next, int n); /* meanwhile the next strip is cut, so many pieces at each step */
     struct oc_tiles_cut *next;
     int n_cut;
-};
-
-/* A panel of c becomes y[rows, cols] = act(c + bias) (* (up + up_bias)) (+ y). */
-struct oc_tiles_end {
-    const float *c, *up; /* up: or NULL */
-    const float *bias, *up_bias;
-    int rows, cols;
-    enum oc_act act;
-    bool add;
-    float *y;
-    int64_t ldy;
+    void (*finish)(struct oc_tiles_end *end, int n); /* and the strip before is finished */
+    struct oc_tiles_end *end;
+    int n_end;
 };
 
 struct oc_simd_tiles {
@@ -191,7 +195,7 @@ struct oc_simd_tiles {
     void (*scale)(const struct oc_tiles_scale *g, int row, int n);
     void (*cut)(struct oc_tiles_cut *c, int n);
     void (*strip)(const struct oc_tiles_strip *s);
-    void (*finish)(const struct oc_tiles_end *e);
+    void (*finish)(struct oc_tiles_end *e, int n);
 };
 
 #define OC_TILES_MAX_W (640 * 1024)

@@ -60,6 +60,12 @@ AMX_INLINE void amx_fetch(const void *p, const int bytes) {
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)p + i);
 }
 
+/* What is done beside a step's products. */
+AMX_INLINE void amx_beside(const struct oc_tiles_strip *t) {
+    if (t->next->row < t->next->rows) t->cut(t->next, t->n_cut);
+    if (t->end->row < t->end->rows) t->finish(t->end, t->n_end);
+}
+
 /* Steps `from` to `to` of one panel. What the next panel needs first is fetched with the last steps. */
 AMX_INLINE void amx_chunk(const struct oc_tiles_strip *t, int panel, int from, int to, const int a_parts, const int b_parts,
                           const bool lower) {
@@ -78,7 +84,7 @@ AMX_INLINE void amx_chunk(const struct oc_tiles_strip *t, int panel, int from, i
         if (t->ahead > 0) amx_fetch(b + t->ahead * b_step + (ahead < to ? 0 : jump - (to - from) * b_step), b_step * 2);
         for (int at = (s - from) * 1024; t->ahead > 0 && at < (s - from) * 1024 + 1024 && at < 4096; at += 64) __builtin_prefetch(c_next + at);
         amx_step(a, b, a_parts, b_parts, lower);
-        if (t->next->row < t->next->rows) t->cut(t->next, t->n_cut);
+        amx_beside(t);
     }
     amx_store_c(c, lower);
 }
@@ -112,7 +118,7 @@ AMX_INLINE void amx_chunk_grouped(const struct oc_tiles_strip *t, struct oc_tile
             amx_scale_some(t, g, row, n, n_rows);
             amx_quarter(a + OC_TILES_STEP, b, true, false, lower);
             amx_scale_some(t, g, row, n, n_rows);
-            if (t->next->row < t->next->rows) t->cut(t->next, t->n_cut);
+            amx_beside(t);
         }
         amx_store_c(t->acc, lower);
         g->scales = t->scales + ((int64_t)panel * n_groups + s / t->group) * 2 * OC_TILES_N;

@@ -27,7 +27,7 @@ void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);
 float oc_avx512_max_row(const float *v, int64_t n);
 float oc_avx512_exp_row(float *v, int64_t n, float scale, float max);
 
-void oc_avx512_finish(const struct oc_tiles_end *e);
+void oc_avx512_finish(struct oc_tiles_end *e, int n);
 
 /* Of oc_simd_tiles. */
 void oc_avx512bf16_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out);
