@@ -5,6 +5,7 @@ struct job {
     const struct oc_simd *s;
     const struct oc_kctx *ctx;
     const struct oc_attn_segments *a;
+    int64_t qb; /* query rows of a unit, at most */
     long next;
 };
 
@@ -35,8 +36,8 @@ static void work(void *arg, int thread, int n_threads) {
     for (int s = 0; s < a->n_segs; s++) {
         int64_t from = a->seg[s] > a->q_from ? a->seg[s] : a->q_from;
         int64_t to = a->q_to && a->q_to < a->seg[s + 1] ? a->q_to : a->seg[s + 1];
-        for (int64_t q0 = from; q0 < to; q0 += OC_ATTN_QB) {
-            int n = (int)(to - q0 < OC_ATTN_QB ? to - q0 : OC_ATTN_QB);
+        for (int64_t q0 = from; q0 < to; q0 += j->qb) {
+            int n = (int)(to - q0 < j->qb ? to - q0 : j->qb);
             for (int h = 0; h < a->n_heads; h++, at++) {
                 if (at != mine) continue;
                 unit(&f, a, s, q0, n, h);
@@ -48,6 +49,9 @@ static void work(void *arg, int thread, int n_threads) {
 
 void oc_tiled_attn_segments(const struct oc_simd *s, const struct oc_kctx *ctx,
                             const struct oc_attn_segments *a) {
-    struct job j = {.s = s, .ctx = ctx, .a = a};
+    struct job j = {.s = s, .ctx = ctx, .a = a, .qb = OC_ATTN_QB};
+    int64_t rows = (a->q_to ? a->q_to : a->seg[a->n_segs]) - a->q_from;
+    /* The more rows share packed keys and values the better, while there are units enough for all threads. */
+    if (s->bf16 && s->bf16->exp_row && rows * a->n_heads >= OC_ATTN_WIDE_QB * 4L * oc_pool_n_threads(ctx->pool)) j.qb = OC_ATTN_WIDE_QB;
     oc_pool_run(ctx->pool, work, &j);
 }

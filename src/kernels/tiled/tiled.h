@@ -23,6 +23,7 @@
 
 /* Attention blocking: query rows and keys per block in role P, keys per block in role D. */
 #define OC_ATTN_QB 384
+#define OC_ATTN_WIDE_QB 1024 /* query rows by bf16 tiles, which wait longer for packed keys and values than for queries from L2 */
 #define OC_ATTN_KB 192
 #define OC_ATTN_D_KB 48
 
@@ -75,6 +76,8 @@ struct oc_bf16_tile {
     int64_t ldc;
     int mr, nv; /* 1 .. isa mr; 1 or 2 */
     bool first;
+    void (*beside)(void *arg); /* or NULL: called again and again between products of hardware tiles */
+    void *arg;
 };
 
 struct oc_simd_bf16 {

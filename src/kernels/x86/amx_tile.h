@@ -52,6 +52,12 @@ static inline void amx_products(bool lower, bool right) {
     if (lower && right) AMX_DP(3, 5, 7);
 }
 
+/* Products, and what is done beside them. */
+AMX_INLINE void amx_products_of(const struct oc_bf16_tile *t, const bool lower, const bool right) {
+    amx_products(lower, right);
+    if (t->beside) t->beside(t->arg);
+}
+
 /* The four accumulators += 32 (16 when !lower) rows of a times 32 (16 when !right) columns of b, low parts where given. */
 static inline __attribute__((always_inline)) void amx_sum(const struct oc_bf16_tile *t, const bool lower, const bool right) {
     const uint16_t *a = t->a, *b = t->b, *a_low = t->a_low, *b_low = t->b_low;
@@ -59,13 +65,13 @@ static inline __attribute__((always_inline)) void amx_sum(const struct oc_bf16_t
         amx_load_a(a + k, t->lda, lower);
         if (b_low) {
             amx_load_b(b_low + k * OC_BF16_COLS, right);
-            amx_products(lower, right);
+            amx_products_of(t, lower, right);
         }
         amx_load_b(b + k * OC_BF16_COLS, right);
-        amx_products(lower, right);
+        amx_products_of(t, lower, right);
         if (!a_low) continue;
         amx_load_a(a_low + k, t->lda, lower);
-        amx_products(lower, right);
+        amx_products_of(t, lower, right);
     }
 }
 

@@ -182,9 +182,23 @@ void oc_avx512bf16_pack_pairs(const float *v, int64_t ldv, int n, int cols, int6
     }
 }
 
-/* exp of the lanes of `mask`, 0 in the others. */
+/* exp(v*scale - max) of the lanes of `mask`, 0 in the others and for exponents under -87.3. As 2^t: VREDUCEPS leaves t's fraction
+ * and VSCALEFPS takes its whole part, which saves five instructions of twenty. The polynomial is fitted to the relative error,
+ * 2e-9 in exact arithmetic, and is 1 at 0: the largest of a row is 1. */
 static inline __m512 exp16(const float *v, __mmask16 mask, __m512 scale, __m512 max) {
-    return _mm512_maskz_mov_ps(mask, oc_avx512_exp(_mm512_fmsub_ps(_mm512_maskz_loadu_ps(mask, v), scale, max)));
+    enum { TO_FLOOR = 9 };
+    __m512 x = _mm512_fmsub_ps(_mm512_maskz_loadu_ps(mask, v), scale, max);
+    mask = _mm512_mask_cmp_ps_mask(mask, x, _mm512_set1_ps(-87.336540f), _CMP_NLT_UQ); /* true for NaN */
+    __m512 t = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
+    __m512 f = _mm512_reduce_ps(t, TO_FLOOR);
+    __m512 p = _mm512_set1_ps(0x1.c5411ep-13f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.46d66ap-10f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.3d0b8ep-7f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.c68912p-5f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ebfd58p-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62e42cp-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_maskz_scalef_ps(mask, p, t);
 }
 
 float oc_avx512bf16_exp_row(const float *v, int n, int whole, float scale, float max, uint16_t *out, uint16_t *out_low) {
