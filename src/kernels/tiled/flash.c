@@ -51,6 +51,7 @@ void oc_flash_open(struct oc_flash *f, const struct oc_simd *s, const struct oc_
     f->hd = hd;
     f->ld = (int)oc_round_up((size_t)hd, (size_t)s->nr);
     f->scale = scale;
+    oc_flash_forget(f);
     f->q = take(&at, OC_ATTN_WIDE_QB * room);
     f->acc = take(&at, OC_ATTN_WIDE_QB * room);
     f->max = take(&at, OC_ATTN_WIDE_QB);
@@ -137,6 +138,38 @@ static void soften_row(struct oc_flash *f, struct flash_rows *t) {
     f->sum[t->i + r] += f->bf16->exp_row(score, valid, t->whole, f->scale, max, t->p + r * OC_ATTN_KB, t->p_low + r * OC_ATTN_KB);
 }
 
+static int lines_of(const struct oc_flash *f) {
+    return (f->hd * (int)sizeof(float) + 63) / 64;
+}
+
+void oc_flash_forget(struct oc_flash *f) {
+    f->ahead = (struct oc_flash_ahead){0};
+}
+
+void oc_flash_fetch(struct oc_flash *f, const float *p, int64_t ld, int n_rows, int n, int n_keys) {
+    if (!f->bf16) return;
+    struct oc_flash_ahead *a = &f->ahead;
+    int tiles = (n + f->bf16->mr - 1) / f->bf16->mr, steps = (n_keys + OC_BF16_COLS - 1) / OC_BF16_COLS;
+    int turns = tiles * steps * (f->ld / OC_BF16_K + (f->hd + OC_BF16_COLS - 1) / OC_BF16_COLS) * 3;
+    a->of[a->n_of++] = (struct oc_flash_far){p, ld, n_rows};
+    int rows = 0;
+    for (int i = 0; i < a->n_of; i++) rows += a->of[i].n;
+    a->quota = rows * lines_of(f) / turns + 1;
+}
+
+static void fetch_some(struct oc_flash *f) {
+    struct oc_flash_ahead *a = &f->ahead;
+    for (int i = 0; i < a->quota && a->at < a->n_of; i++) {
+        const struct oc_flash_far *far = &a->of[a->at];
+        __builtin_prefetch(far->p + a->row * far->ld + 16 * a->line, 0, 2);
+        if (++a->line < lines_of(f)) continue;
+        a->line = 0;
+        if (++a->row < far->n) continue;
+        a->row = 0;
+        a->at++;
+    }
+}
+
 /* The softmax of one tile of rows beside the products of others: a row every few products. */
 struct flash_beside {
     struct oc_flash *f;
@@ -147,6 +180,7 @@ struct flash_beside {
 static void soften_some(void *arg) {
     enum { EVERY = 3 }; /* 96 products of a block for a row's 192 scores, some 150 cycles of work for 190 of products */
     struct flash_beside *b = arg;
+    fetch_some(b->f);
     if (++b->turn % EVERY == 0 && b->rows->n_soft < b->rows->mr) soften_row(b->f, b->rows);
 }
 
