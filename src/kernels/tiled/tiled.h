@@ -63,7 +63,7 @@ struct oc_dot_x {
 #define OC_BF16_COLS 32
 #define OC_BF16_K 32
 #define OC_BF16_SLICE 1536
-#define OC_BF16_MAX_MB 768
+#define OC_BF16_MB 384 /* rows of x per unit of work, a multiple of OC_BF16_COLS */
 
 /* c[r, j] = (first) or += sum over k < kk of a[r*lda + k] * b[k/2][j][k%2], for r < mr, j < 16 nv, in an order of
  * k of the ISA's own. kk is a multiple of OC_BF16_K. And, where given, the same for a and b_low, and for a_low and b. */
@@ -83,9 +83,6 @@ struct oc_bf16_tile {
 struct oc_simd_bf16 {
     int mr;       /* rows of a tile */
     int pad_rows; /* rows of `a` that tile reads and rows of `c` that it writes are mr rounded up to this */
-    int64_t mb;   /* rows of x per unit of work, a multiple of OC_BF16_COLS */
-    int kb;       /* k that tile is given at a time: 128 or 256, so that what it reads again stays in L1 */
-    bool split;   /* x, and W when quantised, are sums of two bf16, high and low: 16 bits; the product of lows is left out */
 
     /* Begins and ends a thread's use of `tile`; NULL where there is nothing to set. */
     void (*begin)(void);
@@ -104,7 +101,7 @@ struct oc_simd_bf16 {
     /* out[k*nr + r] = in[r*ld + k] for r < n, k < kk; columns from n to nr on zero. */
     void (*turn)(const float *in, int64_t ld, int n, int kk, float *out, int nr);
 
-    /* What attention of role P needs besides; exp_row NULL leaves it in f32. It takes two bf16 whatever `split` says. */
+    /* What attention of role P needs besides; exp_row NULL leaves it in f32. It takes two bf16. */
 
     /* out[n] = x[n] rounded to nearest even, out_low of what rounding took away, both zero from n to `whole`, a multiple
      * of OC_BF16_K. */
@@ -327,7 +324,7 @@ size_t oc_tiled_attn_thread_bytes(int max_hd);
 size_t oc_tiled_gemv_bytes(int64_t m, int64_t k);
 
 /* Scratch, in all, of oc_tiled_gemm_bf16. */
-size_t oc_tiled_gemm_bf16_bytes(const struct oc_simd_bf16 *b, int64_t m, int64_t k, int n_threads);
+size_t oc_tiled_gemm_bf16_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The same of oc_tiled_gemm_tiles. */
 size_t oc_tiled_gemm_tiles_bytes(int n_threads);

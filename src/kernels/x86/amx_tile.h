@@ -105,7 +105,6 @@ static void amx_tile(const struct oc_bf16_tile *t) {
 static const struct oc_simd_bf16 amx_attn = {
     .mr = 32,
     .pad_rows = 32,
-    .split = true,
     .begin = amx_begin,
     .end = amx_end,
     .pack = oc_avx512bf16_pack,
