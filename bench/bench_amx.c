@@ -126,15 +126,15 @@ static void loads(void *arg, int thread, int n_threads) {
 }
 
 static void tile_loads(const struct lab *l) {
-    static const size_t sizes[] = {16 << 10, 1 << 20, 24 << 20}, strides[] = {64, 576, 2560};
-    static const char *const levels[] = {"L1", "L2", "L3/DRAM"};
+    static const size_t sizes[] = {16 << 10, 256 << 10, 512 << 10, 768 << 10, 1 << 20, 1280 << 10, 1536 << 10, 1792 << 10, 24 << 20};
+    static const size_t strides[] = {64, 576, 2560};
     printf("tile loads, bytes a cycle and core    64 B rows  +prefetch  576 B rows  2560 B rows\n");
     for (int page = 0; page < 2; page++) {
-        for (int i = 0; i < 3; i++) {
-            printf("  %-8s %s pages             ", levels[i], page ? "2 MiB" : "4 KiB");
-            for (int k = 0; k < 4; k++) {
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            printf("  %5zu KiB %s pages            ", sizes[i] >> 10, page ? "2 MiB" : "4 KiB");
+            for (int k = 0; k < 4; k += page ? 1 : 3) {
                 int which = k == 0 ? 0 : k - 1;
-                struct load_job j = {l->memory[page], sizes[i], strides[which], (int)(48 * MIB / sizes[i]), k == 1};
+                struct load_job j = {l->memory[page], sizes[i], strides[which], (int)(24 * MIB / sizes[i]), k == 1};
                 if (strides[which] != 64) j.bytes = sizes[i] / (16 * strides[which]) * 16 * strides[which];
                 if (j.bytes == 0) {
                     printf("%12s", "-");
@@ -168,7 +168,7 @@ struct alone {
     int turns;
 };
 
-enum { ALONE_K = 1280, ALONE_PANELS = 12 };
+enum { ALONE_K = 1280, ALONE_PANELS = 6 };
 
 /* A thread's memory for these: W, two strips, c, y, then x. */
 static uint8_t *own(const struct alone *j, int thread) {
@@ -267,13 +267,13 @@ static void steps_alone(struct lab *l) {
     j.turns = 12;
     printf("strips past W in L2, share of the peak; chunk of k (steps of 32) by steps prefetched\n");
     for (int kind = 0; kind < 3; kind++) {
-        static const int chunks[] = {4, 6, 8, 10, 12, 40};
+        static const int chunks[] = {6, 10, 40};
         j.parts = kind == 1 ? 2 : 1;
         j.group = kind == 2 ? 2 : 0;
         for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
             j.chunk = chunks[i];
             printf("  %d products%s, chunk %2d:", 1 + j.parts, j.group ? " and scales" : "", j.chunk);
-            for (int k = 0; k < 6; k++) {
+            for (int k = 0; k < 6; k += k == 2 ? 3 : 1) {
                 j.ahead = k < 5 ? k : 1, j.n_cut = k < 5 ? 0 : j.parts == 2 ? 6 : 3;
                 double flops = STEP_FLOPS * (1 + j.parts) * (ALONE_K / 32) * (ALONE_PANELS / j.parts) * j.turns * l->n_threads;
                 printf("  %s%d %5.1f %%", k < 5 ? "" : "cutting, ", j.ahead, 100 * flops * 1e-12 / best_of(l, strips_alone, &j) / l->peak_tf);
@@ -319,7 +319,7 @@ static double linear_s(const struct lab *l, const struct oc_simd_tiles *tiles, c
     struct oc_linear one = {OC_ROLE_P, sh->m, x, sh->k, &w[0], y, sh->n, OC_ACT_NONE, sh->add};
     struct oc_linear_glu two = {OC_ROLE_P, sh->m, x, sh->k, &w[0], &w[1], y, sh->n, OC_ACT_SILU};
     double begin = now_s(), best = 0;
-    for (int turn = 0; turn < 3 || (now_s() - begin < l->budget_s && turn < 20); turn++) {
+    for (int turn = 0; turn < 2 || (now_s() - begin < l->budget_s && turn < 20); turn++) {
         double t = now_s();
         if (sh->glu) {
             oc_tiled_linear_glu(&simd, &ctx, &two);
@@ -347,25 +347,33 @@ static void line(const struct lab *l, const struct oc_simd_tiles *t, const char 
     fflush(stdout);
 }
 
-static void whole(const struct lab *l) {
-    struct oc_simd_tiles t = amx_split;
-    printf("whole linears, share of the peak: ");
-    for (int i = 0; i < N_SHAPES; i++) printf(" %s;", shapes[i].name);
-    printf(" vision s, prefill s\n");
-    line(l, &t, "as built, 4 KiB pages", 0);
-    line(l, &t, "as built", 1);
-    t.grouped = false;
-    line(l, &t, "three products for 4-bit", 1);
-    for (int i = 0; i < 12; i++) {
-        static const int chunk[] = {4, 5, 8, 10, 40}, ahead[] = {0, 2, 4};
-        static const struct { int w, k1, k2; } blocks[] = {{640, 2048, 1024}, {640, 1792, 1024}, {512, 1280, 1024}, {384, 1024, 768}};
-        char what[64];
-        t = amx_split;
-        if (i < 5) t.chunk = chunk[i];
-        if (i >= 5 && i < 8) t.ahead = ahead[i - 5];
-        if (i >= 8) t.w_elements = blocks[i - 8].w * 1024, t.k_most[0] = blocks[i - 8].k1, t.k_most[1] = blocks[i - 8].k2;
-        snprintf(what, sizeof what, "W %4d KiB, k %d %d, chunk %d, %d", t.w_elements / 512, t.k_most[0], t.k_most[1], t.chunk, t.ahead);
-        line(l, &t, what, 1);
+/* Several turns of all blockings one after another: the machine may be busier at one time than at another. */
+static void whole(struct lab *l) {
+    static const struct {
+        int w_kib, k, chunk, ahead;
+    } blocks[] = {
+        {1024, 1280, 6, 1}, {768, 1280, 6, 1}, {512, 1280, 6, 1}, {384, 1280, 6, 1}, {512, 1024, 6, 1}, {384, 1024, 6, 1},
+        {512, 640, 6, 1},   {384, 640, 6, 1},  {256, 640, 6, 1},  {384, 384, 6, 1},  {512, 1024, 8, 0}, {512, 640, 10, 2},
+        {512, 640, 4, 1},   {512, 640, 20, 1},
+    };
+    for (int turn = 0; turn < 2; turn++) {
+        limits(l);
+        printf("whole linears, share of the peak: ");
+        for (int i = 0; i < N_SHAPES; i++) printf(" %s;", shapes[i].name);
+        printf(" vision s, prefill s\n");
+        for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
+            char what[64];
+            struct oc_simd_tiles t = amx_split;
+            t.w_elements = blocks[i].w_kib * 512;
+            t.k_most[0] = t.k_most[1] = blocks[i].k;
+            t.chunk = blocks[i].chunk, t.ahead = blocks[i].ahead;
+            snprintf(what, sizeof what, "W %4d KiB, k %4d, chunk %2d, %d", blocks[i].w_kib, blocks[i].k, t.chunk, t.ahead);
+            line(l, &t, what, 1);
+        }
+        line(l, &amx_split, "as built, 4 KiB pages", 0);
+        struct oc_simd_tiles three = amx_split;
+        three.grouped = false;
+        line(l, &three, "three products for 4-bit", 1);
     }
 }
 
