@@ -87,65 +87,104 @@ static void products(void *arg, int thread, int n_threads) {
     amx_end();
 }
 
+static double tile_peak(const struct lab *l) {
+    return STEP_FLOPS * PEAK_TURNS * l->n_threads / best_of(l, products, NULL) * 1e-12;
+}
+
 static void limits(struct lab *l) {
     uint64_t sink[MAX_THREADS];
     l->ghz = 3e-9 * CHAIN / best_of(l, chain, sink);
-    double s = best_of(l, products, NULL);
-    l->peak_tf = STEP_FLOPS * PEAK_TURNS * l->n_threads / s * 1e-12;
-    printf("core %.2f GHz; tile products %.2f TFLOP/s, %.1f cycles each\n", l->ghz, l->peak_tf, s * l->ghz * 1e9 / PEAK_TURNS / 4);
+    l->peak_tf = tile_peak(l);
+    printf("core %.2f GHz; tile products %.2f TFLOP/s\n", l->ghz, l->peak_tf);
 }
 
-struct load_job {
-    const uint8_t *p;
-    size_t bytes, stride; /* per thread; between rows of a tile: 64 is a tile of 1 KiB in one piece */
-    int turns;
-    bool fetch;
-};
+/* What is slow when the machine is: short loops in turn, their times over a second or two. */
+static void fmas(void *arg, int thread, int n_threads) {
+    (void)thread, (void)n_threads;
+    (void)arg;
+    __asm__ volatile("vpxord %%zmm16, %%zmm16, %%zmm16\n\tvmovaps %%zmm16, %%zmm17\n\tvmovaps %%zmm16, %%zmm18\n\tvmovaps %%zmm16, %%zmm19\n\t"
+                     "vmovaps %%zmm16, %%zmm20\n\tvmovaps %%zmm16, %%zmm21\n\tvmovaps %%zmm16, %%zmm22\n\tvmovaps %%zmm16, %%zmm23\n\t"
+                     "vmovaps %%zmm16, %%zmm24\n\tvmovaps %%zmm16, %%zmm25" ::);
+    for (int i = 0; i < 20000; i++)
+        __asm__ volatile("vfmadd231ps %%zmm16, %%zmm17, %%zmm18\n\tvfmadd231ps %%zmm16, %%zmm17, %%zmm19\n\tvfmadd231ps %%zmm16, %%zmm17, %%zmm20\n\t"
+                         "vfmadd231ps %%zmm16, %%zmm17, %%zmm21\n\tvfmadd231ps %%zmm16, %%zmm17, %%zmm22\n\tvfmadd231ps %%zmm16, %%zmm17, %%zmm23\n\t"
+                         "vfmadd231ps %%zmm16, %%zmm17, %%zmm24\n\tvfmadd231ps %%zmm16, %%zmm17, %%zmm25" ::);
+}
 
-/* Tile loads over all of the bytes, row block by row block where rows are apart. */
-static void loads(void *arg, int thread, int n_threads) {
-    const struct load_job *j = arg;
-    (void)n_threads;
-    const uint8_t *p = j->p + (size_t)thread * j->bytes;
-    size_t block = 16 * j->stride;
+static void adds(void *arg, int thread, int n_threads) {
+    (void)arg, (void)thread, (void)n_threads;
+    for (int i = 0; i < 40000; i++)
+        __asm__ volatile("add $1, %%r8\n\tadd $1, %%r9\n\tadd $1, %%r10\n\tadd $1, %%r11\n\tadd $1, %%rsi\n\tadd $1, %%rdi\n\tadd $1, %%rcx\n\tadd $1, %%rdx" ::
+                             : "r8", "r9", "r10", "r11", "rsi", "rdi", "rcx", "rdx");
+}
+
+static void chains(void *arg, int thread, int n_threads) {
+    uint64_t v = 1;
+    (void)arg, (void)thread, (void)n_threads;
+    for (int i = 0; i < 40000; i++) __asm__ volatile("imul %0, %0" : "+r"(v));
+}
+
+static void random_products(void *arg, int thread, int n_threads) {
+    const struct lab *l = arg;
+    (void)thread, (void)n_threads;
     amx_begin();
-    for (int t = 0; t < j->turns; t++) {
-        for (size_t at = 0; at + block <= j->bytes; at += block) {
-            for (size_t k = 0; k + 256 <= (j->stride == 64 ? block : j->stride); k += j->stride == 64 ? block : 256) {
-                const uint8_t *q = p + at + k;
-                if (j->fetch) amx_fetch(q + 2048, 1024);
-                AMX_LOAD(4, q, j->stride);
-                if (j->stride == 64) continue;
-                AMX_LOAD(5, q + 64, j->stride);
-                AMX_LOAD(6, q + 128, j->stride);
-                AMX_LOAD(7, q + 192, j->stride);
-            }
-        }
-    }
+    amx_clear_c();
+    AMX_LOAD(4, l->memory[1], 64);
+    AMX_LOAD(5, l->memory[1] + 1024, 64);
+    AMX_LOAD(6, l->memory[1] + 2048, 64);
+    AMX_LOAD(7, l->memory[1] + 3072, 64);
+    for (int t = 0; t < 1500; t++) amx_products(true, true);
     amx_end();
 }
 
-static void tile_loads(const struct lab *l) {
-    static const size_t sizes[] = {16 << 10, 256 << 10, 512 << 10, 768 << 10, 1 << 20, 1280 << 10, 1536 << 10, 1792 << 10, 24 << 20};
-    static const size_t strides[] = {64, 576, 2560};
-    printf("tile loads, bytes a cycle and core    64 B rows  +prefetch  576 B rows  2560 B rows\n");
-    for (int page = 0; page < 2; page++) {
-        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-            printf("  %5zu KiB %s pages            ", sizes[i] >> 10, page ? "2 MiB" : "4 KiB");
-            for (int k = 0; k < 4; k += page ? 1 : 3) {
-                int which = k == 0 ? 0 : k - 1;
-                struct load_job j = {l->memory[page], sizes[i], strides[which], (int)(24 * MIB / sizes[i]), k == 1};
-                if (strides[which] != 64) j.bytes = sizes[i] / (16 * strides[which]) * 16 * strides[which];
-                if (j.bytes == 0) {
-                    printf("%12s", "-");
-                    continue;
-                }
-                double read = (double)(strides[which] == 64 ? j.bytes : j.bytes / strides[which] * (strides[which] / 256 * 256));
-                double s = best_of(l, loads, &j);
-                printf("%12.1f", read * j.turns / s / l->ghz * 1e-9);
-            }
-            printf("\n");
+static void l1_tiles(void *arg, int thread, int n_threads) {
+    const struct lab *l = arg;
+    const uint8_t *p = l->memory[1] + (size_t)thread * MIB;
+    (void)n_threads;
+    amx_begin();
+    for (int t = 0; t < 8000; t++) AMX_LOAD(4, p + t % 8 * 1024, 64);
+    amx_end();
+}
+
+static void both(void *arg, int thread, int n_threads) {
+    const struct lab *l = arg;
+    const uint16_t *p = (const uint16_t *)(const void *)(l->memory[1] + (size_t)thread * MIB);
+    (void)n_threads;
+    amx_begin();
+    amx_clear_c();
+    for (int t = 0; t < 750; t++) amx_step(p + t % 4 * 2048, p + 8192 + t % 4 * 1024, 2, 1, true);
+    amx_end();
+}
+
+static int compare_times(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void states(struct lab *l) {
+    enum { LOOPS = 6, TURNS = 1500 };
+    static oc_pool_fn *const loops[LOOPS] = {chains, adds, fmas, random_products, l1_tiles, both};
+    static const char *const names[LOOPS] = {"imul chain (3 cycles each)", "adds (1/5 of a cycle)", "512-bit FMA (1/2)", "products of numbers (16)",
+                                             "tile loads from L1 (8)", "products, tiles from L1 (16)"};
+    static const double counts[LOOPS] = {40000, 320000, 160000, 6000, 8000, 6000};
+    static double took[LOOPS][TURNS];
+    for (int t = 0; t < TURNS; t++) {
+        for (int i = 0; i < LOOPS; i++) {
+            double start = now_s();
+            loops[i](l, 0, 1);
+            took[i][t] = 1e9 * (now_s() - start) / counts[i];
         }
+    }
+    printf("nanoseconds of one, over %d turns:            least     10 %%     25 %%   median     75 %%     90 %%\n", TURNS);
+    for (int i = 0; i < LOOPS; i++) {
+        printf("  first hundred turns, every tenth, of %-30s", names[i]);
+        for (int t = 0; t < 200; t += 10) printf(" %.2f", took[i][t]);
+        printf("\n");
+    }
+    for (int i = 0; i < LOOPS; i++) {
+        double *v = took[i];
+        qsort(v, TURNS, sizeof *v, compare_times);
+        printf("  %-40s %8.3f %8.3f %8.3f %8.3f %8.3f %8.3f\n", names[i], v[0], v[TURNS / 10], v[TURNS / 4], v[TURNS / 2], v[TURNS * 3 / 4], v[TURNS * 9 / 10]);
     }
     fflush(stdout);
 }
@@ -164,13 +203,13 @@ struct alone {
     struct lab *l;
     struct oc_weight w;
     int parts, group;
-    int chunk, ahead, n_cut;
     int turns;
+    double ns[MAX_THREADS]; /* of a product, the best strip */
 };
 
 enum { ALONE_K = 1280, ALONE_PANELS = 6 };
 
-/* A thread's memory for these: W, two strips, c, y, then x. */
+/* A thread's memory for these: W, two strips, scales, c, sums and acc, then x. */
 static uint8_t *own(const struct alone *j, int thread) {
     return j->l->memory[1] + (size_t)thread * 16 * MIB;
 }
@@ -187,22 +226,16 @@ static void panels_alone(void *arg, int thread, int n_threads) {
     }
 }
 
-static struct oc_tiles_cut strip_cut(const struct alone *j, int thread, int t) {
-    uint8_t *p = own(j, thread);
-    struct oc_tiles_cut c = {.ldx = ALONE_K, .n = 32, .rows = 32, .k = ALONE_K, .steps = ALONE_K / 32, .parts = 2};
-    c.out = (uint16_t *)(void *)(p + 4 * MIB) + t % 2 * 2 * ALONE_K * 32;
-    c.group = j->group;
-    c.sums = (float *)(void *)(p + 7 * MIB) + t % 2 * ALONE_K;
-    c.x = (const float *)(const void *)(p + 8 * MIB) + t % 32 * 32 * ALONE_K;
-    return c;
-}
-
 static void cut_alone(void *arg, int thread, int n_threads) {
     const struct alone *j = arg;
     (void)n_threads;
     for (int t = 0; t < j->turns; t++) {
-        struct oc_tiles_cut c = strip_cut(j, thread, t);
-        oc_avx512bf16_cut(&c, INT32_MAX);
+        uint8_t *p = own(j, thread);
+        struct oc_tiles_cut c = {.ldx = ALONE_K, .n = 32, .rows = 32, .k = ALONE_K, .steps = ALONE_K / 32, .parts = 2};
+        c.out = (uint16_t *)(void *)(p + 4 * MIB) + t % 2 * 2 * ALONE_K * 32;
+        c.x = (const float *)(const void *)(p + 8 * MIB) + t % 32 * 32 * ALONE_K;
+        c.sums = j->group ? (float *)(void *)(p + 7 * MIB) : NULL;
+        oc_avx512bf16_cut(&c);
     }
 }
 
@@ -213,33 +246,33 @@ static void finish_alone(void *arg, int thread, int n_threads) {
     for (int t = 0; t < j->turns; t++) {
         struct oc_tiles_end e = {.c = c, .up = j->parts == 2 ? c : NULL, .rows = 32, .cols = 32 * ALONE_PANELS, .n_panels = ALONE_PANELS};
         e.act = j->parts == 2 ? OC_ACT_SILU : OC_ACT_NONE;
-        e.ldy = 4096;
+        e.ldy = 3840;
         e.y = y;
         oc_avx512_finish(&e, INT32_MAX);
     }
 }
 
 static void strips_alone(void *arg, int thread, int n_threads) {
-    const struct alone *j = arg;
+    struct alone *j = arg;
     (void)n_threads;
     uint8_t *p = own(j, thread);
-    struct oc_tiles_cut next = {0};
     struct oc_tiles_end end = {0};
     struct oc_tiles_strip s = {.b = (uint16_t *)(void *)p, .a_parts = 2, .b_parts = j->parts, .steps = ALONE_K / 32, .n_panels = ALONE_PANELS};
     if (j->parts == 2) s.n_panels /= 2;
-    s.chunk = j->chunk, s.ahead = j->ahead, s.n_cut = j->n_cut;
     s.c = (float *)(void *)(p + 6 * MIB);
     s.first = s.lower = true;
-    s.cut = oc_avx512bf16_cut, s.next = &next, s.finish = oc_avx512_finish, s.end = &end;
+    s.finish = oc_avx512_finish, s.end = &end;
     s.group = j->group, s.scale = oc_avx512bf16_scale;
     s.scales = (const float *)(const void *)(p + 5 * MIB);
+    s.sums = (const float *)(const void *)(p + 7 * MIB);
     s.acc = (float *)(void *)(p + 7 * MIB) + 4 * ALONE_K;
     amx_begin();
     for (int t = 0; t < j->turns; t++) {
-        s.sums = (const float *)(const void *)(p + 7 * MIB) + (t + 1) % 2 * ALONE_K;
         s.a = (uint16_t *)(void *)(p + 4 * MIB) + (t + 1) % 2 * 2 * ALONE_K * 32;
-        if (j->n_cut) next = strip_cut(j, thread, t);
+        double start = now_s();
         amx_strip(&s);
+        double ns = 1e9 * (now_s() - start) / ((1 + j->parts) * 4 * s.steps * s.n_panels);
+        if (j->ns[thread] == 0 || ns < j->ns[thread]) j->ns[thread] = ns;
     }
     amx_end();
 }
@@ -264,24 +297,18 @@ static void steps_alone(struct lab *l) {
         printf("end of a block, %-19s %6.2f elements a cycle\n", j.parts == 2 ? "gated by silu" : "plain",
                1024.0 * ALONE_PANELS * j.turns / best_of(l, finish_alone, &j) / l->ghz * 1e-9);
     }
-    j.turns = 12;
-    printf("strips past W in L2, share of the peak; chunk of k (steps of 32) by steps prefetched\n");
     for (int kind = 0; kind < 3; kind++) {
-        static const int chunks[] = {6, 10, 40};
+        memset(j.ns, 0, sizeof j.ns);
         j.parts = kind == 1 ? 2 : 1;
         j.group = kind == 2 ? 2 : 0;
-        for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
-            j.chunk = chunks[i];
-            printf("  %d products%s, chunk %2d:", 1 + j.parts, j.group ? " and scales" : "", j.chunk);
-            for (int k = 0; k < 6; k += k == 2 ? 3 : 1) {
-                j.ahead = k < 5 ? k : 1, j.n_cut = k < 5 ? 0 : j.parts == 2 ? 6 : 3;
-                double flops = STEP_FLOPS * (1 + j.parts) * (ALONE_K / 32) * (ALONE_PANELS / j.parts) * j.turns * l->n_threads;
-                printf("  %s%d %5.1f %%", k < 5 ? "" : "cutting, ", j.ahead, 100 * flops * 1e-12 / best_of(l, strips_alone, &j) / l->peak_tf);
-            }
-            printf("\n");
-            fflush(stdout);
-        }
+        j.turns = 200;
+        double flops = STEP_FLOPS * (1 + j.parts) * (ALONE_K / 32) * (ALONE_PANELS / j.parts) * j.turns * l->n_threads, s = best_of(l, strips_alone, &j);
+        double best = 0;
+        for (int i = 0; i < l->n_threads; i++) best = j.ns[i] > best ? j.ns[i] : best;
+        printf("strips past W in L2, %d products%-11s %5.1f %% of the peak, the best strip %5.1f %%\n", 1 + j.parts, j.group ? ", scales" : "",
+               100 * flops * 1e-12 / s / l->peak_tf, 100 * STEP_FLOPS / 4e3 * l->n_threads / best / l->peak_tf);
     }
+    fflush(stdout);
 }
 
 /* ---- Whole linears -------------------------------------------------------------------------------------------- */
@@ -302,12 +329,79 @@ static const struct shape shapes[] = {
 
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], Q_AND_O = 4 };
 
-static double linear_s(const struct lab *l, const struct oc_simd_tiles *tiles, const struct shape *sh, int huge, double *flops) {
+/* The driver's steps, timed: seconds of all threads, and each strip's nanoseconds a product. */
+enum phase { CUT, PANELS, STRIPS, ENDS, N_PHASES };
+enum { MAX_STRIPS = 1 << 20 };
+
+static struct clocks {
+    double s[N_PHASES][MAX_THREADS];
+    float *strip_ns;
+    int n_strips, n_threads;
+} clocks;
+
+static int me(void) {
+    static _Thread_local int mine = -1;
+    if (mine < 0) mine = __atomic_fetch_add(&clocks.n_threads, 1, __ATOMIC_RELAXED) % MAX_THREADS;
+    return mine;
+}
+
+static void timed_cut(const struct oc_tiles_cut *c) {
+    double t = now_s();
+    oc_avx512bf16_cut(c);
+    clocks.s[CUT][me()] += now_s() - t;
+}
+
+static void timed_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out) {
+    double t = now_s();
+    oc_avx512bf16_panel(w, n0, n, k0, kk, parts, out);
+    clocks.s[PANELS][me()] += now_s() - t;
+}
+
+static void timed_numbers(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out, float *scales) {
+    double t = now_s();
+    oc_avx512bf16_numbers(w, n0, n, k0, kk, out, scales);
+    clocks.s[PANELS][me()] += now_s() - t;
+}
+
+static void timed_strip(const struct oc_tiles_strip *s) {
+    double t = now_s();
+    amx_strip(s);
+    t = now_s() - t;
+    clocks.s[STRIPS][me()] += t;
+    int at = __atomic_fetch_add(&clocks.n_strips, 1, __ATOMIC_RELAXED);
+    int products = (s->b_parts == 2 ? 3 : s->a_parts) * 4 * s->steps * s->n_panels;
+    if (at < MAX_STRIPS && s->lower) clocks.strip_ns[at] = (float)(1e9 * t / products);
+}
+
+static void timed_finish(struct oc_tiles_end *e, int n) {
+    if (n < INT32_MAX) {
+        oc_avx512_finish(e, n);
+        return;
+    }
+    double t = now_s();
+    oc_avx512_finish(e, n);
+    clocks.s[ENDS][me()] += now_s() - t;
+}
+
+static int compare(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+struct result {
+    double best_s, flops;
+    double share[N_PHASES]; /* of the threads' time */
+    double fast, middle;    /* strips: nanoseconds a product, the fastest tenth and the median */
+};
+
+static struct result linear_s(const struct lab *l, struct oc_simd_tiles tiles, const struct shape *sh, int huge) {
     struct oc_simd simd = amx_split_simd;
-    simd.tiles = tiles;
+    struct result r = {0};
+    tiles.cut = timed_cut, tiles.panel = timed_panel, tiles.numbers = timed_numbers, tiles.strip = timed_strip, tiles.finish = timed_finish;
+    simd.tiles = &tiles;
     struct oc_kctx ctx = l->ctx;
     ctx.scratch = l->memory[huge];
-    ctx.scratch_bytes = oc_tiled_gemm_tiles_bytes(l->n_threads);
+    ctx.scratch_bytes = oc_tiled_gemm_tiles_bytes(sh->m, sh->k, l->n_threads);
     uint8_t *at = ctx.scratch + oc_round_up(ctx.scratch_bytes, 2 * MIB);
     struct oc_weight w[2];
     for (int i = 0; i < 2; i++) {
@@ -318,7 +412,11 @@ static double linear_s(const struct lab *l, const struct oc_simd_tiles *tiles, c
     if ((uint8_t *)(y + sh->m * sh->n) > l->memory[huge] + l->memory_bytes) stop("memory of the bench is too small");
     struct oc_linear one = {OC_ROLE_P, sh->m, x, sh->k, &w[0], y, sh->n, OC_ACT_NONE, sh->add};
     struct oc_linear_glu two = {OC_ROLE_P, sh->m, x, sh->k, &w[0], &w[1], y, sh->n, OC_ACT_SILU};
-    double begin = now_s(), best = 0;
+    float *strip_ns = clocks.strip_ns;
+    memset(clocks.s, 0, sizeof clocks.s);
+    clocks.n_strips = 0;
+    clocks.strip_ns = strip_ns;
+    double begin = now_s(), all = 0;
     for (int turn = 0; turn < 2 || (now_s() - begin < l->budget_s && turn < 20); turn++) {
         double t = now_s();
         if (sh->glu) {
@@ -327,47 +425,64 @@ static double linear_s(const struct lab *l, const struct oc_simd_tiles *tiles, c
             oc_tiled_linear(&simd, &ctx, &one);
         }
         t = now_s() - t;
-        if (turn == 0 || t < best) best = t;
+        all += t * l->n_threads;
+        if (turn == 0 || t < r.best_s) r.best_s = t;
     }
-    *flops = 2.0 * (double)(sh->m * sh->n * sh->k) * (sh->glu ? 2 : 1) * (sh->bits && !tiles->grouped ? 3 : 2);
-    return best;
+    r.flops = 2.0 * (double)(sh->m * sh->n * sh->k) * (sh->glu ? 2 : 1) * (sh->bits && !tiles.grouped ? 3 : 2);
+    for (int p = 0; p < N_PHASES; p++) {
+        for (int i = 0; i < MAX_THREADS; i++) r.share[p] += clocks.s[p][i] / all;
+    }
+    int n = clocks.n_strips < MAX_STRIPS ? clocks.n_strips : MAX_STRIPS;
+    qsort(strip_ns, (size_t)n, sizeof *strip_ns, compare);
+    r.fast = strip_ns[n / 10], r.middle = strip_ns[n / 2];
+    return r;
 }
 
-/* One line: the share of the peak for each shape, and what all linears of a picture of 4800 patches and of 1230 tokens take. */
+/* One line: for each shape the share of the peak, and of that time what strips took; then strips alone, the fastest tenth; and
+ * what all linears of a picture of 4800 patches and of 1230 tokens take. */
 static void line(const struct lab *l, const struct oc_simd_tiles *t, const char *what, int huge) {
-    double total[2] = {0, 0};
+    double total[2] = {0, 0}, fast[2] = {0, 0}, peak_tf = tile_peak(l), ideal_ns = STEP_FLOPS / 4e3 * l->n_threads / l->peak_tf;
     printf("%-34s", what);
     for (int i = 0; i < N_SHAPES; i++) {
-        double flops, s = linear_s(l, t, &shapes[i], huge, &flops);
-        printf(" %5.1f", 100 * flops * 1e-12 / s / l->peak_tf);
+        struct result r = linear_s(l, *t, &shapes[i], huge);
+        printf(" |%3.0f %3.0f %3.0f", 100 * r.flops * 1e-12 / r.best_s / l->peak_tf, 100 * r.share[STRIPS], 100 * ideal_ns / r.fast);
         if (shapes[i].m == 512) continue;
-        total[shapes[i].bits != 0] += s * (shapes[i].bits ? 36 : 32) * (i == Q_AND_O ? 2.25 : 1); /* a quarter for k and v */
+        double layers = (shapes[i].bits ? 36 : 32) * (i == Q_AND_O ? 2.25 : 1); /* a quarter for k and v */
+        total[shapes[i].bits != 0] += r.best_s * layers;
+        fast[shapes[i].bits != 0] += r.flops / (STEP_FLOPS / 4) * r.fast * 1e-9 / l->n_threads / r.share[STRIPS] * layers;
     }
-    printf("   %6.2f %6.2f\n", total[0], total[1]);
+    printf(" | %.2f %.2f s; as the fastest tenth of strips %.2f %.2f s; peak now %.2f\n", total[0], total[1], fast[0], fast[1], peak_tf);
     fflush(stdout);
+}
+
+static void phases(const struct lab *l) {
+    for (int i = 0; i < N_SHAPES; i++) {
+        struct result r = linear_s(l, amx_split, &shapes[i], 1);
+        printf("%-24s %8.2f ms, %4.1f %% of the peak; time of threads: cutting x %4.1f %%, panels of W %4.1f %%, strips %4.1f %%, ends %4.1f %%, "
+               "rest %4.1f %%; a product %.2f ns, the fastest tenth %.2f\n",
+               shapes[i].name, r.best_s * 1e3, 100 * r.flops * 1e-12 / r.best_s / l->peak_tf, 100 * r.share[CUT], 100 * r.share[PANELS],
+               100 * r.share[STRIPS], 100 * r.share[ENDS], 100 * (1 - r.share[CUT] - r.share[PANELS] - r.share[STRIPS] - r.share[ENDS]), r.middle, r.fast);
+        fflush(stdout);
+    }
 }
 
 /* Several turns of all blockings one after another: the machine may be busier at one time than at another. */
 static void whole(struct lab *l) {
     static const struct {
-        int w_kib, k, chunk, ahead;
-    } blocks[] = {
-        {1024, 1280, 6, 1}, {768, 1280, 6, 1}, {512, 1280, 6, 1}, {384, 1280, 6, 1}, {512, 1024, 6, 1}, {384, 1024, 6, 1},
-        {512, 640, 6, 1},   {384, 640, 6, 1},  {256, 640, 6, 1},  {384, 384, 6, 1},  {512, 1024, 8, 0}, {512, 640, 10, 2},
-        {512, 640, 4, 1},   {512, 640, 20, 1},
-    };
+        int w_kib, k;
+    } blocks[] = {{1024, 1280}, {768, 1280}, {512, 1280}, {768, 2048}, {768, 1024}, {512, 640}};
+    phases(l);
     for (int turn = 0; turn < 2; turn++) {
         limits(l);
-        printf("whole linears, share of the peak: ");
+        printf("whole linears, shares: of the peak, strips of the time, of the peak in strips;");
         for (int i = 0; i < N_SHAPES; i++) printf(" %s;", shapes[i].name);
-        printf(" vision s, prefill s\n");
+        printf(" vision, prefill\n");
         for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
             char what[64];
             struct oc_simd_tiles t = amx_split;
             t.w_elements = blocks[i].w_kib * 512;
             t.k_most[0] = t.k_most[1] = blocks[i].k;
-            t.chunk = blocks[i].chunk, t.ahead = blocks[i].ahead;
-            snprintf(what, sizeof what, "W %4d KiB, k %4d, chunk %2d, %d", blocks[i].w_kib, blocks[i].k, t.chunk, t.ahead);
+            snprintf(what, sizeof what, "W %4d KiB, k %4d", blocks[i].w_kib, blocks[i].k);
             line(l, &t, what, 1);
         }
         line(l, &amx_split, "as built, 4 KiB pages", 0);
@@ -415,12 +530,14 @@ int main(int argc, char **argv) {
     if (oc_pool_open(l.n_threads, &l.ctx.pool, &ei) != OC_OK) stop(ei.msg);
     l.n_threads = oc_pool_n_threads(l.ctx.pool);
     if (l.n_threads > MAX_THREADS) stop("too many threads");
-    l.memory_bytes = 256 * MIB + (size_t)l.n_threads * 16 * MIB;
+    l.memory_bytes = 320 * MIB + (size_t)l.n_threads * 16 * MIB;
     l.memory[0] = map(l.memory_bytes, MADV_NOHUGEPAGE);
     l.memory[1] = map(l.memory_bytes, MADV_HUGEPAGE);
     printf("%d threads\n", l.n_threads);
+    clocks.strip_ns = malloc(MAX_STRIPS * sizeof *clocks.strip_ns);
+    if (!clocks.strip_ns) stop("no memory");
     limits(&l);
-    tile_loads(&l);
+    states(&l);
     steps_alone(&l);
     segments(&l, PATCHES);
     segments(&l, 64);

@@ -123,7 +123,7 @@ struct oc_simd_bf16 {
 #define OC_TILES_STEP (OC_TILES_N * OC_TILES_K) /* elements of one part of a step */
 #define OC_TILES_UNIT_K 128                     /* passes over k begin at its multiples, which are those of any group */
 
-/* A strip of x on its way to bf16, piece by piece (OC_TILES_K of k of a row): out[steps][parts][OC_TILES_N][OC_TILES_K]. */
+/* A strip of x on its way to bf16: out[steps][parts][OC_TILES_N][OC_TILES_K]. */
 struct oc_tiles_cut {
     const float *x;
     int64_t ldx;
@@ -131,9 +131,7 @@ struct oc_tiles_cut {
     int k, steps;
     int parts;
     uint16_t *out;
-    int group;      /* steps of a group, or 0; then sums takes the sum over each group of what is written, [groups][OC_TILES_N] */
-    float *sums;
-    int row, step; /* the next piece; all are done when row == rows */
+    float *sums; /* [steps][OC_TILES_N]: the sum of what is written of a row, or NULL */
 };
 
 /* A strip of c becomes y[rows, cols] = act(c + bias) (* (up + up_bias)) (+ y), piece by piece (a row of a panel). */
@@ -163,19 +161,16 @@ struct oc_tiles_strip {
     const uint16_t *a, *b;
     int a_parts, b_parts;
     int steps, n_panels;
-    int chunk; /* steps that all panels take before the next ones: their part of the strip stays in L1 */
-    int ahead; /* steps that W is prefetched ahead, 0 for none */
     float *c;
     bool first, lower; /* lower: there are more than 16 rows */
     int group;           /* 0, or steps of a group: then W is whole numbers, and sums of a group are scaled, see struct oc_tiles_scale */
     const float *scales; /* [n_panels][groups][2][OC_TILES_N]: scales, then zero biases */
-    const float *sums;   /* of the strip */
-    float *acc;          /* a panel of c */
+    const float *sums;   /* of the strip, [groups][OC_TILES_N] */
+    float *acc;          /* two panels of c */
     void (*scale)(const struct oc_tiles_scale *g, int row, int n);
-    void (*cut)(struct oc_tiles_cut *next, int n); /* meanwhile the next strip is cut, so many pieces at each step */
-    struct oc_tiles_cut *next;
-    int n_cut;
-    void (*finish)(struct oc_tiles_end *end, int n); /* and the strip before is finished */
+    const uint16_t *next; /* the next strip, of which so many lines are fetched to L2 at each step; or NULL */
+    int n_next;
+    void (*finish)(struct oc_tiles_end *end, int n); /* meanwhile the strip before is finished, so many pieces at each step */
     struct oc_tiles_end *end;
     int n_end;
 };
@@ -185,7 +180,6 @@ struct oc_simd_tiles {
     bool grouped; /* but quantised W is whole numbers in one part, and sums are scaled group by group */
     int w_elements; /* of bf16 that a thread has of W at a time, in L2; OC_TILES_MAX_W at most */
     int k_most[2];  /* k of a pass when W has one part, or two; multiples of OC_TILES_UNIT_K, OC_TILES_MAX_K at most */
-    int chunk, ahead;
     void (*begin)(void); /* of a thread's use of `strip` */
     void (*end)(void);
     /* out = a panel of n <= OC_TILES_N rows of w from n0 on, kk long from k0 on. */
@@ -193,7 +187,7 @@ struct oc_simd_tiles {
     /* The same of the quantised numbers less 2^(bits - 1), exactly, and the scales, and zero biases that make up for that. */
     void (*numbers)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out, float *scales);
     void (*scale)(const struct oc_tiles_scale *g, int row, int n);
-    void (*cut)(struct oc_tiles_cut *c, int n);
+    void (*cut)(const struct oc_tiles_cut *c);
     void (*strip)(const struct oc_tiles_strip *s);
     void (*finish)(struct oc_tiles_end *e, int n);
 };
@@ -327,7 +321,7 @@ size_t oc_tiled_gemv_bytes(int64_t m, int64_t k);
 size_t oc_tiled_gemm_bf16_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The same of oc_tiled_gemm_tiles. */
-size_t oc_tiled_gemm_tiles_bytes(int n_threads);
+size_t oc_tiled_gemm_tiles_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The scratch of any of the above. */
 size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_threads);

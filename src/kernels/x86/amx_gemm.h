@@ -2,8 +2,8 @@
  *
  * Tiles 0 to 3 are 32 x 32 of y, 4 and 5 the strip's upper and lower 16 rows, 6 and 7 the panel's left and right 16
  * columns. A tile product takes 16 cycles and its sum is ready after 52, so four sums in turn keep the unit busy; loads
- * stand between products. Two parts of x and one of W: 6 loads for 8 products, all parts: 8 for 12, none twice. A chunk of
- * the strip stays in L1 while W comes from L2, prefetched into L1 because a tile load waits for all of its lines. */
+ * stand between products. Two parts of x and one of W: 6 loads for 8 products, all parts: 8 for 12, none twice. All of k is
+ * summed in the tiles, both operands come from L2. */
 #ifndef OC_KERNELS_X86_AMX_GEMM_H
 #define OC_KERNELS_X86_AMX_GEMM_H
 
@@ -56,94 +56,67 @@ static inline void amx_clear_c(void) {
     AMX_ZERO(3);
 }
 
-AMX_INLINE void amx_fetch(const void *p, const int bytes) {
-    for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)p + i);
-}
-
-/* What is done beside a step's products. */
-AMX_INLINE void amx_beside(const struct oc_tiles_strip *t) {
-    if (t->next->row < t->next->rows) t->cut(t->next, t->n_cut);
+/* What is done beside a step's products: lines of the next strip come from L3 or memory to L2, and the strip before gets its
+ * place in y. */
+AMX_INLINE void amx_beside(const struct oc_tiles_strip *t, const char **next) {
+    if (*next) {
+        for (int i = 0; i < t->n_next; i++) __builtin_prefetch(*next + 64 * i, 0, 2);
+        *next += 64 * t->n_next;
+    }
     if (t->end->row < t->end->rows) t->finish(t->end, t->n_end);
 }
 
-/* Steps `from` to `to` of one panel. What the next panel needs first is fetched with the last steps. */
-AMX_INLINE void amx_chunk(const struct oc_tiles_strip *t, int panel, int from, int to, const int a_parts, const int b_parts,
-                          const bool lower) {
-    const int a_step = a_parts * OC_TILES_STEP, b_step = b_parts * OC_TILES_STEP;
-    const uint16_t *a = t->a + from * a_step, *b = t->b + ((int64_t)panel * t->steps + from) * b_step;
-    int64_t jump = panel + 1 < t->n_panels ? (int64_t)t->steps * b_step : (int64_t)(1 - t->n_panels) * t->steps * b_step + (to - from) * b_step;
-    float *c = t->c + panel * 4 * AMX_C;
-    const char *c_next = (const char *)(panel + 1 < t->n_panels ? c + 4 * AMX_C : t->c);
-    if (t->first && from == 0) {
-        amx_clear_c();
-    } else {
-        amx_load_c(c, lower);
-    }
-    for (int s = from; s < to; s++, a += a_step, b += b_step) {
-        int ahead = s + t->ahead;
-        if (t->ahead > 0) amx_fetch(b + t->ahead * b_step + (ahead < to ? 0 : jump - (to - from) * b_step), b_step * 2);
-        for (int at = (s - from) * 1024; t->ahead > 0 && at < (s - from) * 1024 + 1024 && at < 4096; at += 64) __builtin_prefetch(c_next + at);
-        amx_step(a, b, a_parts, b_parts, lower);
-        amx_beside(t);
-    }
-    amx_store_c(c, lower);
-}
-
-/* ---- Quantised W as whole numbers: the tiles' sums of a group wait in acc while the next group is multiplied, and are scaled a
- * few rows at a time meanwhile. ---- */
-
-/* Rows of acc that are scaled after each half of a step. */
-AMX_INLINE void amx_scale_some(const struct oc_tiles_strip *t, struct oc_tiles_scale *g, int *row, int n, int n_rows) {
-    if (*row >= n_rows) return;
-    t->scale(g, *row, n);
-    *row += n;
-}
-
-/* Groups of steps `from` to `to` of one panel; *g and *row are what is left to scale. */
-AMX_INLINE void amx_chunk_grouped(const struct oc_tiles_strip *t, struct oc_tiles_scale *g, int *row, int panel, int from, int to,
-                                  const bool lower) {
-    const int n_rows = lower ? 32 : 16, n = n_rows / (2 * t->group), n_groups = t->steps / t->group;
-    const uint16_t *a = t->a + from * 2 * OC_TILES_STEP, *b = t->b + ((int64_t)panel * t->steps + from) * OC_TILES_STEP;
-    int64_t jump = panel + 1 < t->n_panels ? (int64_t)t->steps * OC_TILES_STEP : (int64_t)(1 - t->n_panels) * t->steps * OC_TILES_STEP + (to - from) * OC_TILES_STEP;
-    float *c = t->c + panel * 4 * AMX_C;
-    const char *c_next = (const char *)(panel + 1 < t->n_panels ? c + 4 * AMX_C : t->c);
-    for (int s = from; s < to; s += t->group) {
-        amx_clear_c();
-        for (int i = s; i < s + t->group; i++, a += 2 * OC_TILES_STEP, b += OC_TILES_STEP) {
-            if (t->ahead > 0) {
-                amx_fetch(b + t->ahead * OC_TILES_STEP + (i + t->ahead < to ? 0 : jump - (to - from) * OC_TILES_STEP), 2 * OC_TILES_STEP);
-                for (int at = (i - from) * 512; at < (i - from) * 512 + 512 && at < 4096; at += 64) __builtin_prefetch(c_next + at);
-            }
-            amx_quarter(a, b, true, true, lower);
-            amx_scale_some(t, g, row, n, n_rows);
-            amx_quarter(a + OC_TILES_STEP, b, true, false, lower);
-            amx_scale_some(t, g, row, n, n_rows);
-            amx_beside(t);
+AMX_INLINE void amx_strip_of(const struct oc_tiles_strip *t, const int a_parts, const int b_parts, const bool lower) {
+    const uint16_t *b = t->b;
+    const char *next = (const char *)t->next;
+    for (int panel = 0; panel < t->n_panels; panel++) {
+        const uint16_t *a = t->a;
+        float *c = t->c + panel * 4 * AMX_C;
+        if (t->first) {
+            amx_clear_c();
+        } else {
+            amx_load_c(c, lower);
         }
-        amx_store_c(t->acc, lower);
-        g->scales = t->scales + ((int64_t)panel * n_groups + s / t->group) * 2 * OC_TILES_N;
-        g->sums = t->sums + s / t->group * OC_TILES_N;
-        g->c = c;
-        g->first = t->first && s == 0;
-        *row = 0;
+        for (int s = 0; s < t->steps; s++, a += a_parts * OC_TILES_STEP, b += b_parts * OC_TILES_STEP) {
+            amx_step(a, b, a_parts, b_parts, lower);
+            amx_beside(t, &next);
+        }
+        amx_store_c(c, lower);
     }
+}
+
+/* ---- Quantised W as whole numbers: the tiles' sums of a group wait in acc for two groups, until no store of them is under
+ * way any more, and are scaled some rows at each step. ---- */
+
+/* n rows of the older group. */
+AMX_INLINE void amx_scale_some(const struct oc_tiles_strip *t, const struct oc_tiles_scale *g, int row, int n) {
+    if (g->c) t->scale(g, row, n);
 }
 
 AMX_INLINE void amx_strip_grouped(const struct oc_tiles_strip *t, const bool lower) {
-    struct oc_tiles_scale g = {.acc = t->acc};
-    int row = 32, chunk = (t->chunk + t->group - 1) / t->group * t->group, n_rows = lower ? 32 : 16;
-    for (int from = 0; from < t->steps; from += chunk) {
-        int to = from + chunk < t->steps ? from + chunk : t->steps;
-        for (int panel = 0; panel < t->n_panels; panel++) amx_chunk_grouped(t, &g, &row, panel, from, to, lower);
+    const int n_rows = lower ? 32 : 16, group = t->group, n_groups = t->steps / group, n = n_rows / group;
+    const uint16_t *b = t->b;
+    const char *next = (const char *)t->next;
+    const float *scales = t->scales;
+    struct oc_tiles_scale older = {0}, newer = {0};
+    int turn = 0;
+    for (int panel = 0; panel < t->n_panels; panel++) {
+        const uint16_t *a = t->a;
+        for (int g = 0; g < n_groups; g++, scales += 2 * OC_TILES_N, turn ^= 1) {
+            amx_clear_c();
+            for (int i = 0; i < group; i++, a += 2 * OC_TILES_STEP, b += OC_TILES_STEP) {
+                amx_quarter(a, b, true, true, lower);
+                amx_scale_some(t, &older, i * n, n);
+                amx_quarter(a + OC_TILES_STEP, b, true, false, lower);
+                amx_beside(t, &next);
+            }
+            older = newer;
+            newer = (struct oc_tiles_scale){t->acc + turn * 4 * AMX_C, scales, t->sums + g * OC_TILES_N, t->c + panel * 4 * AMX_C, t->first && g == 0};
+            amx_store_c(t->acc + turn * 4 * AMX_C, lower);
+        }
     }
-    for (; row < n_rows; row += 2) t->scale(&g, row, 2);
-}
-
-AMX_INLINE void amx_strip_of(const struct oc_tiles_strip *t, const int a_parts, const int b_parts, const bool lower) {
-    for (int from = 0; from < t->steps; from += t->chunk) {
-        int to = from + t->chunk < t->steps ? from + t->chunk : t->steps;
-        for (int panel = 0; panel < t->n_panels; panel++) amx_chunk(t, panel, from, to, a_parts, b_parts, lower);
-    }
+    amx_scale_some(t, &older, 0, n_rows);
+    amx_scale_some(t, &newer, 0, n_rows);
 }
 
 static void amx_strip(const struct oc_tiles_strip *t) {

@@ -195,17 +195,17 @@ static inline __attribute__((always_inline)) void scale_rows(const struct oc_til
     }
 }
 
-/* n divides 16. */
+/* n divides 16, or is 32. */
 void oc_avx512bf16_scale(const struct oc_tiles_scale *g, int row, int n) {
-    if (g->first) {
-        scale_rows(g, row, n, true);
-    } else {
-        scale_rows(g, row, n, false);
+    for (int end = row + n; row < end; row += 16) {
+        int rows = n < 16 ? n : 16;
+        if (g->first) {
+            scale_rows(g, row, rows, true);
+        } else {
+            scale_rows(g, row, rows, false);
+        }
     }
 }
-
-/* Reads of x are led by this many pieces: what is used in a hundred cycles comes from L3 or memory. */
-enum { AHEAD = 16 };
 
 static inline __m512 low_half(__m512i halves) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(halves)), 16));
@@ -215,33 +215,46 @@ static inline __m512 high_half(__m512i halves) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(halves, 1)), 16));
 }
 
-static inline void piece(const struct oc_tiles_cut *c) {
-    const float *x = c->x + c->row * c->ldx + c->step * OC_TILES_K;
-    uint16_t *out = c->out + c->step * c->parts * OC_TILES_STEP + c->row * OC_TILES_K;
-    const float *later = x + AHEAD * OC_TILES_K;
-    if (c->step + AHEAD >= c->steps) later += c->ldx - c->steps * OC_TILES_K;
-    _mm_prefetch((const char *)later, _MM_HINT_T0);
-    _mm_prefetch((const char *)(later + 16), _MM_HINT_T0);
-    int k = c->k - c->step * OC_TILES_K;
-    __mmask16 first = c->row < c->n ? oc_avx512_mask(k) : 0, second = c->row < c->n && k > 16 ? oc_avx512_mask(k - 16) : 0;
-    __m512 lo = _mm512_maskz_loadu_ps(first, x), hi = _mm512_maskz_loadu_ps(second, x + 16);
+/* Step `step` of a row; there: whether the row is. Returns the sum of what is written. */
+static inline __attribute__((always_inline)) float piece(const struct oc_tiles_cut *c, int row, int step, const bool whole, const int parts) {
+    const float *x = c->x + row * c->ldx + step * OC_TILES_K;
+    uint16_t *out = c->out + step * parts * OC_TILES_STEP + row * OC_TILES_K;
+    __m512 lo, hi;
+    if (whole) {
+        lo = _mm512_loadu_ps(x), hi = _mm512_loadu_ps(x + 16);
+    } else {
+        int k = row < c->n ? c->k - step * OC_TILES_K : 0;
+        lo = _mm512_maskz_loadu_ps(oc_avx512_mask(k), x);
+        hi = _mm512_maskz_loadu_ps(k > 16 ? oc_avx512_mask(k - 16) : 0, x + 16);
+    }
     __m512i high = (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
     _mm512_store_si512(out, high);
-    if (c->parts == 1) return;
+    if (parts == 1) return 0;
     __m512 high0 = low_half(high), high1 = high_half(high);
     __m512i low = (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(hi, high1), _mm512_sub_ps(lo, high0));
     _mm512_store_si512(out + OC_TILES_STEP, low);
-    if (c->group == 0) return;
-    float *sum = c->sums + c->step / c->group * OC_TILES_N + c->row;
-    float more = oc_avx512_sum(_mm512_add_ps(_mm512_add_ps(high0, high1), _mm512_add_ps(low_half(low), high_half(low))));
-    *sum = c->step % c->group ? *sum + more : more;
+    if (!c->sums) return 0;
+    return oc_avx512_sum(_mm512_add_ps(_mm512_add_ps(high0, high1), _mm512_add_ps(low_half(low), high_half(low))));
 }
 
-void oc_avx512bf16_cut(struct oc_tiles_cut *c, int n) {
-    for (; n > 0 && c->row < c->rows; n--) {
-        piece(c);
-        if (++c->step < c->steps) continue;
-        c->step = 0;
-        c->row++;
+enum { CUT_STEPS = 4 }; /* of a row at a time: what is written stays in L1 until its lines' neighbours are, and reads are runs */
+
+static inline __attribute__((always_inline)) void cut_parts(const struct oc_tiles_cut *c, const int parts) {
+    for (int from = 0; from < c->steps; from += CUT_STEPS) {
+        int to = from + CUT_STEPS < c->steps ? from + CUT_STEPS : c->steps;
+        for (int row = 0; row < c->rows; row++) {
+            const float *x = c->x + row * c->ldx;
+            for (int i = 0; i < 2 * CUT_STEPS && row < c->n; i++) _mm_prefetch((const char *)(x + (to * 2 + i) * 16), _MM_HINT_T0);
+            for (int step = from; step < to; step++) {
+                bool whole = row < c->n && (step + 1) * OC_TILES_K <= c->k;
+                float sum = whole ? piece(c, row, step, true, parts) : piece(c, row, step, false, parts);
+                if (c->sums) c->sums[step * OC_TILES_N + row] = sum;
+            }
+        }
     }
+}
+
+void oc_avx512bf16_cut(const struct oc_tiles_cut *c) {
+    if (c->parts == 2) cut_parts(c, 2);
+    if (c->parts == 1) cut_parts(c, 1);
 }
