@@ -85,35 +85,50 @@ AMX_INLINE void amx_strip_of(const struct oc_tiles_strip *t, const int a_parts, 
     }
 }
 
-/* ---- Quantised W as whole numbers: the tiles' sums of a group wait in acc for two groups, until no store of them is under
- * way any more, and are scaled some rows at each step. ---- */
+/* ---- Quantised W as whole numbers ---------------------------------------------------------------------------------------
+ * The tiles' sums of a group wait in acc for two groups and are scaled some rows at each step, when no store of them is under way
+ * any more. A tile store waits for its products, and what is loaded meanwhile from an address that agrees in its last 12 bits
+ * waits for the store: four tiles agree with everything. So the tiles that the next group begins with are loaded before. ---- */
+
+AMX_INLINE void amx_load_first(const uint16_t *a, const uint16_t *b, const bool lower) {
+    AMX_LOAD(6, b, 64);
+    AMX_LOAD(4, a, 64);
+    AMX_LOAD(7, b + AMX_HALF, 64);
+    if (lower) AMX_LOAD(5, a + AMX_HALF, 64);
+}
 
 /* n rows of the older group. */
 AMX_INLINE void amx_scale_some(const struct oc_tiles_strip *t, const struct oc_tiles_scale *g, int row, int n) {
     if (g->c) t->scale(g, row, n);
 }
 
+/* One group, whose first tiles are loaded; n rows of the older group are scaled at each of its steps. */
+AMX_INLINE void amx_group(const struct oc_tiles_strip *t, const uint16_t *a, const uint16_t *b, const struct oc_tiles_scale *older,
+                          const char **next, int n, const bool lower) {
+    amx_clear_c();
+    for (int i = 0; i < t->group; i++, a += 2 * OC_TILES_STEP, b += OC_TILES_STEP) {
+        amx_quarter(a, b, i > 0, i > 0, lower);
+        amx_quarter(a + OC_TILES_STEP, b, true, false, lower);
+        amx_scale_some(t, older, i * n, n);
+        amx_beside(t, next);
+    }
+}
+
 AMX_INLINE void amx_strip_grouped(const struct oc_tiles_strip *t, const bool lower) {
-    const int n_rows = lower ? 32 : 16, group = t->group, n_groups = t->steps / group, n = n_rows / group;
-    const uint16_t *b = t->b;
+    const int n_rows = lower ? 32 : 16, n_groups = t->steps / t->group, n_all = t->n_panels * n_groups;
     const char *next = (const char *)t->next;
-    const float *scales = t->scales;
     struct oc_tiles_scale older = {0}, newer = {0};
-    int turn = 0;
-    for (int panel = 0; panel < t->n_panels; panel++) {
-        const uint16_t *a = t->a;
-        for (int g = 0; g < n_groups; g++, scales += 2 * OC_TILES_N, turn ^= 1) {
-            amx_clear_c();
-            for (int i = 0; i < group; i++, a += 2 * OC_TILES_STEP, b += OC_TILES_STEP) {
-                amx_quarter(a, b, true, true, lower);
-                amx_scale_some(t, &older, i * n, n);
-                amx_quarter(a + OC_TILES_STEP, b, true, false, lower);
-                amx_beside(t, &next);
-            }
-            older = newer;
-            newer = (struct oc_tiles_scale){t->acc + turn * 4 * AMX_C, scales, t->sums + g * OC_TILES_N, t->c + panel * 4 * AMX_C, t->first && g == 0};
-            amx_store_c(t->acc + turn * 4 * AMX_C, lower);
-        }
+    amx_load_first(t->a, t->b, lower);
+    for (int i = 0, g = 0, panel = 0; i < n_all; i++) {
+        float *acc = t->acc + i % 2 * 4 * AMX_C;
+        amx_group(t, t->a + g * t->group * 2 * OC_TILES_STEP, t->b + (int64_t)i * t->group * OC_TILES_STEP, &older, &next, n_rows / t->group, lower);
+        older = newer;
+        newer = (struct oc_tiles_scale){.acc = acc, .c = t->c + panel * 4 * AMX_C, .first = t->first && g == 0};
+        newer.scales = t->scales + (int64_t)i * 2 * OC_TILES_N;
+        newer.sums = t->sums + g * OC_TILES_N;
+        if (++g == n_groups) g = 0, panel++;
+        if (i + 1 < n_all) amx_load_first(t->a + g * t->group * 2 * OC_TILES_STEP, t->b + (int64_t)(i + 1) * t->group * OC_TILES_STEP, lower);
+        amx_store_c(acc, lower);
     }
     amx_scale_some(t, &older, 0, n_rows);
     amx_scale_some(t, &newer, 0, n_rows);

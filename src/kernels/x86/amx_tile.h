@@ -115,7 +115,7 @@ static const struct oc_simd_bf16 amx_attn = {
 };
 
 #ifndef AMX_BLOCKS
-#define AMX_BLOCKS .w_elements = 384 * 1024, .k_most = {1280, 1024}
+#define AMX_BLOCKS .w_elements = 384 * 1024, .k_most = {1024, 1024}
 #endif
 
 #define AMX_TILES(is_split)                                                                                            \
