@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/carve.h"
 #include "base/clock.h"
@@ -123,6 +124,11 @@ uint64_t oc_engine_device_bytes(const struct oc_engine *e) {
            oc_lm_kv_cache_bytes(m->lm.n_layers, m->lm.n_kv_heads, m->lm.hd, m->lm.kv_dtype, n_kv_pages(e));
 }
 
+/* Large pages where the system has them on request: kernels walk megabytes of this. A refusal costs speed alone. */
+static void want_large_pages(void *mem, size_t n_bytes) {
+    (void)madvise(mem, n_bytes, MADV_HUGEPAGE);
+}
+
 static enum oc_err take_working_memory(struct oc_engine *e, bool is_real, struct oc_errinfo *ei) {
     uint8_t *lm_ws, *vision_ws, *lists;
     void *mem = NULL;
@@ -133,6 +139,8 @@ static enum oc_err take_working_memory(struct oc_engine *e, bool is_real, struct
     e->mem = mem;
     e->host_mem = oc_device_host_alloc(e->host_mem_bytes);
     if (!e->host_mem) return oc_fail(ei, OC_ERR_NOMEM, "out of memory: %zu MiB are needed", e->host_mem_bytes >> 20);
+    want_large_pages(e->host_mem, e->host_mem_bytes);
+    if (e->dev->is_host) want_large_pages(e->mem, e->mem_bytes);
     lay_out(e, e->dev->is_host, e->mem, &e->lm_ws_mem, &vision_ws);
     lay_out_host(e, e->host_mem, &lists);
     oc_engine_workspace_join(e);

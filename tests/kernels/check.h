@@ -82,7 +82,8 @@ double act_double(enum oc_act act, double x);
 bool amx_model_ops(struct oc_ops *ops, const char *name);
 
 /* What role P of this ISA does to bf16 and quantised weights, and to the x they meet: nothing; rounds them to bf16; makes
- * them sums of two bf16, without the product of the second ones; rounds them to the 11 bits of f16 and TF32. */
+ * x a sum of two bf16 (of attention also what it meets, without the product of the second ones); rounds them to the 11 bits
+ * of f16 and TF32. */
 enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT, F16_ROUND };
 enum isa_bf16 isa_bf16(const char *isa);
 
