@@ -199,7 +199,7 @@ enum oc_cpu_feature {
     OC_CPU_AVX512 = 2, /* AVX-512 F, BW, DQ, VL */
     OC_CPU_NEON = 4,
     OC_CPU_AVX512BF16 = 8, /* AVX-512 with BF16 */
-    OC_CPU_AMX = 16,       /* AMX tiles and bf16, and the system has allowed this process to use them */
+    OC_CPU_AMX = 16,       /* AMX tiles, bf16 and bytes, AVX512_VBMI, and the system has allowed this process the tiles */
     /* Not of the machine but a wish: role P may round bf16 and quantised weights, and the x they meet, to bf16. Faster,
      * but outside the bounds of parity: oc_cpu_features never sets it. */
     OC_CPU_ROUND = 32,

@@ -81,19 +81,39 @@ __attribute__((target("avx2,fma"))) static void model_dp(int c, int a, int b) {
     }
 }
 
+/* Products of signed bytes. */
+static void model_dp_bytes(int c, int a, int b) {
+    int columns = tiles[c].row_bytes / 4, quads = tiles[a].row_bytes / 4;
+    OC_ASSERT(tiles[a].rows == tiles[c].rows && tiles[b].rows == quads && tiles[b].row_bytes == tiles[c].row_bytes);
+    for (int m = 0; m < tiles[c].rows; m++) {
+        const int8_t *row = (const int8_t *)tiles[a].data[m];
+        int32_t sum[16] = {0};
+        memcpy(sum, tiles[c].data[m], (size_t)(4 * columns));
+        for (int k = 0; k < quads; k++) {
+            const int8_t *x = (const int8_t *)tiles[b].data[k];
+            for (int n = 0; n < columns; n++) {
+                for (int i = 0; i < 4; i++) sum[n] += row[4 * k + i] * x[4 * n + i];
+            }
+        }
+        memcpy(tiles[c].data[m], sum, (size_t)(4 * columns));
+    }
+}
+
 #define AMX_CONFIG(p) model_config(p)
 #define AMX_RELEASE() model_release()
 #define AMX_ZERO(t) model_zero(t)
 #define AMX_LOAD(t, p, stride) model_load(t, p, stride)
 #define AMX_STORE(t, p, stride) model_store(t, p, stride)
 #define AMX_DP(c, a, b) model_dp(c, a, b)
+#define AMX_DP_BYTES(c, a, b) model_dp_bytes(c, a, b)
 
 #include "kernels/x86/amx_tile.h"
 
 bool amx_model_ops(struct oc_ops *ops, const char *name) {
     bool rounded = strcmp(name, "amxbf16-model") == 0;
     if (!rounded && strcmp(name, "amx-model") != 0) return false;
-    if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK) return false; /* its packing is the real one */
+    if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK || !__builtin_cpu_supports("avx512vbmi"))
+        return false; /* the vector parts are the real ones */
     ops->isa = rounded ? "amxbf16-model" : "amx-model";
     amx_set(ops, rounded);
     return true;

@@ -12,6 +12,7 @@
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"(p), "r"((int64_t)(stride)) : "memory")
 #define AMX_STORE(t, p, stride) _tile_stored(t, p, stride)
 #define AMX_DP(c, a, b) _tile_dpbf16ps(c, a, b)
+#define AMX_DP_BYTES(c, a, b) _tile_dpbssd(c, a, b)
 
 #include "kernels/x86/amx_tile.h"
 

@@ -10,6 +10,7 @@
 #ifndef OC_KERNELS_X86_AMX_TILE_H
 #define OC_KERNELS_X86_AMX_TILE_H
 
+#include "kernels/x86/amx_dot.h"
 #include "kernels/x86/x86.h"
 
 enum { C00, C01, C10, C11, A0, A1, B0, B1, N_TILES };
@@ -109,7 +110,7 @@ static const struct oc_simd_bf16 amx_split = AMX_BF16(true), amx_rounded = AMX_B
     {                                                                                                                  \
         .mr = 12, .nr = 32, .lanes = 16, .tile = oc_avx512_tile, .panel = oc_avx512_panel,                             \
         .transpose = oc_avx512_transpose, .widen = oc_avx512_widen, .dot_prepare = oc_avx512_dot_prepare,                \
-        .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8,                              \
+        .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8, .digits = &amx_digits,       \
         .act_row = oc_avx512_act_row,                                                                                  \
         .max_row = oc_avx512_max_row, .exp_row = oc_avx512_exp_row,                                                      \
         .pair_scores = oc_avx512_pair_scores, .bf16 = products                                                         \
