@@ -17,16 +17,19 @@ static inline uint32_t largest_bits(const float *x, int64_t k) {
     return _mm512_reduce_max_epu32(most);
 }
 
-/* The factor that brings x under 2^30, and in *scale what 2^24 of the integers are worth. */
-static float factor_of(uint32_t most, float *scale) {
-    if (most >= 0x7f800000u) {
-        *scale = oc_f32_from_bits(0x7fc00000u);
-        return 0;
-    }
-    int exponent = (int)(most >> 23);      /* x < 2^(exponent - 126) */
-    if (exponent < 30) exponent = 30;      /* so that both factors are normal */
-    *scale = oc_f32_from_bits((uint32_t)(exponent - 5) << 23); /* 2^24 / factor */
-    return oc_f32_from_bits((uint32_t)(283 - exponent) << 23); /* 2^(156 - exponent) */
+static inline float power_of_two(int e) {
+    return oc_f32_from_bits(e > -127 ? (uint32_t)(e + 127) << 23 : 1u << (e + 149));
+}
+
+/* The two factors that bring x under 2^30 (one alone may not be a float), and in *scale what 2^24 of the integers are worth. */
+static void factors_of(uint32_t most, float f[2], float *scale) {
+    f[0] = f[1] = 0;
+    *scale = oc_f32_from_bits(0x7fc00000u);
+    if (most >= 0x7f800000u) return;
+    int exponent = most >> 23 ? (int)(most >> 23) : 1, e = 156 - exponent; /* x < 2^(exponent - 126) */
+    f[0] = power_of_two(e / 2);
+    f[1] = power_of_two(e - e / 2);
+    *scale = power_of_two(24 - e);
 }
 
 /* Four k of 32 bits become four digits of four k, in each quarter of a vector. */
@@ -57,13 +60,15 @@ void oc_avx512vbmi_digits_prepare(const struct oc_weight *w, const float *x, int
         prepare_zeros(w->k, q, width);
         return;
     }
-    float f = factor_of(largest_bits(x, w->k), scale);
-    const __mmask16 any = f > 0 ? 0xffff : 0; /* x may be a NaN where not */
+    float f[2];
+    factors_of(largest_bits(x, w->k), f, scale);
+    const __m512 f0 = _mm512_set1_ps(f[0]), f1 = _mm512_set1_ps(f[1]);
+    const __mmask16 any = f[0] > 0 ? 0xffff : 0; /* x may be a NaN where not */
     for (int64_t i = 0; i < w->k; i += 64, q += 256 * width) {
         __m512i v[4], t[4];
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++)
-            t[j] = v[j] = _mm512_maskz_cvtps_epi32(any, _mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * j), _mm512_set1_ps(f)));
+            t[j] = v[j] = _mm512_maskz_cvtps_epi32(any, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * j), f0), f1));
         if (w->bits == 4) {
             t[0] = _mm512_permutex2var_epi32(v[0], even, v[1]);
             t[1] = _mm512_permutex2var_epi32(v[2], even, v[3]);
