@@ -4,7 +4,7 @@
 
 /* Bytes of a row of W by which the prefetch to L1 runs ahead of unpacking. */
 #ifndef DIGITS_AHEAD
-#define DIGITS_AHEAD 128
+#define DIGITS_AHEAD 256
 #endif
 
 /* ---- x ---------------------------------------------------------------------------------------------------- */
@@ -82,17 +82,20 @@ void oc_avx512vbmi_digits_prepare(const struct oc_weight *w, const float *x, int
 
 /* ---- W ---------------------------------------------------------------------------------------------------- */
 
-static inline void store_halves(uint8_t *a, __m512i v) {
-    _mm256_store_si256((__m256i *)(void *)a, _mm512_castsi512_si256(v));
-    _mm256_store_si256((__m256i *)(void *)(a + sizeof(uint8_t[16][64])), _mm512_extracti64x4_epi64(v, 1));
+/* What belongs to the row's second 64 k goes to the next tile. Stores to one line follow each other: they go in pairs. */
+static inline void store_step(uint8_t *a, __m512i even, __m512i odd) {
+    uint8_t *second = a + sizeof(uint8_t[16][64]);
+    _mm256_store_si256((__m256i *)(void *)a, _mm512_castsi512_si256(even));
+    _mm256_store_si256((__m256i *)(void *)(a + 32), _mm512_castsi512_si256(odd));
+    _mm256_store_si256((__m256i *)(void *)second, _mm512_extracti64x4_epi64(even, 1));
+    _mm256_store_si256((__m256i *)(void *)(second + 32), _mm512_extracti64x4_epi64(odd, 1));
 }
 
 /* A step of a row: 64 bytes at p, 32 where the row ends. The low six bits of a byte are an index into a table that does not look at the
  * upper two of them. */
 static inline __attribute__((always_inline)) void unpack4(const uint8_t *p, uint8_t *a, __m512i table, const bool half) {
     __m512i v = half ? _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p)) : _mm512_loadu_si512(p);
-    store_halves(a, _mm512_permutexvar_epi8(v, table));
-    store_halves(a + 32, _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table));
+    store_step(a, _mm512_permutexvar_epi8(v, table), _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table));
 }
 
 static inline __attribute__((always_inline)) void unpack8(const uint8_t *p, uint8_t *a, const bool half) {
@@ -102,32 +105,24 @@ static inline __attribute__((always_inline)) void unpack8(const uint8_t *p, uint
         _mm512_store_si512(a + sizeof(uint8_t[16][64]), _mm512_xor_si512(_mm512_loadu_si512(p + 64), middle));
 }
 
-static inline __attribute__((always_inline)) void unpack(const uint8_t *p, size_t row_bytes, int n, oc_digits_w a,
-                                                         const uint8_t **lead, const int bits, const bool half) {
+static inline __attribute__((always_inline)) void unpack(const uint8_t *p, size_t row_bytes, int n, uint8_t (*a)[64],
+                                                         const int bits, const bool half) {
     const __m512i table = _mm512_set4_epi32(0x07060504, 0x03020100, (int)0xfffefdfc, (int)0xfbfaf9f8);
     for (int r = 0; r < n; r++, p += row_bytes) {
-        uint8_t *to = a[r / 16][0][r % 16];
         if (DIGITS_AHEAD) _mm_prefetch((const char *)p + DIGITS_AHEAD * bits / 4, _MM_HINT_T0);
         if (DIGITS_AHEAD && bits == 8) _mm_prefetch((const char *)p + 2 * DIGITS_AHEAD + 64, _MM_HINT_T0);
-#ifndef DIGITS_NO_LEAD
-        _mm_prefetch((const char *)*lead, _MM_HINT_T1);
-        if (bits == 8) _mm_prefetch((const char *)*lead + 64, _MM_HINT_T1);
-#endif
-        *lead += 16 * bits;
-        if (bits == 4) unpack4(p, to, table, half);
-        if (bits == 8) unpack8(p, to, half);
+        if (bits == 4) unpack4(p, a[r], table, half);
+        if (bits == 8) unpack8(p, a[r], half);
     }
 }
 
-void oc_avx512vbmi_digits_unpack(const struct oc_weight *w, int64_t row, int n, int64_t k0, int kk, oc_digits_w a,
-                                 const uint8_t **lead) {
+void oc_avx512vbmi_digits_unpack(const struct oc_weight *w, int64_t row, int n, int64_t k0, int kk, uint8_t (*a)[64]) {
     const size_t row_bytes = oc_weight_row_bytes(w);
-    const uint8_t *p = w->w + (size_t)row * row_bytes + (size_t)k0 * w->bits / 8, *at = *lead;
-    if (w->bits == 4 && kk == 128) unpack(p, row_bytes, n, a, &at, 4, false);
-    if (w->bits == 4 && kk == 64) unpack(p, row_bytes, n, a, &at, 4, true);
-    if (w->bits == 8 && kk == 128) unpack(p, row_bytes, n, a, &at, 8, false);
-    if (w->bits == 8 && kk == 64) unpack(p, row_bytes, n, a, &at, 8, true);
-    *lead = at;
+    const uint8_t *p = w->w + (size_t)row * row_bytes + (size_t)k0 * w->bits / 8;
+    if (w->bits == 4 && kk == 128) unpack(p, row_bytes, n, a, 4, false);
+    if (w->bits == 4 && kk == 64) unpack(p, row_bytes, n, a, 4, true);
+    if (w->bits == 8 && kk == 128) unpack(p, row_bytes, n, a, 8, false);
+    if (w->bits == 8 && kk == 64) unpack(p, row_bytes, n, a, 8, true);
 }
 
 /* Columns become rows: v[j] = lane j of each of v[0] .. v[15]. */
@@ -172,6 +167,30 @@ static inline __attribute__((always_inline)) void groups16(const uint8_t *s, con
     for (int g = 0; g < 16; g++) _mm512_store_ps(zero_biases + g * OC_D_NB, zv[g]);
 }
 
+/* The same of bf16, both in one pass: a scale and a zero bias are the halves of a lane while they are turned. */
+static inline void groups16_bf16(const uint8_t *s, const uint8_t *z, size_t row_bytes, int n, int count, float middle,
+                                 float *scales, float *zero_biases) {
+    __m512 both[16];
+    const __mmask16 mask = oc_avx512_mask(count);
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; r++) {
+        __mmask16 there = r < n ? mask : 0;
+        __m512i sv = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, s));
+        __m512i zv = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, z));
+        both[r] = _mm512_castsi512_ps(_mm512_or_si512(_mm512_slli_epi32(zv, 16), sv));
+        if (r + 1 < n) s += row_bytes, z += row_bytes;
+    }
+    transpose(both);
+#pragma GCC unroll 16
+    for (int g = 0; g < 16; g++) {
+        __m512i v = _mm512_castps_si512(both[g]);
+        __m512 scale = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+        __m512 zero = _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000)));
+        _mm512_store_ps(scales + g * OC_D_NB, scale);
+        _mm512_store_ps(zero_biases + g * OC_D_NB, _mm512_fmadd_ps(_mm512_set1_ps(middle), scale, zero));
+    }
+}
+
 void oc_avx512vbmi_digits_groups(const struct oc_weight *w, int64_t row, int n, int64_t g, int count, oc_digits_groups scales,
                                  oc_digits_groups zero_biases, const struct oc_dot_next *next) {
     const size_t size = w->dtype == OC_F32 ? 4 : 2, row_bytes = (size_t)(w->k / w->group) * size;
@@ -184,7 +203,7 @@ void oc_avx512vbmi_digits_groups(const struct oc_weight *w, int64_t row, int n, 
     for (int half = 0; half < n; half += 16) {
         const uint8_t *s = w->scales + at + (size_t)half * row_bytes, *z = w->zero_biases + at + (size_t)half * row_bytes;
         float *so = &scales[0][half], *zo = &zero_biases[0][half];
-        if (w->dtype == OC_BF16) groups16(s, z, row_bytes, n - half, count, middle, so, zo, OC_BF16);
+        if (w->dtype == OC_BF16) groups16_bf16(s, z, row_bytes, n - half, count, middle, so, zo);
         if (w->dtype == OC_F16) groups16(s, z, row_bytes, n - half, count, middle, so, zo, OC_F16);
         if (w->dtype == OC_F32) groups16(s, z, row_bytes, n - half, count, middle, so, zo, OC_F32);
     }
@@ -207,7 +226,7 @@ static inline __attribute__((always_inline)) void add(const int32_t *c, const fl
         __m512 sum = _mm512_load_ps(acc + 16 * v);
 #pragma GCC unroll 2
         for (int g = 0; g < n_groups; g++) {
-            __m512 product = _mm512_cvtepi32_ps(_mm512_load_si512(c + g * (int)(sizeof(oc_digits_c) / 8) + 16 * v));
+            __m512 product = _mm512_cvtepi32_ps(_mm512_load_si512(c + 256 * g + 16 * v));
             sum = _mm512_fmadd_ps(product, spread(scales[g], v, width), sum);
         }
         _mm512_store_ps(acc + 16 * v, sum);
