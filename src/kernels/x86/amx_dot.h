@@ -28,7 +28,7 @@ struct amx_dot_call {
     int64_t row;
     int m, n, n_blocks;
     int tiles_of_group; /* of 64 k */
-    const uint8_t *lead; /* next to prefetch */
+    const uint8_t *lead, *lead_scales, *lead_zero_biases; /* next to prefetch */
     struct amx_dot *s;
 };
 
@@ -38,8 +38,20 @@ struct amx_dot_products {
     const float (*scales)[OC_D_NB];
 };
 
+#ifndef LEAD_HINT
+#define LEAD_HINT 2
+#endif
+
+/* All at once prefetches would wait for each other, and what follows for them: a few lines at a time. */
 static inline void amx_dot_lead(struct amx_dot_call *d, int n) {
-    for (int i = 0; i < n; i++, d->lead += 64) __builtin_prefetch(d->lead, 0, 2);
+    for (int i = 0; i < n; i++, d->lead += 64) __builtin_prefetch(d->lead, 0, LEAD_HINT);
+}
+
+static inline void amx_dot_lead_groups(struct amx_dot_call *d) {
+    __builtin_prefetch(d->lead_scales, 0, 2);
+    __builtin_prefetch(d->lead_zero_biases, 0, 2);
+    d->lead_scales += 64;
+    d->lead_zero_biases += 64;
 }
 
 /* Tiles: sums 0 to 3, W 4 and 5, digits 6 and 7. */
@@ -145,6 +157,8 @@ static void amx_dot_walk(struct amx_dot_call *d, const struct oc_dot_next *next)
     struct amx_dot_products before = {0};
     int slot = 0;
     d->lead = next->w ? next->w : d->w->w;
+    d->lead_scales = next->scales ? next->scales : d->w->scales;
+    d->lead_zero_biases = next->zero_biases ? next->zero_biases : d->w->zero_biases;
     for (int h = 0; h < halves; h++) amx_dot_unpack(d, h, 0, s->a[h], 0);
     for (int64_t k0 = 0, g = 0; k0 < k; k0 += OC_DIGITS_STEP) {
         int count = (int)((k - k0 < OC_DIGITS_STEP ? k - k0 : OC_DIGITS_STEP) / d->w->group);
@@ -152,15 +166,26 @@ static void amx_dot_walk(struct amx_dot_call *d, const struct oc_dot_next *next)
         oc_digits_groups *scales = &s->scales[g / OC_DIGITS_SPAN % 2];
         if (g % OC_DIGITS_SPAN == 0) {
             int span = n_groups - g < OC_DIGITS_SPAN ? (int)(n_groups - g) : OC_DIGITS_SPAN;
-            oc_avx512vbmi_digits_groups(d->w, d->row, d->n, g, span, *scales, s->zero_biases, next);
+            oc_avx512vbmi_digits_groups(d->w, d->row, d->n, g, span, *scales, s->zero_biases);
             oc_avx512vbmi_digits_zero(s->zero_biases, span, d->x->sums + g, d->x->lds, d->m, s->z);
         }
         for (int h = 0; h < halves; h++) {
             for (int b = 0; b < d->n_blocks; b++, slot ^= 1) {
                 int few = b == 0 ? lines : 0;
+#if ORDER == 1
+                if (b == 0) amx_dot_unpack(d, h, k0 + OC_DIGITS_STEP, s->a[2 - 2 * step + h], few);
+                amx_dot_multiply(d, s->a[2 * step + h], k0, count, b, slot, 2 * few);
+                amx_dot_add(d, &before, few);
+#elif ORDER == 2
+                amx_dot_add(d, &before, few);
+                amx_dot_multiply(d, s->a[2 * step + h], k0, count, b, slot, 2 * few);
+                if (b == 0) amx_dot_unpack(d, h, k0 + OC_DIGITS_STEP, s->a[2 - 2 * step + h], few);
+#else
                 amx_dot_multiply(d, s->a[2 * step + h], k0, count, b, slot, 2 * few);
                 if (b == 0) amx_dot_unpack(d, h, k0 + OC_DIGITS_STEP, s->a[2 - 2 * step + h], few);
                 amx_dot_add(d, &before, few);
+#endif
+                if (b == 0) amx_dot_lead_groups(d);
                 before = (struct amx_dot_products){.n_groups = count, .block = b, .half = h, .slot = slot,
                                                    .scales = (const float(*)[OC_D_NB]) & (*scales)[g % OC_DIGITS_SPAN][16 * h]};
             }

@@ -95,6 +95,12 @@ static inline void store_step(uint8_t *a, __m512i even, __m512i odd) {
  * upper two of them. */
 static inline __attribute__((always_inline)) void unpack4(const uint8_t *p, uint8_t *a, __m512i table, const bool half) {
     __m512i v = half ? _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p)) : _mm512_loadu_si512(p);
+#ifdef FULL_STORES
+    __m512i e_ = _mm512_permutexvar_epi8(v, table), o_ = _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table);
+    _mm512_store_si512(a, _mm512_inserti64x4(e_, _mm512_castsi512_si256(o_), 1));
+    _mm512_store_si512(a + 1024, _mm512_shuffle_i64x2(e_, o_, 0xee));
+    return;
+#endif
     store_step(a, _mm512_permutexvar_epi8(v, table), _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table));
 }
 
@@ -192,14 +198,10 @@ static inline void groups16_bf16(const uint8_t *s, const uint8_t *z, size_t row_
 }
 
 void oc_avx512vbmi_digits_groups(const struct oc_weight *w, int64_t row, int n, int64_t g, int count, oc_digits_groups scales,
-                                 oc_digits_groups zero_biases, const struct oc_dot_next *next) {
+                                 oc_digits_groups zero_biases) {
     const size_t size = w->dtype == OC_F32 ? 4 : 2, row_bytes = (size_t)(w->k / w->group) * size;
-    const size_t at = (size_t)row * row_bytes + (size_t)g * size, ahead = (size_t)(g * OC_D_NB) * size;
+    const size_t at = (size_t)row * row_bytes + (size_t)g * size;
     const float middle = w->bits == 4 ? 8 : 128;
-    for (size_t i = 0; next->scales && i < OC_D_NB * OC_DIGITS_SPAN * size; i += 64) {
-        _mm_prefetch((const char *)next->scales + ahead + i, _MM_HINT_T1);
-        _mm_prefetch((const char *)next->zero_biases + ahead + i, _MM_HINT_T1);
-    }
     for (int half = 0; half < n; half += 16) {
         const uint8_t *s = w->scales + at + (size_t)half * row_bytes, *z = w->zero_biases + at + (size_t)half * row_bytes;
         float *so = &scales[0][half], *zo = &zero_biases[0][half];

@@ -25,7 +25,7 @@ void oc_avx512vbmi_digits_unpack(const struct oc_weight *w, int64_t row, int n, 
 
 /* Groups g .. g+count-1 of n rows; zeros for the rows from n on. What unpack took from the weights comes back in zero_biases. */
 void oc_avx512vbmi_digits_groups(const struct oc_weight *w, int64_t row, int n, int64_t g, int count, oc_digits_groups scales,
-                                 oc_digits_groups zero_biases, const struct oc_dot_next *next);
+                                 oc_digits_groups zero_biases);
 
 /* acc += scale times product for each of n_groups groups in order; c and acc are one tile, [16 rows of W][width rows of x][4
  * digits], [group][256]; scales[g] are those of the tile's rows. */
