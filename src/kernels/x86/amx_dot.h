@@ -38,13 +38,9 @@ struct amx_dot_products {
     const float (*scales)[OC_D_NB];
 };
 
-#ifndef LEAD_HINT
-#define LEAD_HINT 2
-#endif
-
 /* All at once prefetches would wait for each other, and what follows for them: a few lines at a time. */
 static inline void amx_dot_lead(struct amx_dot_call *d, int n) {
-    for (int i = 0; i < n; i++, d->lead += 64) __builtin_prefetch(d->lead, 0, LEAD_HINT);
+    for (int i = 0; i < n; i++, d->lead += 64) __builtin_prefetch(d->lead, 0, 2);
 }
 
 static inline void amx_dot_lead_groups(struct amx_dot_call *d) {
@@ -172,19 +168,9 @@ static void amx_dot_walk(struct amx_dot_call *d, const struct oc_dot_next *next)
         for (int h = 0; h < halves; h++) {
             for (int b = 0; b < d->n_blocks; b++, slot ^= 1) {
                 int few = b == 0 ? lines : 0;
-#if ORDER == 1
-                if (b == 0) amx_dot_unpack(d, h, k0 + OC_DIGITS_STEP, s->a[2 - 2 * step + h], few);
-                amx_dot_multiply(d, s->a[2 * step + h], k0, count, b, slot, 2 * few);
-                amx_dot_add(d, &before, few);
-#elif ORDER == 2
-                amx_dot_add(d, &before, few);
-                amx_dot_multiply(d, s->a[2 * step + h], k0, count, b, slot, 2 * few);
-                if (b == 0) amx_dot_unpack(d, h, k0 + OC_DIGITS_STEP, s->a[2 - 2 * step + h], few);
-#else
                 amx_dot_multiply(d, s->a[2 * step + h], k0, count, b, slot, 2 * few);
                 if (b == 0) amx_dot_unpack(d, h, k0 + OC_DIGITS_STEP, s->a[2 - 2 * step + h], few);
                 amx_dot_add(d, &before, few);
-#endif
                 if (b == 0) amx_dot_lead_groups(d);
                 before = (struct amx_dot_products){.n_groups = count, .block = b, .half = h, .slot = slot,
                                                    .scales = (const float(*)[OC_D_NB]) & (*scales)[g % OC_DIGITS_SPAN][16 * h]};

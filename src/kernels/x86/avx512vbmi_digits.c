@@ -3,9 +3,7 @@
 #include "kernels/x86/digits.h"
 
 /* Bytes of a row of W by which the prefetch to L1 runs ahead of unpacking. */
-#ifndef DIGITS_AHEAD
-#define DIGITS_AHEAD 256
-#endif
+#define AHEAD 128
 
 /* ---- x ---------------------------------------------------------------------------------------------------- */
 
@@ -82,26 +80,13 @@ void oc_avx512vbmi_digits_prepare(const struct oc_weight *w, const float *x, int
 
 /* ---- W ---------------------------------------------------------------------------------------------------- */
 
-/* What belongs to the row's second 64 k goes to the next tile. Stores to one line follow each other: they go in pairs. */
-static inline void store_step(uint8_t *a, __m512i even, __m512i odd) {
-    uint8_t *second = a + sizeof(uint8_t[16][64]);
-    _mm256_store_si256((__m256i *)(void *)a, _mm512_castsi512_si256(even));
-    _mm256_store_si256((__m256i *)(void *)(a + 32), _mm512_castsi512_si256(odd));
-    _mm256_store_si256((__m256i *)(void *)second, _mm512_extracti64x4_epi64(even, 1));
-    _mm256_store_si256((__m256i *)(void *)(second + 32), _mm512_extracti64x4_epi64(odd, 1));
-}
-
 /* A step of a row: 64 bytes at p, 32 where the row ends. The low six bits of a byte are an index into a table that does not look at the
  * upper two of them. */
 static inline __attribute__((always_inline)) void unpack4(const uint8_t *p, uint8_t *a, __m512i table, const bool half) {
     __m512i v = half ? _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p)) : _mm512_loadu_si512(p);
-#ifdef FULL_STORES
-    __m512i e_ = _mm512_permutexvar_epi8(v, table), o_ = _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table);
-    _mm512_store_si512(a, _mm512_inserti64x4(e_, _mm512_castsi512_si256(o_), 1));
-    _mm512_store_si512(a + 1024, _mm512_shuffle_i64x2(e_, o_, 0xee));
-    return;
-#endif
-    store_step(a, _mm512_permutexvar_epi8(v, table), _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table));
+    __m512i even = _mm512_permutexvar_epi8(v, table), odd = _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table);
+    _mm512_store_si512(a, _mm512_inserti64x4(even, _mm512_castsi512_si256(odd), 1));
+    _mm512_store_si512(a + sizeof(uint8_t[16][64]), _mm512_shuffle_i64x2(even, odd, 0xee));
 }
 
 static inline __attribute__((always_inline)) void unpack8(const uint8_t *p, uint8_t *a, const bool half) {
@@ -115,8 +100,8 @@ static inline __attribute__((always_inline)) void unpack(const uint8_t *p, size_
                                                          const int bits, const bool half) {
     const __m512i table = _mm512_set4_epi32(0x07060504, 0x03020100, (int)0xfffefdfc, (int)0xfbfaf9f8);
     for (int r = 0; r < n; r++, p += row_bytes) {
-        if (DIGITS_AHEAD) _mm_prefetch((const char *)p + DIGITS_AHEAD * bits / 4, _MM_HINT_T0);
-        if (DIGITS_AHEAD && bits == 8) _mm_prefetch((const char *)p + 2 * DIGITS_AHEAD + 64, _MM_HINT_T0);
+        _mm_prefetch((const char *)p + AHEAD * bits / 4, _MM_HINT_T0);
+        if (bits == 8) _mm_prefetch((const char *)p + 2 * AHEAD + 64, _MM_HINT_T0);
         if (bits == 4) unpack4(p, a[r], table, half);
         if (bits == 8) unpack8(p, a[r], half);
     }
