@@ -34,7 +34,7 @@ function(oc_room name)
           "-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx512vbmi;-mprefer-vector-width=512"
       )
     elseif(s MATCHES "/x86/amx_[^/]*$")
-      set_source_files_properties(${s} PROPERTIES COMPILE_OPTIONS "-mavx2;-mamx-tile;-mamx-bf16")
+      set_source_files_properties(${s} PROPERTIES COMPILE_OPTIONS "-mavx2;-mamx-tile;-mamx-bf16;-mamx-int8")
     elseif(s MATCHES "/x86/avx512_[^/]*$")
       set_source_files_properties(
         ${s} PROPERTIES COMPILE_OPTIONS

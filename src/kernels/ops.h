@@ -204,7 +204,7 @@ enum oc_cpu_feature {
     OC_CPU_AVX512 = 2, /* AVX-512 F, BW, DQ, VL */
     OC_CPU_NEON = 4,
     OC_CPU_AVX512BF16 = 8, /* AVX-512 with BF16 */
-    OC_CPU_AMX = 16,       /* AMX tiles and bf16, and the system has allowed this process to use them */
+    OC_CPU_AMX = 16,       /* AMX tiles, bf16 and bytes, AVX512_VBMI, and the system has allowed this process the tiles */
     /* Not of the machine but a wish: role P may round bf16 and quantised weights, and the x they meet, to bf16. Faster,
      * but outside the bounds of parity: oc_cpu_features never sets it. */
     OC_CPU_ROUND = 32,
@@ -212,6 +212,9 @@ enum oc_cpu_feature {
     /* A wish as well: role D may round the x that quantised weights meet to 8 bits, one scale per group of the weight. Many
      * rows at once cost less then. Sets oc_ops.int8 where there are kernels for it; elsewhere all stays exact. */
     OC_CPU_INT8 = 128,
+    /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
+     * but with other last bits (AMX; not with OC_CPU_ROUND). */
+    OC_CPU_MANY = 256,
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
@@ -220,7 +223,7 @@ unsigned oc_cpu_features(void);
 /* Pure: the table for these feature bits (0 gives ref). */
 void oc_ops_init(struct oc_ops *ops, unsigned features);
 
-/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
+/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "amxmany" (with OC_CPU_MANY), "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
 

@@ -77,7 +77,7 @@ bool run_ctx_free(struct run_ctx *r); /* false if a canary of the scratch is bro
 
 double act_double(enum oc_act act, double x);
 
-/* The AMX kernels over a model of the instructions, by the names "amx-model" and "amxbf16-model"; false for another name
+/* The AMX kernels over a model of the instructions, by the names "amx-model", "amxmany-model" and "amxbf16-model"; false for another name
  * or where even their packing cannot run. */
 bool amx_model_ops(struct oc_ops *ops, const char *name);
 

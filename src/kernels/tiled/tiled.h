@@ -214,6 +214,54 @@ static inline int oc_int8_lane(int group_in_span) {
     return 4 * (group_in_span % 4) + group_in_span / 4;
 }
 
+/* Rows of x as integers, for role D by tiles of bytes (AMX) with quantised weights whose groups are whole tiles of 64 k.
+ *
+ * x is scaled by a power of two until its largest value lies in 2^29 .. 2^30 and rounded to the nearest integer, so that
+ * what lies within 2^-6 of the largest stays exact; the integer is a sum of four signed digits, d0 + 2^8 d1 + 2^16 d2 +
+ * 2^24 d3. A tile of digits is 16 rows of 4 k (in the order in which the kernel unpacks W) by columns (row of x, digit).
+ * Four rows of x share a tile, in calls of few rows one or two: tiles of `width` rows from row `first` on stand at q + first*4k,
+ * [k/64][16][width][4 digits][4 k]. The last rows up to oc_digits_rows(m) are zeros. */
+struct oc_dot_digits {
+    const int8_t *q;
+    int64_t k;
+    const float *scales; /* of row i at i*lds: what d3 is worth, NaN where x has a NaN or an infinity */
+    const float *sums;   /* of groups of x, [m, lds] */
+    int64_t lds;
+};
+
+#define OC_DIGITS_BLOCK 8 /* rows of x that are multiplied at a time */
+
+/* Rows of x of the tiles from row `first`, a multiple of 4, on; 0 where there are none. */
+static inline int oc_digits_width(int m, int first) {
+    if (m > OC_DIGITS_BLOCK) return first < m + OC_DIGITS_BLOCK - 1 - (m - 1) % OC_DIGITS_BLOCK ? 4 : 0;
+    return first >= m ? 0 : m - first >= 3 ? 4 : m - first;
+}
+
+/* m with the rows that fill up its tiles. */
+static inline int64_t oc_digits_rows(int64_t m) {
+    if (m > OC_DIGITS_BLOCK) return (m + OC_DIGITS_BLOCK - 1) / OC_DIGITS_BLOCK * OC_DIGITS_BLOCK;
+    return m == 3 || m == 7 ? m + 1 : m;
+}
+
+/* The rows of W that a thread takes next, to be prefetched; w NULL where nothing is known. */
+struct oc_dot_next {
+    const uint8_t *w, *scales, *zero_biases;
+};
+
+struct oc_simd_digits {
+    /* Begins and ends a thread's use of `dot` with m rows of x. */
+    void (*begin)(int m);
+    void (*end)(void);
+
+    /* Writes row `slot` of the tiles at q for weights in w's format, and its scale; x NULL is a row of zeros. */
+    void (*prepare)(const struct oc_weight *w, const float *x, int8_t *q, int width, int slot, float *scale);
+
+    /* out[i*ldo + r] = x row i dot row n0+r of w, for i < m, r < n <= OC_D_NB. Within a group the sum is exact; groups are
+     * added in order, for each digit and for the zero biases apart, and these at the end. */
+    void (*dot)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_digits *x, int m, float *out, int64_t ldo,
+                const struct oc_dot_next *next);
+};
+
 struct oc_simd {
     int mr, nr; /* the register tile; nr is two vectors */
     int lanes;  /* of a vector of float: nr / 2 */
@@ -259,6 +307,7 @@ struct oc_simd {
 
     const struct oc_simd_bf16 *bf16; /* or NULL: role P is f32 for every weight */
     const struct oc_simd_tiles *tiles; /* or NULL; linears go this way where they may be cut to bf16 */
+    const struct oc_simd_digits *digits; /* or NULL: role D has `dot` for every weight */
 };
 
 void oc_tiled_linear(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_linear *a);

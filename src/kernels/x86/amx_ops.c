@@ -4,7 +4,7 @@
 #include "kernels/x86/amx_instructions.h"
 #include "kernels/x86/amx_tile.h"
 
-void oc_ops_set_amx(struct oc_ops *ops, bool rounded) {
-    ops->isa = rounded ? "amxbf16" : "amx";
-    amx_set(ops, rounded);
+void oc_ops_set_amx(struct oc_ops *ops, bool rounded, bool many) {
+    ops->isa = rounded ? "amxbf16" : many ? "amxmany" : "amx";
+    amx_set(ops, rounded, many);
 }

@@ -12,6 +12,7 @@
 #ifndef OC_KERNELS_X86_AMX_TILE_H
 #define OC_KERNELS_X86_AMX_TILE_H
 
+#include "kernels/x86/amx_dot.h"
 #include "kernels/x86/amx_gemm.h"
 
 enum { C00, C01, C10, C11, A0, A1, B0, B1, N_TILES };
@@ -129,17 +130,18 @@ static const struct oc_simd_bf16 amx_attn = {
 /* Products with the low parts, as exact as f32 sums; and without, three times (bf16 weights: twice) as fast. */
 static const struct oc_simd_tiles amx_split = AMX_TILES(true), amx_rounded = AMX_TILES(false);
 
-#define AMX_SIMD(linears)                                                                                              \
+#define AMX_SIMD(linears, role_d)                                                                                     \
     {                                                                                                                  \
         .mr = 12, .nr = 32, .lanes = 16, .tile = oc_avx512_tile, .panel = oc_avx512_panel,                             \
         .transpose = oc_avx512_transpose, .widen = oc_avx512_widen, .dot_prepare = oc_avx512_dot_prepare,                \
-        .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8,                              \
+        .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8, .digits = role_d,            \
         .act_row = oc_avx512_act_row,                                                                                  \
         .max_row = oc_avx512_max_row, .exp_row = oc_avx512_exp_row,                                                      \
         .pair_scores = oc_avx512_pair_scores, .bf16 = &amx_attn, .tiles = linears                                      \
     }
 
-static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split), amx_rounded_simd = AMX_SIMD(&amx_rounded);
+static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split, NULL), amx_rounded_simd = AMX_SIMD(&amx_rounded, NULL),
+                            amx_many_simd = AMX_SIMD(&amx_split, &amx_digits);
 
 #define AMX_OP(op)                                                                                                     \
     static void amx_split_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                   \
@@ -147,6 +149,9 @@ static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split), amx_rounded_s
     }                                                                                                                  \
     static void amx_rounded_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                 \
         oc_tiled_##op(&amx_rounded_simd, ctx, a);                                                                      \
+    }                                                                                                                  \
+    static void amx_many_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                    \
+        oc_tiled_##op(&amx_many_simd, ctx, a);                                                                         \
     }
 
 AMX_OP(linear)
@@ -162,10 +167,10 @@ static void amx_attn_segments(const struct oc_kctx *ctx, const struct oc_attn_se
     oc_tiled_attn_segments(&amx_split_simd, ctx, a);
 }
 
-static void amx_set(struct oc_ops *ops, bool rounded) {
-    ops->linear = rounded ? amx_rounded_linear : amx_split_linear;
-    ops->linear_glu = rounded ? amx_rounded_linear_glu : amx_split_linear_glu;
-    ops->linear3 = rounded ? amx_rounded_linear3 : amx_split_linear3;
+static void amx_set(struct oc_ops *ops, bool rounded, bool many) {
+    ops->linear = rounded ? amx_rounded_linear : many ? amx_many_linear : amx_split_linear;
+    ops->linear_glu = rounded ? amx_rounded_linear_glu : many ? amx_many_linear_glu : amx_split_linear_glu;
+    ops->linear3 = rounded ? amx_rounded_linear3 : many ? amx_many_linear3 : amx_split_linear3;
     ops->attn_paged = amx_attn_paged;
     ops->attn_segments = amx_attn_segments;
 }
