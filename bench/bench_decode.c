@@ -1,4 +1,5 @@
-/* bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS]]]: one decode step, op by op, beside reads measured between the steps.
+/* bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS [STREAMS [ISA]]]]]: one decode step of 1 to 64 streams, op by op, beside reads
+ * measured between the steps.
  *
  * Every round reads a part of the mapped weights, makes one step at the context and picks greedily, so that the share of the
  * limit is a ratio within one run, whatever else the machine does. Keys and values are made up: they cost what true ones do. */
@@ -14,6 +15,7 @@
 #include "../tests/kernels/bench_reads.h"
 
 #define MAX_STEPS 2000
+#define MAX_STREAMS 64
 #define READ_BYTES ((size_t)96 << 20)
 
 enum { EMBED, NORM, QKV, ROPE, APPEND, ATTEND, LINEAR, GLU, HEAD, N_OPS };
@@ -21,7 +23,8 @@ static const char *const op_names[N_OPS] = {"embed", "rmsnorm", "linear3", "rope
 
 struct bench {
     struct oc_engine *e;
-    struct oc_session *s;
+    struct oc_session *s[MAX_STREAMS];
+    int n_streams;
     struct oc_ops real;
     double op_us[N_OPS][MAX_STEPS];
     double step_ms[MAX_STEPS], pick_ms[MAX_STEPS], read_gb_s[MAX_STEPS];
@@ -40,13 +43,14 @@ static void stop(const char *what) {
 
 static double measure_reads(struct bench *b) {
     static struct read_job r;
-    if (b->at + READ_BYTES > b->hi) b->at = b->lo;
+    size_t all = (size_t)(b->hi - b->lo), bytes = all < READ_BYTES ? all : READ_BYTES;
+    if (b->at + bytes > b->hi) b->at = b->lo;
     r.p = b->at;
-    r.bytes = READ_BYTES;
-    b->at += READ_BYTES;
+    r.bytes = bytes;
+    b->at += bytes;
     uint64_t start = oc_clock_ns();
     oc_pool_run(b->e->pool, read_work, &r);
-    return (double)READ_BYTES / 1e6 / oc_clock_ms_since(start);
+    return (double)bytes / 1e6 / oc_clock_ms_since(start);
 }
 
 static void widen_range(struct bench *b, const struct oc_weight *w) {
@@ -84,7 +88,7 @@ WRAP(linear, a->add ? LINEAR : HEAD)
 WRAP(linear_glu, GLU)
 
 static void wrap(struct bench *b) {
-    struct oc_ops *o = &b->e->ops;
+    struct oc_ops *o = &b->e->dev->ops;
     b->real = *o;
     o->embed = timed_embed;
     o->rmsnorm = timed_rmsnorm;
@@ -98,7 +102,7 @@ static void wrap(struct bench *b) {
 
 /* ---- Steps ------------------------------------------------------------------------------------------------ */
 
-/* n tokens stand in the session, as if a prompt had been read. */
+/* n tokens stand in each session, as if a prompt had been read. */
 static void fill_session(struct bench *b, int n) {
     struct oc_lm_kv_cache *kv = &b->e->kv;
     uint64_t state = 88172645463325252u;
@@ -110,37 +114,45 @@ static void fill_session(struct bench *b, int n) {
     }
     for (int i = 0; i < n; i++) {
         int32_t token = i % 1000, pos[1][3] = {{i, i, i}};
-        oc_engine_session_commit(b->s, &token, (const int32_t(*)[3])pos, 1);
+        for (int j = 0; j < b->n_streams; j++) oc_engine_session_commit(b->s[j], &token, (const int32_t(*)[3])pos, 1);
     }
 }
 
-static void one_step(struct bench *b, struct oc_lm_sampler *sampler, int context) {
+/* The next token of every stream, in one step. */
+static void decode(struct bench *b) {
+    struct oc_errinfo ei;
+    struct oc_row rows[MAX_STREAMS];
+    for (int j = 0; j < b->n_streams; j++) rows[j] = oc_engine_session_row(b->s[j], 0, 5 + (b->step + 7 * j) % 100);
+    if (oc_engine_step(b->e, rows, b->n_streams, &ei) != OC_OK) stop(ei.msg);
+}
+
+static void one_step(struct bench *b, struct oc_lm_sampler *sampler) {
     struct oc_errinfo ei;
     struct oc_lm_sample_pick pick;
     b->read_gb_s[b->step] = measure_reads(b);
     uint64_t start = oc_clock_ns();
-    if (oc_session_decode(b->s, 5 + b->step % 100, &ei) != OC_OK) stop(ei.msg);
+    decode(b);
     b->step_ms[b->step] = oc_clock_ms_since(start);
     start = oc_clock_ns();
-    if (oc_lm_sample_pick(sampler, oc_session_logits(b->s), NULL, &pick, &ei) != OC_OK) stop(ei.msg);
+    for (int j = 0; j < b->n_streams; j++)
+        if (oc_lm_sample_pick(sampler, oc_engine_logits(b->e, j), NULL, &pick, &ei) != OC_OK) stop(ei.msg);
     b->pick_ms[b->step] = oc_clock_ms_since(start);
-    oc_session_truncate(b->s, context);
 }
 
 static void report(struct bench *b, int n, int context) {
     const struct oc_engine_info *info = &b->e->info;
-    double bytes = (double)info->decode_weight_bytes + context * (double)info->kv_bytes_per_token, ops = 0, share[MAX_STEPS];
+    double bytes = (double)info->decode_weight_bytes + (double)b->n_streams * context * (double)info->kv_bytes_per_token, ops = 0, share[MAX_STEPS];
     for (int i = 0; i < n; i++) share[i] = 100 * bytes / 1e6 / (b->step_ms[i] + b->pick_ms[i]) / b->read_gb_s[i];
     double step = median(b->step_ms, n), pick = median(b->pick_ms, n), reads = median(b->read_gb_s, n);
-    printf("%d threads, %s, context %d: %.1f MB a token; reads %.1f GB/s (%.1f to %.1f)\n", info->n_threads, info->isa, context, bytes / 1e6,
-           reads, b->read_gb_s[0], b->read_gb_s[n - 1]);
+    printf("%d threads, %s, %d streams, context %d: %.1f MB a step; reads %.1f GB/s (%.1f to %.1f)\n", info->n_threads, info->isa,
+           b->n_streams, context, bytes / 1e6, reads, b->read_gb_s[0], b->read_gb_s[n - 1]);
     for (int i = 0; i < N_OPS; i++) {
         double us = median(b->op_us[i], n);
         ops += us / 1e3;
         printf("  %-16s %8.1f us\n", op_names[i], us);
     }
     printf("  %-16s %8.1f us\n  %-16s %8.1f us\n", "other", 1e3 * (step - ops), "picking", 1e3 * pick);
-    printf("step %.2f ms, with picking %.2f tok/s, %.1f GB/s; medians: %.1f %% of reads; step by step %.1f %%\n", step, 1e3 / (step + pick),
+    printf("step %.2f ms, with picking %.2f tok/s, %.1f GB/s; medians: %.1f %% of reads; step by step %.1f %%\n", step, b->n_streams * 1e3 / (step + pick),
            bytes / 1e6 / (step + pick), 100 * bytes / 1e6 / (step + pick) / reads, median(share, n));
 }
 
@@ -151,12 +163,16 @@ static int number(int argc, char **argv, int at, int otherwise) {
 int main(int argc, char **argv) {
     struct oc_errinfo ei;
     struct bench *b = &bench;
-    if (argc < 2) stop("usage: bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS]]]");
+    if (argc < 2) stop("usage: bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS [STREAMS [ISA]]]]]");
     int threads = number(argc, argv, 2, 0), context = number(argc, argv, 3, 1300), n = number(argc, argv, 4, 100);
+    b->n_streams = number(argc, argv, 5, 1);
     if (n < 1 || n > MAX_STEPS || context < 1) stop("1 to 2000 steps, a context of 1 at least");
-    struct oc_engine_params p = {.model_dir = argv[1], .n_threads = threads, .ctx_tokens = context + 16};
+    if (b->n_streams < 1 || b->n_streams > MAX_STREAMS) stop("1 to 64 streams");
+    struct oc_engine_params p = {.model_dir = argv[1], .isa = argc > 6 ? argv[6] : NULL, .n_threads = threads,
+                                 .ctx_tokens = context + 16, .kv_tokens = b->n_streams * (context + 32), .n_sessions = b->n_streams};
     if (oc_engine_open(&p, &b->e, &ei) != OC_OK) stop(ei.msg);
-    if (oc_session_open(b->e, context + 16, &b->s, &ei) != OC_OK) stop(ei.msg);
+    for (int j = 0; j < b->n_streams; j++)
+        if (oc_session_open(b->e, context + 16, &b->s[j], &ei) != OC_OK) stop(ei.msg);
     const struct oc_lm *lm = &b->e->model->lm;
     widen_range(b, &lm->head);
     for (int i = 0; i < lm->n_layers; i++) widen_range(b, &lm->layers[i].q), widen_range(b, &lm->layers[i].down);
@@ -167,12 +183,12 @@ int main(int argc, char **argv) {
     struct oc_lm_sample_params greedy = oc_lm_sample_defaults();
     greedy.temperature = 0;
     if (oc_lm_sample_open(&greedy, lm->n_vocab, &sampler, &ei) != OC_OK) stop(ei.msg);
-    for (int i = 0; i < 3; i++) one_step(b, sampler, context);
+    for (int i = 0; i < 3; i++) one_step(b, sampler);
     wrap(b);
-    for (b->step = 0; b->step < n; b->step++) one_step(b, sampler, context);
+    for (b->step = 0; b->step < n; b->step++) one_step(b, sampler);
     report(b, n, context);
     oc_lm_sample_close(sampler);
-    oc_session_close(b->s);
+    for (int j = 0; j < b->n_streams; j++) oc_session_close(b->s[j]);
     oc_engine_close(b->e);
     return 0;
 }

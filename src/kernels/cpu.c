@@ -23,7 +23,7 @@ static bool amx_allowed(void) {
 unsigned oc_cpu_features(void) {
     const unsigned leaf1_need = bit_FMA | bit_F16C | bit_OSXSAVE | bit_AVX;
     const unsigned leaf7_512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    const unsigned leaf7_amx = 1u << 22 | 1u << 24; /* EDX: AMX-BF16, AMX-TILE */
+    const unsigned leaf7_amx = 1u << 22 | 1u << 24 | 1u << 25; /* EDX: AMX-BF16, AMX-TILE, AMX-INT8 */
     const uint64_t ymm_saved = 0x6, zmm_saved = 0xe6, tiles_saved = 0x60000;
     unsigned a, b, c, d, found = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1_need) != leaf1_need) return 0;
@@ -34,7 +34,7 @@ unsigned oc_cpu_features(void) {
     if ((saved & zmm_saved) != zmm_saved || (b & leaf7_512) != leaf7_512) return found;
     found |= OC_CPU_AVX512;
     if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI;
-    bool has_amx = (d & leaf7_amx) == leaf7_amx && (saved & tiles_saved) == tiles_saved;
+    bool has_amx = (d & leaf7_amx) == leaf7_amx && (c & bit_AVX512VBMI) && (saved & tiles_saved) == tiles_saved;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bit_AVX512BF16)) return found;
     found |= OC_CPU_AVX512BF16;
     if (has_amx && amx_allowed()) found |= OC_CPU_AMX;

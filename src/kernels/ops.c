@@ -7,30 +7,6 @@
 #include "kernels/ref/ref.h"
 #include "kernels/tiled/tiled.h"
 
-size_t oc_dtype_bytes(enum oc_dtype t) {
-    switch (t) {
-    case OC_F32:
-    case OC_U32:
-    case OC_I32:
-        return 4;
-    case OC_F16:
-    case OC_BF16:
-        return 2;
-    case OC_U8:
-        return 1;
-    case OC_I64:
-        return 8;
-    case OC_OTHER:
-        break;
-    }
-    return 0;
-}
-
-const char *oc_dtype_name(enum oc_dtype t) {
-    static const char *const names[] = {"F32", "F16", "BF16", "U32", "U8", "I32", "I64", "other"};
-    return (unsigned)t <= OC_OTHER ? names[t] : "other";
-}
-
 void oc_ops_set_ref(struct oc_ops *ops) {
     ops->isa = "ref";
 #define OC_OP(name) ops->name = oc_ref_##name;
@@ -41,7 +17,7 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 /* The names of tables that round x to 8 bits in role D; for another the wish stays one. */
 static const char *const int8_names[][2] = {
     {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
-    {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"},
+    {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
@@ -65,7 +41,7 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
     bool rounded = features & OC_CPU_ROUND;
     if ((features & OC_CPU_AVX512BF16) && rounded) oc_ops_set_avx512bf16(ops);
-    if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded);
+    if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded, features & OC_CPU_MANY);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
 #endif
@@ -81,6 +57,7 @@ static const struct isa_name {
     {"avx512", OC_CPU_AVX2 | OC_CPU_AVX512},
     {"avx512bf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND},
     {"amx", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX},
+    {"amxmany", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_MANY},
     {"amxbf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_ROUND},
     {"neon", OC_CPU_NEON},
 };
@@ -97,14 +74,14 @@ enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wish
     }
     for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
         if (strcmp(isa, isa_names[i].name) != 0) continue;
-        asked = isa_names[i].features & ~(unsigned)OC_CPU_ROUND;
+        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY);
         if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }
         oc_ops_init(ops, isa_names[i].features | (have & OC_CPU_AVX512VNNI) | wishes);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxbf16, neon", isa);
+    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxmany, amxbf16, neon", isa);
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {

@@ -41,17 +41,22 @@ struct oc_weight {
     const float *bias; /* [n] f32, aligned, or NULL */
 };
 
+/* Bytes of w, scales and zero biases; the bias is not among them. */
+uint64_t oc_weight_bytes(const struct oc_weight *w);
+
 /* A role has one kernel family per ISA: P for prefill and vision (many rows), D for decode and verify (few). */
 enum oc_role { OC_ROLE_P, OC_ROLE_D };
 
 enum oc_act { OC_ACT_NONE, OC_ACT_SILU, OC_ACT_GELU, OC_ACT_GELU_TANH, OC_ACT_QUICK_GELU };
 
-/* What every op gets. The scratch is 64-byte aligned and at least oc_ops_scratch_bytes() long. */
+/* What every op gets. The scratch is 64-byte aligned and at least oc_ops_scratch_bytes() long; the table of a device that is not
+ * the host brings its own, and finds none here. */
 struct oc_kctx {
     struct oc_pool *pool;
     uint8_t *scratch;
     size_t scratch_bytes;
     bool int8; /* role D rounds the x of quantised weights to 8 bits (kernels/int8.h); only where the table's int8 is set */
+    void *device; /* the state of the struct oc_device whose ops these are; the CPU's ops do not look at it */
 };
 
 /* y[m, n] = act(x[m, k] W^T + bias) (+ y when add). */
@@ -199,7 +204,7 @@ enum oc_cpu_feature {
     OC_CPU_AVX512 = 2, /* AVX-512 F, BW, DQ, VL */
     OC_CPU_NEON = 4,
     OC_CPU_AVX512BF16 = 8, /* AVX-512 with BF16 */
-    OC_CPU_AMX = 16,       /* AMX tiles and bf16, and the system has allowed this process to use them */
+    OC_CPU_AMX = 16,       /* AMX tiles, bf16 and bytes, AVX512_VBMI, and the system has allowed this process the tiles */
     /* Not of the machine but a wish: role P may round bf16 and quantised weights, and the x they meet, to bf16. Faster,
      * but outside the bounds of parity: oc_cpu_features never sets it. */
     OC_CPU_ROUND = 32,
@@ -207,6 +212,9 @@ enum oc_cpu_feature {
     /* A wish as well: role D may round the x that quantised weights meet to 8 bits, one scale per group of the weight. Many
      * rows at once cost less then. Sets oc_ops.int8 where there are kernels for it; elsewhere all stays exact. */
     OC_CPU_INT8 = 128,
+    /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
+     * but with other last bits (AMX; not with OC_CPU_ROUND). */
+    OC_CPU_MANY = 256,
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
@@ -215,7 +223,7 @@ unsigned oc_cpu_features(void);
 /* Pure: the table for these feature bits (0 gives ref). */
 void oc_ops_init(struct oc_ops *ops, unsigned features);
 
-/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
+/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "amxmany" (with OC_CPU_MANY), "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
 

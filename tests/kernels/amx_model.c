@@ -1,5 +1,5 @@
-/* A model of the AMX tile instructions in plain C, for x86/amx_tile.h: "amx-model" and "amxbf16-model" are the AMX
- * kernels with it. As the manual has it: rows of bytes under the configured size, TDPBF16PS with even and odd k
+/* A model of the AMX tile instructions in plain C, for x86/amx_tile.h: "amx-model", "amxmany-model" and "amxbf16-model" are the
+ * AMX kernels with it. As the manual has it: rows of bytes under the configured size, TDPBF16PS with even and odd k
  * summed apart, then added to the accumulator; small numbers count as zero. */
 #include "check.h"
 
@@ -81,21 +81,44 @@ __attribute__((target("avx2,fma"))) static void model_dp(int c, int a, int b) {
     }
 }
 
+/* Products of signed bytes. */
+static void model_dp_bytes(int c, int a, int b) {
+    int columns = tiles[c].row_bytes / 4, quads = tiles[a].row_bytes / 4;
+    OC_ASSERT(tiles[a].rows == tiles[c].rows && tiles[b].rows == quads && tiles[b].row_bytes == tiles[c].row_bytes);
+    for (int m = 0; m < tiles[c].rows; m++) {
+        const int8_t *row = (const int8_t *)tiles[a].data[m];
+        int32_t sum[16] = {0};
+        memcpy(sum, tiles[c].data[m], (size_t)(4 * columns));
+        for (int k = 0; k < quads; k++) {
+            const int8_t *x = (const int8_t *)tiles[b].data[k];
+            for (int n = 0; n < columns; n++) {
+                for (int i = 0; i < 4; i++) sum[n] += row[4 * k + i] * x[4 * n + i];
+            }
+        }
+        memcpy(tiles[c].data[m], sum, (size_t)(4 * columns));
+    }
+}
+
 #define AMX_CONFIG(p) model_config(p)
 #define AMX_RELEASE() model_release()
 #define AMX_ZERO(t) model_zero(t)
 #define AMX_LOAD(t, p, stride) model_load(t, p, stride)
 #define AMX_STORE(t, p, stride) model_store(t, p, stride)
 #define AMX_DP(c, a, b) model_dp(c, a, b)
+#define AMX_DP_BYTES(c, a, b) model_dp_bytes(c, a, b)
+
+/* Small enough for several blocks, passes and chunks within the checker's shapes. */
+#define AMX_BLOCKS .w_elements = 64 * 1024, .k_most = {384, 256}
 
 #include "kernels/x86/amx_tile.h"
 
 bool amx_model_ops(struct oc_ops *ops, const char *name) {
-    bool rounded = strcmp(name, "amxbf16-model") == 0;
-    if (!rounded && strcmp(name, "amx-model") != 0) return false;
-    if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK) return false; /* its packing is the real one */
-    ops->isa = rounded ? "amxbf16-model" : "amx-model";
-    amx_set(ops, rounded);
+    bool rounded = strcmp(name, "amxbf16-model") == 0, many = strcmp(name, "amxmany-model") == 0;
+    if (!rounded && !many && strcmp(name, "amx-model") != 0) return false;
+    if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK || !__builtin_cpu_supports("avx512vbmi"))
+        return false; /* the vector parts are the real ones */
+    ops->isa = rounded ? "amxbf16-model" : many ? "amxmany-model" : "amx-model";
+    amx_set(ops, rounded, many);
     return true;
 }
 

@@ -28,7 +28,7 @@ static enum peak peak_of(const struct bench *b, enum oc_role role, enum wformat 
 }
 
 static enum peak peak_of_attn(const struct bench *b, enum oc_role role) {
-    return role == OC_ROLE_P && isa_attn_bf16(b->ops.isa) != BF16_NONE && b->peaks.bf16_tflop_s > 0 ? BF16 : FMA;
+    return role == OC_ROLE_P && isa_attn_bf16(b->ops.isa, 128) != BF16_NONE && b->peaks.bf16_tflop_s > 0 ? BF16 : FMA;
 }
 
 /* Bytes from the pile, in turn, so that a weight is not in the cache when its turn comes. */
@@ -314,7 +314,7 @@ static void bench_isa(const char *isa, bool quick, bool decode_only, struct oc_p
 }
 
 void bench(const char *isa, bool quick, bool decode_only, int n_threads, const char *csv_path) {
-    static const char *const names[] = {"avx2", "avx2-int8", "avx512", "avx512-int8", "avx512bf16", "amx", "amxbf16", "neon"};
+    static const char *const names[] = {"avx2", "avx2-int8", "avx512", "avx512-int8", "avx512bf16", "amx", "amxmany", "amxbf16", "neon"};
     FILE *csv = csv_path ? fopen(csv_path, "w") : NULL;
     if (csv_path && !csv) {
         printf("cannot write %s\n", csv_path);

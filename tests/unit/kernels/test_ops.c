@@ -74,6 +74,12 @@ static void nothing_rounds_unasked(void **state) {
     assert_string_equal(ops.isa, "amx");
     oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_ROUND);
     assert_string_equal(ops.isa, "amxbf16");
+    oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_MANY);
+    assert_string_equal(ops.isa, "amxmany");
+    oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_MANY | OC_CPU_ROUND);
+    assert_string_equal(ops.isa, "amxbf16");
+    oc_ops_init(&ops, most | OC_CPU_MANY); /* there is nothing else for many */
+    assert_string_equal(ops.isa, "avx512");
 #endif
 }
 
