@@ -89,7 +89,7 @@ __attribute__((target("avx2,fma"))) static void model_dp(int c, int a, int b) {
 #define AMX_DP(c, a, b) model_dp(c, a, b)
 
 /* Small enough for several blocks, passes and chunks within the checker's shapes. */
-#define AMX_BLOCKS .w_elements = 64 * 1024, .k_most = {384, 256}
+#define AMX_BLOCKS .w_elements = 64 * 1024, .k_most = 384
 
 #include "kernels/x86/amx_tile.h"
 
