@@ -141,7 +141,10 @@ static void both(void *arg, int thread, int n_threads) {
     (void)n_threads;
     amx_begin();
     amx_clear_c();
-    for (int t = 0; t < 750; t++) amx_step(p + t % 4 * 2048, p + 8192 + t % 4 * 1024, 2, 1, true);
+    for (int t = 0; t < 750; t++) {
+        amx_load_first(amx_high(p, t % 4, 2), p + 8192 + t % 4 * 1024, true);
+        amx_step(p, t % 4, 2, true);
+    }
     amx_end();
 }
 
@@ -186,7 +189,8 @@ static struct oc_weight weight_at(uint8_t *at, int bits, int64_t n, int64_t k) {
 struct alone {
     struct lab *l;
     struct oc_weight w;
-    int parts, group;
+    bool gated;
+    int group;
     int turns;
     double ns[MAX_THREADS]; /* of a product, the best strip */
 };
@@ -206,7 +210,7 @@ static void panels_alone(void *arg, int thread, int n_threads) {
         for (int i = 0; i < ALONE_PANELS && j->group; i++)
             oc_avx512bf16_numbers(&j->w, 32 * i, 32, 0, ALONE_K, (uint16_t *)(void *)own(j, thread) + i * ALONE_K * 32, scales + i * ALONE_K);
         for (int i = 0; i < ALONE_PANELS && !j->group; i++)
-            oc_avx512bf16_panel(&j->w, 32 * i, 32, 0, ALONE_K, j->parts, (uint16_t *)(void *)own(j, thread) + i * ALONE_K * 32 * j->parts);
+            oc_avx512bf16_panel(&j->w, 32 * i, 32, 0, ALONE_K, (uint16_t *)(void *)own(j, thread) + i * ALONE_K * 32);
     }
 }
 
@@ -228,8 +232,8 @@ static void finish_alone(void *arg, int thread, int n_threads) {
     (void)n_threads;
     float *c = (float *)(void *)(own(j, thread) + 6 * MIB), *y = c + MIB;
     for (int t = 0; t < j->turns; t++) {
-        struct oc_tiles_end e = {.c = c, .up = j->parts == 2 ? c : NULL, .rows = 32, .cols = 32 * ALONE_PANELS, .n_panels = ALONE_PANELS};
-        e.act = j->parts == 2 ? OC_ACT_SILU : OC_ACT_NONE;
+        struct oc_tiles_end e = {.c = c, .up = j->gated ? c : NULL, .rows = 32, .cols = 32 * ALONE_PANELS, .n_panels = ALONE_PANELS};
+        e.act = j->gated ? OC_ACT_SILU : OC_ACT_NONE;
         e.ldy = 3840;
         e.y = y;
         oc_avx512_finish(&e, INT32_MAX);
@@ -241,21 +245,20 @@ static void strips_alone(void *arg, int thread, int n_threads) {
     (void)n_threads;
     uint8_t *p = own(j, thread);
     struct oc_tiles_end end = {0};
-    struct oc_tiles_strip s = {.b = (uint16_t *)(void *)p, .a_parts = 2, .b_parts = j->parts, .steps = ALONE_K / 32, .n_panels = ALONE_PANELS};
-    if (j->parts == 2) s.n_panels /= 2;
+    struct oc_tiles_strip s = {.b = (uint16_t *)(void *)p, .a_parts = 2, .steps = ALONE_K / 32, .n_panels = ALONE_PANELS};
     s.c = (float *)(void *)(p + 6 * MIB);
     s.first = s.lower = true;
     s.finish = oc_avx512_finish, s.end = &end;
     s.group = j->group, s.scale = oc_avx512bf16_scale;
     s.scales = (const float *)(const void *)(p + 5 * MIB);
     s.sums = (const float *)(const void *)(p + 7 * MIB);
-    s.acc = (float *)(void *)(p + 7 * MIB) + 4 * ALONE_K;
+    s.acc = (float *)(void *)(p + 7 * MIB + 32768 + 2048);
     amx_begin();
     for (int t = 0; t < j->turns; t++) {
         s.a = (uint16_t *)(void *)(p + 4 * MIB) + (t + 1) % 2 * 2 * ALONE_K * 32;
         double start = now_s();
         amx_strip(&s);
-        double ns = 1e9 * (now_s() - start) / ((1 + j->parts) * 4 * s.steps * s.n_panels);
+        double ns = 1e9 * (now_s() - start) / (8 * s.steps * s.n_panels);
         if (j->ns[thread] == 0 || ns < j->ns[thread]) j->ns[thread] = ns;
     }
     amx_end();
@@ -264,11 +267,11 @@ static void strips_alone(void *arg, int thread, int n_threads) {
 static void steps_alone(struct lab *l) {
     struct alone j = {.l = l, .turns = 6};
     double elements = 32.0 * ALONE_K * ALONE_PANELS * j.turns;
-    static const char *const kinds[] = {"bf16", "4-bit, one part", "4-bit, two parts", "4-bit, numbers", "8-bit, numbers"};
-    for (int kind = 0; kind < 5; kind++) {
-        j.parts = kind == 2 ? 2 : 1;
-        j.group = kind >= 3 ? 2 : 0;
-        j.w = weight_at(l->memory[0] + 4 * MIB, kind == 0 ? 0 : kind == 4 ? 8 : 4, 32 * ALONE_PANELS, ALONE_K);
+    static const char *const kinds[] = {"bf16", "4-bit, rounded", "4-bit, numbers", "8-bit, numbers"};
+    static const int bits[] = {0, 4, 4, 8};
+    for (int kind = 0; kind < 4; kind++) {
+        j.group = kind >= 2 ? 2 : 0;
+        j.w = weight_at(l->memory[0] + 4 * MIB, bits[kind], 32 * ALONE_PANELS, ALONE_K);
         printf("panels of W, %-22s %6.2f elements a cycle\n", kinds[kind], elements / best_of(l, panels_alone, &j) / l->ghz * 1e-9);
     }
     j.turns = 64;
@@ -277,20 +280,18 @@ static void steps_alone(struct lab *l) {
                32.0 * ALONE_K * j.turns / best_of(l, cut_alone, &j) / l->ghz * 1e-9);
     }
     j.group = 0;
-    for (j.parts = 1; j.parts <= 2; j.parts++) {
-        printf("end of a block, %-19s %6.2f elements a cycle\n", j.parts == 2 ? "gated by silu" : "plain",
+    for (int gated = 0; gated < 2; gated++) {
+        j.gated = gated;
+        printf("end of a block, %-19s %6.2f elements a cycle\n", gated ? "gated by silu" : "plain",
                1024.0 * ALONE_PANELS * j.turns / best_of(l, finish_alone, &j) / l->ghz * 1e-9);
     }
-    for (int kind = 0; kind < 3; kind++) {
+    j.turns = 200;
+    for (j.group = 0; j.group <= 2; j.group += 2) {
         memset(j.ns, 0, sizeof j.ns);
-        j.parts = kind == 1 ? 2 : 1;
-        j.group = kind == 2 ? 2 : 0;
-        j.turns = 200;
-        double flops = STEP_FLOPS * (1 + j.parts) * (ALONE_K / 32) * (ALONE_PANELS / j.parts) * j.turns * l->n_threads, s = best_of(l, strips_alone, &j);
-        double best = 0;
+        double flops = STEP_FLOPS * 2 * (ALONE_K / 32) * ALONE_PANELS * j.turns * l->n_threads, s = best_of(l, strips_alone, &j), best = 0;
         for (int i = 0; i < l->n_threads; i++) best = j.ns[i] > best ? j.ns[i] : best;
-        printf("strips past W in L2, %d products%-11s %5.1f %% of the peak, the best strip %5.1f %%\n", 1 + j.parts, j.group ? ", scales" : "",
-               100 * flops * 1e-12 / s / l->peak_tf, 100 * STEP_FLOPS / 4e3 * l->n_threads / best / l->peak_tf);
+        printf("strips past W in L2%-16s %5.1f %% of the peak, the best strip %5.1f %%\n", j.group ? ", scales" : "", 100 * flops * 1e-12 / s / l->peak_tf,
+               100 * STEP_FLOPS / 4e3 * l->n_threads / best / l->peak_tf);
     }
     fflush(stdout);
 }
@@ -335,9 +336,9 @@ static void timed_cut(const struct oc_tiles_cut *c) {
     clocks.s[CUT][me()] += now_s() - t;
 }
 
-static void timed_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out) {
+static void timed_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out) {
     double t = now_s();
-    oc_avx512bf16_panel(w, n0, n, k0, kk, parts, out);
+    oc_avx512bf16_panel(w, n0, n, k0, kk, out);
     clocks.s[PANELS][me()] += now_s() - t;
 }
 
@@ -353,7 +354,7 @@ static void timed_strip(const struct oc_tiles_strip *s) {
     t = now_s() - t;
     clocks.s[STRIPS][me()] += t;
     int at = __atomic_fetch_add(&clocks.n_strips, 1, __ATOMIC_RELAXED);
-    int products = (s->b_parts == 2 ? 3 : s->a_parts) * 4 * s->steps * s->n_panels;
+    int products = s->a_parts * 4 * s->steps * s->n_panels;
     if (at < MAX_STRIPS && s->lower) clocks.strip_ns[at] = (float)(1e9 * t / products);
 }
 
@@ -412,7 +413,7 @@ static struct result linear_s(const struct lab *l, struct oc_simd_tiles tiles, c
         all += t * l->n_threads;
         if (turn == 0 || t < r.best_s) r.best_s = t;
     }
-    r.flops = 2.0 * (double)(sh->m * sh->n * sh->k) * (sh->glu ? 2 : 1) * (sh->bits && !tiles.grouped ? 3 : 2);
+    r.flops = 2.0 * (double)(sh->m * sh->n * sh->k) * (sh->glu ? 2 : 1) * 2;
     for (int p = 0; p < N_PHASES; p++) {
         for (int i = 0; i < MAX_THREADS; i++) r.share[p] += clocks.s[p][i] / all;
     }
@@ -465,14 +466,11 @@ static void whole(struct lab *l) {
             char what[64];
             struct oc_simd_tiles t = amx_split;
             t.w_elements = blocks[i].w_kib * 512;
-            t.k_most[0] = t.k_most[1] = blocks[i].k;
+            t.k_most = blocks[i].k;
             snprintf(what, sizeof what, "W %4d KiB, k %4d", blocks[i].w_kib, blocks[i].k);
             line(l, &t, what, 1);
         }
         line(l, &amx_split, "as built, 4 KiB pages", 0);
-        struct oc_simd_tiles three = amx_split;
-        three.grouped = false;
-        line(l, &three, "three products for 4-bit", 1);
     }
 }
 

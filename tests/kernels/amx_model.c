@@ -108,7 +108,7 @@ static void model_dp_bytes(int c, int a, int b) {
 #define AMX_DP_BYTES(c, a, b) model_dp_bytes(c, a, b)
 
 /* Small enough for several blocks, passes and chunks within the checker's shapes. */
-#define AMX_BLOCKS .w_elements = 64 * 1024, .k_most = {384, 256}
+#define AMX_BLOCKS .w_elements = 64 * 1024, .k_most = 384
 
 #include "kernels/x86/amx_tile.h"
 

@@ -10,7 +10,7 @@
 struct job {
     const struct oc_simd_tiles *t;
     const struct oc_multi_linear *a;
-    int a_parts, b_parts;
+    int a_parts;
     int64_t m0, m;     /* the slice of rows of x that is cut */
     int64_t pass_k;
     int64_t nb, mb; /* rows of W (of each of a gated pair) and of x in a unit */
@@ -27,6 +27,8 @@ enum {
     C_FLOATS = 512 * 1024,
     C_PANEL = OC_TILES_N * OC_TILES_N,
     MAX_COLS = 1024, /* of a unit */
+    PAGE = 4096, /* what lies at which half of one matters, see x86/amx_gemm.h: all parts of the scratch are whole pages */
+    ACC = 6 * OC_TILES_ACC_BELOW,
     SUMS = OC_TILES_MAX_K, /* [groups][OC_TILES_N], the smallest group is 32 */
     SCALES = OC_TILES_MAX_W / 32 * 2,
 };
@@ -36,7 +38,7 @@ struct space {
     uint16_t *w;    /* panels [steps][parts][OC_TILES_STEP] */
     float *sums;    /* of the strip at work: [groups][OC_TILES_N] */
     float *scales;  /* [panels][groups][2][OC_TILES_N] */
-    float *acc;     /* [2][C_PANEL] */
+    float *acc;     /* [3][2 * OC_TILES_ACC_BELOW], from the middle of a page on */
     float *c;       /* [strips][panels][C_PANEL], two strips if there is one pass over k */
 };
 
@@ -59,20 +61,21 @@ static size_t sums_bytes(int64_t m, int64_t k) {
 }
 
 static size_t thread_bytes(void) {
-    size_t bytes = OC_TILES_MAX_W * sizeof(uint16_t) + (C_FLOATS + 2 * C_PANEL + SUMS + SCALES) * sizeof(float);
-    return oc_round_up(bytes, 4096);
+    size_t bytes = OC_TILES_MAX_W * sizeof(uint16_t) + (C_FLOATS + ACC + SUMS + SCALES) * sizeof(float);
+    return oc_round_up(bytes, PAGE);
 }
 
 size_t oc_tiled_gemm_tiles_bytes(int64_t m, int64_t k, int n_threads) {
     m = m < SLICE ? m : SLICE;
-    return cut_elements(m, k) * sizeof(uint16_t) + oc_round_up(sums_bytes(m, k), 64) + thread_bytes() * (size_t)n_threads;
+    return cut_elements(m, k) * sizeof(uint16_t) + oc_round_up(sums_bytes(m, k), PAGE) + thread_bytes() * (size_t)n_threads;
 }
 
 static struct space thread_space(const struct job *j, int thread) {
     struct space sp;
     sp.w = (uint16_t *)(void *)(j->spaces + (size_t)thread * thread_bytes());
-    sp.acc = (float *)(void *)(sp.w + OC_TILES_MAX_W);
-    sp.sums = sp.acc + 2 * C_PANEL;
+    float *acc = (float *)(void *)(sp.w + OC_TILES_MAX_W);
+    sp.acc = acc + PAGE / 2 / sizeof(float);
+    sp.sums = acc + ACC;
     sp.scales = sp.sums + SUMS;
     sp.c = sp.scales + SCALES;
     return sp;
@@ -84,7 +87,6 @@ struct unit {
     int nn, mm; /* rows of W and of x */
     int n_panels, n_all; /* of one weight, and of both of a gated pair */
     int group;           /* steps of a group of quantised weights that are taken as whole numbers, or 0 */
-    int b_parts;
 };
 
 static int at_most(int64_t n, int64_t most) {
@@ -101,14 +103,13 @@ static struct unit unit_at(const struct job *j, long u) {
     t.mm = at_most(j->m - t.m0, j->mb);
     t.n_panels = (t.nn + OC_TILES_N - 1) / OC_TILES_N;
     t.n_all = j->a->glu ? 2 * t.n_panels : t.n_panels;
-    t.group = j->t->grouped ? j->a->w[t.which]->group / OC_TILES_K : 0;
-    t.b_parts = t.group ? 1 : j->b_parts;
+    t.group = j->t->split ? j->a->w[t.which]->group / OC_TILES_K : 0;
     return t;
 }
 
 /* The unit's rows of W, kk long from k0 on, gate before up. */
 static void load_panels(const struct job *j, const struct space *sp, const struct unit *u, int64_t k0, int kk) {
-    size_t panel = (size_t)(steps_of(kk) * u->b_parts * OC_TILES_STEP);
+    size_t panel = (size_t)(steps_of(kk) * OC_TILES_STEP);
     for (int i = 0; i < u->n_all; i++) {
         int in_weight = i % u->n_panels * OC_TILES_N, n = at_most(u->nn - in_weight, OC_TILES_N);
         const struct oc_weight *w = j->a->w[j->a->glu ? i / u->n_panels : u->which];
@@ -116,7 +117,7 @@ static void load_panels(const struct job *j, const struct space *sp, const struc
         if (u->group) {
             j->t->numbers(w, u->n0 + in_weight, n, k0, kk, out, sp->scales + i * (kk / w->group) * 2 * OC_TILES_N);
         } else {
-            j->t->panel(w, u->n0 + in_weight, n, k0, kk, u->b_parts, out);
+            j->t->panel(w, u->n0 + in_weight, n, k0, kk, out);
         }
     }
 }
@@ -181,7 +182,7 @@ static void pass(const struct job *j, const struct space *sp, const struct unit 
     bool last = k0 + kk == k, only = j->pass_k >= k;
     load_panels(j, sp, u, k0, kk);
     struct oc_tiles_end end = {0};
-    struct oc_tiles_strip s = {.b = sp->w, .a_parts = j->a_parts, .b_parts = u->b_parts, .steps = steps, .n_panels = u->n_all};
+    struct oc_tiles_strip s = {.b = sp->w, .a_parts = j->a_parts, .steps = steps, .n_panels = u->n_all};
     s.first = k0 == 0;
     s.group = u->group, s.scales = sp->scales, s.sums = sp->sums, s.acc = sp->acc, s.scale = t->scale;
     s.finish = t->finish, s.end = &end;
@@ -233,11 +234,11 @@ static void set_rows(struct job *j, int64_t blocks) {
 /* Blocks of W as large as fit; smaller ones, and then fewer rows of x, where threads would be idle; equal ones. */
 static void cut_work(struct job *j, int n_threads) {
     const struct oc_multi_linear *a = j->a;
-    int64_t k = a->w[0]->k, n_most = a->w[0]->n, pair = a->glu ? 2 : 1, most = j->t->k_most[j->b_parts - 1];
+    int64_t k = a->w[0]->k, n_most = a->w[0]->n, pair = a->glu ? 2 : 1, most = j->t->k_most;
     int64_t passes = (k + most - 1) / most;
     j->pass_k = (int64_t)oc_round_up((size_t)((k + passes - 1) / passes), OC_TILES_UNIT_K);
     for (int i = 1; i < a->n_w; i++) n_most = a->w[i]->n > n_most ? a->w[i]->n : n_most;
-    j->nb = at_most(j->t->w_elements / (j->pass_k * j->b_parts * pair), MAX_COLS / pair) / OC_TILES_N * OC_TILES_N;
+    j->nb = at_most(j->t->w_elements / (j->pass_k * pair), MAX_COLS / pair) / OC_TILES_N * OC_TILES_N;
     OC_ASSERT(j->nb > 0);
     int64_t rows_most = C_FLOATS / (j->nb * pair) / OC_TILES_N * OC_TILES_N;
     set_rows(j, j->pass_k >= k ? 1 : (j->m + rows_most - 1) / rows_most);
@@ -255,13 +256,12 @@ void oc_tiled_gemm_tiles(const struct oc_simd *s, const struct oc_kctx *ctx, con
     int n_threads = oc_pool_n_threads(ctx->pool);
     int64_t k = a->w[0]->k, slice = slice_rows(a->m);
     OC_ASSERT(oc_tiled_gemm_tiles_bytes(a->m, k, n_threads) <= ctx->scratch_bytes && s->tiles->w_elements <= OC_TILES_MAX_W);
-    struct job j = {.t = s->tiles, .a = a, .a_parts = s->tiles->split ? 2 : 1, .b_parts = 1, .x = (uint16_t *)(void *)ctx->scratch};
+    struct job j = {.t = s->tiles, .a = a, .a_parts = s->tiles->split ? 2 : 1, .x = (uint16_t *)(void *)ctx->scratch};
     uint8_t *at = ctx->scratch + cut_elements(a->m, k) * sizeof *j.x;
     for (int i = 0; i < a->n_w && s->tiles->split; i++) {
-        if (a->w[i]->bits != 0 && s->tiles->grouped) j.sums = (float *)(void *)at;
-        if (a->w[i]->bits != 0 && !s->tiles->grouped) j.b_parts = 2;
+        if (a->w[i]->bits != 0) j.sums = (float *)(void *)at;
     }
-    j.spaces = at + oc_round_up(sums_bytes(a->m, k), 64);
+    j.spaces = at + oc_round_up(sums_bytes(a->m, k), PAGE);
     for (; j.m0 < a->m; j.m0 += slice) {
         j.m = at_most(a->m - j.m0, slice);
         j.next = j.next_strip = 0;

@@ -117,13 +117,14 @@ struct oc_simd_bf16 {
 };
 
 /* Role P by hardware tiles: y = x W^T. x comes in strips of OC_TILES_N rows, W in panels of as many, both in steps of
- * OC_TILES_K of k, zero-padded, as sums of one or two bf16 (`parts`, high before low). */
+ * OC_TILES_K of k, zero-padded; x as a sum of one or two bf16 (`parts`). */
 #define OC_TILES_N 32
 #define OC_TILES_K 32
 #define OC_TILES_STEP (OC_TILES_N * OC_TILES_K) /* elements of one part of a step */
 #define OC_TILES_UNIT_K 128                     /* passes over k begin at its multiples, which are those of any group */
 
-/* A strip of x on its way to bf16: out[steps][parts][OC_TILES_N][OC_TILES_K]. */
+/* A strip of x on its way to bf16: out[steps][parts][OC_TILES_N][OC_TILES_K]; of two parts the low one is the first in even steps, the
+ * second in odd ones (x86/amx_gemm.h says why). */
 struct oc_tiles_cut {
     const float *x;
     int64_t ldx;
@@ -146,7 +147,10 @@ struct oc_tiles_end {
     int row, panel; /* the next piece; all are done when row == rows */
 };
 
-/* c = (first) or += acc * scale of the column + sum of the row * zero bias of the column, for a panel of c: a group of k. */
+#define OC_TILES_ACC_BELOW 1024
+
+/* c = (first) or += acc * scale of the column + sum of the row * zero bias of the column, for a panel of c: a group of k. acc's
+ * lower two tiles stand OC_TILES_ACC_BELOW behind its upper two, a page's half between. */
 struct oc_tiles_scale {
     const float *acc;
     const float *scales; /* [2][OC_TILES_N] */
@@ -155,18 +159,18 @@ struct oc_tiles_scale {
     bool first;
 };
 
-/* c[n_panels][tiles 2 x 2][16][16] = (first) or += a strip of x times panels of W [n_panels][steps][b_parts][2][16][16][2]:
- * of each tile of W, pairs of k side by side. All products of parts but that of two lows, k after k. */
+/* c[n_panels][tiles 2 x 2][16][16] = (first) or += a strip of x times panels of W [n_panels][steps][2][16][16][2]: of each
+ * tile of W, pairs of k side by side. */
 struct oc_tiles_strip {
     const uint16_t *a, *b;
-    int a_parts, b_parts;
+    int a_parts;
     int steps, n_panels;
     float *c;
     bool first, lower; /* lower: there are more than 16 rows */
     int group;           /* 0, or steps of a group: then W is whole numbers, and sums of a group are scaled, see struct oc_tiles_scale */
     const float *scales; /* [n_panels][groups][2][OC_TILES_N]: scales, then zero biases */
     const float *sums;   /* of the strip, [groups][OC_TILES_N] */
-    float *acc;          /* two panels of c */
+    float *acc;          /* three of them, each in the second halves of two pages */
     void (*scale)(const struct oc_tiles_scale *g, int row, int n);
     const uint16_t *next; /* the next strip, of which so many lines are fetched to L2 at each step; or NULL */
     int n_next;
@@ -176,14 +180,13 @@ struct oc_tiles_strip {
 };
 
 struct oc_simd_tiles {
-    bool split; /* x, and W when quantised, are two parts */
-    bool grouped; /* but quantised W is whole numbers in one part, and sums are scaled group by group */
+    bool split; /* x is two parts; quantised W is whole numbers, and sums are scaled group by group. Else both are rounded once */
     int w_elements; /* of bf16 that a thread has of W at a time, in L2; OC_TILES_MAX_W at most */
-    int k_most[2];  /* k of a pass when W has one part, or two; multiples of OC_TILES_UNIT_K, OC_TILES_MAX_K at most */
+    int k_most;     /* k of a pass; a multiple of OC_TILES_UNIT_K, OC_TILES_MAX_K at most */
     void (*begin)(void); /* of a thread's use of `strip` */
     void (*end)(void);
     /* out = a panel of n <= OC_TILES_N rows of w from n0 on, kk long from k0 on. */
-    void (*panel)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out);
+    void (*panel)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out);
     /* The same of the quantised numbers less 2^(bits - 1), exactly, and the scales, and zero biases that make up for that. */
     void (*numbers)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out, float *scales);
     void (*scale)(const struct oc_tiles_scale *g, int row, int n);

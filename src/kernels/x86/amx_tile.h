@@ -116,12 +116,12 @@ static const struct oc_simd_bf16 amx_attn = {
 };
 
 #ifndef AMX_BLOCKS
-#define AMX_BLOCKS .w_elements = 384 * 1024, .k_most = {1024, 1024}
+#define AMX_BLOCKS .w_elements = 384 * 1024, .k_most = 1024
 #endif
 
 #define AMX_TILES(is_split)                                                                                            \
     {                                                                                                                  \
-        .split = is_split, .grouped = is_split, AMX_BLOCKS,                                                            \
+        .split = is_split, AMX_BLOCKS,                                                                                 \
         .begin = amx_begin, .end = amx_end, .panel = oc_avx512bf16_panel,                                              \
         .numbers = oc_avx512bf16_numbers, .scale = oc_avx512bf16_scale, .cut = oc_avx512bf16_cut,                      \
         .strip = amx_strip, .finish = oc_avx512_finish                                                                 \

@@ -43,37 +43,31 @@ static inline void tile_of(const uint8_t *in, size_t stride, int n, int k, uint1
 enum { CHUNK = OC_TILES_UNIT_K, TILE = OC_TILES_STEP / 2 };
 
 /* n <= 16 quantised rows, a chunk at a time by way of rows of bf16. */
-static void tiles_quantised(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out) {
-    uint16_t high[16][CHUNK] __attribute__((aligned(64))), low[16][CHUNK] __attribute__((aligned(64)));
+static void tiles_quantised(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out) {
+    uint16_t rows[16][CHUNK] __attribute__((aligned(64)));
     for (int at = 0; at < kk; at += CHUNK) {
         int k = kk - at < CHUNK ? kk - at : CHUNK;
-        for (int r = 0; r < n; r++) oc_avx512bf16_row(w, n0 + r, k0 + at, k, high[r], parts == 2 ? low[r] : NULL);
-        for (int i = 0; i < k; i += OC_TILES_K) {
-            uint16_t *to = out + (at + i) / OC_TILES_K * parts * OC_TILES_STEP;
-            tile_of((const uint8_t *)&high[0][i], sizeof high[0], n, k - i, to);
-            if (parts == 2) tile_of((const uint8_t *)&low[0][i], sizeof low[0], n, k - i, to + OC_TILES_STEP);
-        }
+        for (int r = 0; r < n; r++) oc_avx512bf16_row(w, n0 + r, k0 + at, k, rows[r], NULL);
+        for (int i = 0; i < k; i += OC_TILES_K)
+            tile_of((const uint8_t *)&rows[0][i], sizeof rows[0], n, k - i, out + (at + i) / OC_TILES_K * OC_TILES_STEP);
     }
 }
 
-static void tiles_plain(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out) {
+static void tiles_plain(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out) {
     const size_t stride = oc_weight_row_bytes(w);
     const uint8_t *in = w->w + (size_t)n0 * stride + 2 * (size_t)k0;
-    for (int i = 0; i < kk; i += OC_TILES_K, out += parts * OC_TILES_STEP) {
-        tile_of(in + 2 * i, stride, n, kk - i, out);
-        if (parts == 2) memset(out + OC_TILES_STEP, 0, TILE * sizeof *out);
-    }
+    for (int i = 0; i < kk; i += OC_TILES_K, out += OC_TILES_STEP) tile_of(in + 2 * i, stride, n, kk - i, out);
 }
 
-void oc_avx512bf16_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out) {
+void oc_avx512bf16_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out) {
     for (int half = 0; half < 2; half++, n0 += 16, n -= 16, out += TILE) {
         int there = n > 16 ? 16 : n;
         if (there <= 0) {
-            for (int i = 0; i < (kk + OC_TILES_K - 1) / OC_TILES_K * parts; i++) memset(out + i * OC_TILES_STEP, 0, TILE * sizeof *out);
+            for (int i = 0; i < (kk + OC_TILES_K - 1) / OC_TILES_K; i++) memset(out + i * OC_TILES_STEP, 0, TILE * sizeof *out);
         } else if (w->bits == 0) {
-            tiles_plain(w, n0, there, k0, kk, parts, out);
+            tiles_plain(w, n0, there, k0, kk, out);
         } else {
-            tiles_quantised(w, n0, there, k0, kk, parts, out);
+            tiles_quantised(w, n0, there, k0, kk, out);
         }
     }
 }
@@ -181,7 +175,7 @@ static inline __attribute__((always_inline)) void scale_rows(const struct oc_til
     const __m512 s0 = _mm512_load_ps(g->scales), s1 = _mm512_load_ps(g->scales + 16);
     const __m512 z0 = _mm512_load_ps(g->scales + 32), z1 = _mm512_load_ps(g->scales + 48);
     int at = row / 16 * 512 + row % 16 * 16; /* tiles: two above, two below; n rows are all above or all below */
-    const float *acc = g->acc + at, *sums = g->sums + row;
+    const float *acc = g->acc + row / 16 * OC_TILES_ACC_BELOW + row % 16 * 16, *sums = g->sums + row;
     float *c = g->c + at;
     for (int r = 0; r < n; r++, acc += 16, c += 16) {
         __m512 sum = _mm512_set1_ps(sums[r]);
@@ -219,6 +213,7 @@ static inline __m512 high_half(__m512i halves) {
 static inline __attribute__((always_inline)) float piece(const struct oc_tiles_cut *c, int row, int step, const bool whole, const int parts) {
     const float *x = c->x + row * c->ldx + step * OC_TILES_K;
     uint16_t *out = c->out + step * parts * OC_TILES_STEP + row * OC_TILES_K;
+    uint16_t *to_high = parts == 2 && step % 2 == 0 ? out + OC_TILES_STEP : out, *to_low = step % 2 == 0 ? out : out + OC_TILES_STEP;
     __m512 lo, hi;
     if (whole) {
         lo = _mm512_loadu_ps(x), hi = _mm512_loadu_ps(x + 16);
@@ -228,11 +223,11 @@ static inline __attribute__((always_inline)) float piece(const struct oc_tiles_c
         hi = _mm512_maskz_loadu_ps(k > 16 ? oc_avx512_mask(k - 16) : 0, x + 16);
     }
     __m512i high = (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
-    _mm512_store_si512(out, high);
+    _mm512_store_si512(to_high, high);
     if (parts == 1) return 0;
     __m512 high0 = low_half(high), high1 = high_half(high);
     __m512i low = (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(hi, high1), _mm512_sub_ps(lo, high0));
-    _mm512_store_si512(out + OC_TILES_STEP, low);
+    _mm512_store_si512(to_low, low);
     if (!c->sums) return 0;
     return oc_avx512_sum(_mm512_add_ps(_mm512_add_ps(high0, high1), _mm512_add_ps(low_half(low), high_half(low))));
 }
