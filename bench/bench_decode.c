@@ -88,7 +88,7 @@ WRAP(linear, a->add ? LINEAR : HEAD)
 WRAP(linear_glu, GLU)
 
 static void wrap(struct bench *b) {
-    struct oc_ops *o = &b->e->ops;
+    struct oc_ops *o = &b->e->dev->ops;
     b->real = *o;
     o->embed = timed_embed;
     o->rmsnorm = timed_rmsnorm;

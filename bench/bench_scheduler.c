@@ -1,6 +1,6 @@
-/* bench_scheduler MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT]]]: time between tokens while nothing, a picture or a long prompt comes in.
+/* bench_scheduler [--device cuda:PLUGIN] MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT [STREAMS]]]]: time between tokens while nothing, a picture or a long prompt comes in.
  *
- * Two sequences decode. The gaps between their tokens are measured quiet, while a picture is encoded, and while a long
+ * Some sequences (two, unless told otherwise) decode. The gaps between their tokens are measured quiet, while a picture is encoded, and while a long
  * prompt is read; the ratio to the quiet median is what OC_SCHED_ITL_FACTOR bounds. Then the work alone, for what the
  * slices cost. */
 #include <stdio.h>
@@ -8,9 +8,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "bench_device.h"
 #include "engine/sched.h"
 
-#define N_DECODING 2
+#define MAX_STREAMS 32
 #define MAX_GAPS 20000
 #define MAX_PROMPT 4000
 
@@ -29,7 +30,7 @@ struct bench {
     struct oc_picture_plan plan;
     float *patches;
     int32_t tokens[MAX_PROMPT];
-    int n_long;
+    int n_long, n_streams;
     uint64_t next_id;
 };
 
@@ -88,8 +89,8 @@ static void run(struct bench *b, int n, struct gaps *g) {
     b->gaps = NULL;
 }
 
-static void report(const char *what, struct gaps *g) {
-    printf("%-26s %5d gaps, in quiet ones: p50 %.2f  p95 %.2f  p99 %.2f\n", what, g->n, quantile(g, 0.5), quantile(g, 0.95), quantile(g, 0.99));
+static void report(const char *what, const char *unit, struct gaps *g) {
+    printf("%-26s %5d gaps, %s: p50 %.2f  p95 %.2f  p99 %.2f\n", what, g->n, unit, quantile(g, 0.5), quantile(g, 0.95), quantile(g, 0.99));
 }
 
 /* The median gap while nothing else is asked. */
@@ -106,30 +107,35 @@ static double quiet_ms(struct bench *b, struct gaps *all) {
 }
 
 /* Gaps while one more job runs, each divided by what was quiet just before: other programs slow both. */
-static void disturb(struct bench *b, bool picture, struct gaps *quiet, struct gaps *all) {
+static void disturb(struct bench *b, bool picture, struct gaps *quiet, struct gaps *all, struct gaps *ms) {
     static struct gaps now;
     double median = quiet_ms(b, quiet);
     now.n = 0;
     add(b, picture ? 8 : b->n_long, picture, 1);
     run(b, 1, &now);
-    for (int i = 0; i < now.n && all->n < MAX_GAPS; i++) all->ms[all->n++] = now.ms[i] / median;
+    for (int i = 0; i < now.n && all->n < MAX_GAPS; i++) {
+        all->ms[all->n++] = now.ms[i] / median;
+        ms->ms[ms->n++] = now.ms[i];
+    }
     printf("quiet gap %.1f ms; %s beside it: encode %.0f ms, prefill %.0f ms\n", median, picture ? "picture" : "prompt",
            b->done.encode_ms, b->done.prefill_ms);
 }
 
 static void measure(struct bench *b) {
-    static struct gaps quiet, picture, prompt;
+    static struct gaps quiet, picture, prompt, picture_ms, prompt_ms;
     int max = b->e->info.ctx_tokens - 64; /* they outlast the measurement */
-    for (int i = 0; i < N_DECODING; i++) add(b, 32, false, max);
-    while (b->s->n_decoding < N_DECODING) oc_scheduler_step(b->s);
+    for (int i = 0; i < b->n_streams; i++) add(b, 32, false, max);
+    while (b->s->n_decoding < b->n_streams) oc_scheduler_step(b->s);
     for (int i = 0; i < 5; i++) {
-        disturb(b, true, &quiet, &picture);
-        disturb(b, false, &quiet, &prompt);
+        disturb(b, true, &quiet, &picture, &picture_ms);
+        disturb(b, false, &quiet, &prompt, &prompt_ms);
     }
-    report("quiet", &quiet);
-    report("while a picture comes in", &picture);
-    report("while a prompt comes in", &prompt);
-    for (uint64_t id = 1; id <= N_DECODING; id++) oc_scheduler_cancel(b->s, id);
+    report("quiet", "in quiet ones", &quiet);
+    report("while a picture comes in", "in quiet ones", &picture);
+    report("while a prompt comes in", "in quiet ones", &prompt);
+    report("while a picture comes in", "in ms", &picture_ms);
+    report("while a prompt comes in", "in ms", &prompt_ms);
+    for (uint64_t id = 1; id <= (uint64_t)b->n_streams; id++) oc_scheduler_cancel(b->s, id);
     add(b, 8, true, 1);
     run(b, 1, NULL);
     printf("alone: picture of %d tokens: encode %.0f ms, prefill %.0f ms\n", b->plan.n_tokens, b->done.encode_ms, b->done.prefill_ms);
@@ -154,11 +160,15 @@ static int number(int argc, char **argv, int at, int otherwise) {
 int main(int argc, char **argv) {
     static struct bench b;
     struct oc_errinfo ei;
-    if (argc < 2) stop("usage: bench_scheduler MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT]]]");
+    struct oc_engine_params p = {.ctx_tokens = 4096, .n_sessions = 32 + 1};
+    if (!bench_device(&argc, argv, &p) || argc < 2) stop("usage: bench_scheduler [--device cuda:PLUGIN] MODEL_DIR [THREADS [PROMPT_TOKENS [WIDTH HEIGHT [STREAMS]]]]");
     b.n_long = number(argc, argv, 3, 2000);
     if (b.n_long < 8 || b.n_long > MAX_PROMPT) stop("PROMPT_TOKENS: 8 to 4000");
-    struct oc_engine_params p = {.model_dir = argv[1], .ctx_tokens = 4096, .kv_tokens = 32768, .n_sessions = 32,
-                                 .n_threads = number(argc, argv, 2, 0)};
+    b.n_streams = number(argc, argv, 6, 2);
+    if (b.n_streams < 1 || b.n_streams > MAX_STREAMS) stop("STREAMS: 1 to 32");
+    p.kv_tokens = 32768 + 4096 * b.n_streams;
+    p.model_dir = argv[1];
+    p.n_threads = number(argc, argv, 2, 0);
     struct oc_sched_events ev = {.arg = &b, .on_token = on_token, .on_done = on_done};
     if (oc_engine_open(&p, &b.e, &ei) != OC_OK) stop(ei.msg);
     if (oc_scheduler_open(b.e, &(struct oc_sched_params){.prefix_cache = true}, &ev, &b.s, &ei) != OC_OK) stop(ei.msg);

@@ -1,4 +1,4 @@
-/* bench_speculate MODEL_DIR [THREADS [TOKENS [TEXT_FILE]...]]: what drafts gain and cost, plain and speculated in one run.
+/* bench_speculate [--device cuda:PLUGIN] MODEL_DIR [THREADS [TOKENS [TEXT_FILE]...]]: what drafts gain and cost, plain and speculated in one run.
  *
  * First the cost of a step of 1 to 8 rows of one sequence, in steps of one row. Then texts: the model is made to say a given
  * text (a hook puts its tokens in place of the picked ones), so that the text decides how often drafts come true while
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "bench_device.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "chat/tokenizer.h"
@@ -228,10 +229,12 @@ int main(int argc, char **argv) {
     static char table[24000];
     char path[4096];
     struct oc_errinfo ei;
-    if (argc < 2) stop("usage: bench_speculate MODEL_DIR [THREADS [TOKENS [TEXT_FILE]...]]");
+    struct oc_engine_params p = {.ctx_tokens = MAX_TEXT};
+    if (!bench_device(&argc, argv, &p) || argc < 2) stop("usage: bench_speculate [--device cuda:PLUGIN] MODEL_DIR [THREADS [TOKENS [TEXT_FILE]...]]");
     b.max_tokens = number(argc, argv, 3, 300);
     if (b.max_tokens < 16 || b.max_tokens > MAX_TEXT - N_PROMPT) stop("TOKENS: 16 to 4064");
-    struct oc_engine_params p = {.model_dir = argv[1], .ctx_tokens = MAX_TEXT, .n_threads = number(argc, argv, 2, 0)};
+    p.model_dir = argv[1];
+    p.n_threads = number(argc, argv, 2, 0);
     snprintf(path, sizeof path, "%s/tokenizer.json", argv[1]);
     if (oc_engine_open(&p, &b.e, &ei) != OC_OK || oc_chat_tokenizer_open(path, NULL, &b.tok, &ei) != OC_OK) stop(ei.msg);
     size_t n = make_table(table, sizeof table);

@@ -25,12 +25,12 @@ N_PROMPT, N_DECODE, CONTEXT = 1230, 100, 1300
 
 
 def limits(folder, threads):
-    """(bytes, FLOPs) a second as check_kernels measures them. With AMX a product as exact as f32 is three of bf16."""
+    """(bytes, FLOPs) a second as check_kernels measures them. With AMX a product as exact as f32 is two of bf16."""
     command = [os.path.join(folder, "check_kernels"), "--bench", "--quick", "--decode", "--threads", str(threads)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^(\w+): .*reads ([\d.]+) GB/s, f32 FMA ([\d.]+) TFLOP/s, bf16 ([\d.]+)", text, re.M)
     fma = max(float(f) for _, _, f, _ in found)
-    amx = max([float(b) / 3 for isa, _, _, b in found if isa.startswith("amx")], default=0.0)
+    amx = max([float(b) / 2 for isa, _, _, b in found if isa.startswith("amx")], default=0.0)
     return max(float(r) for _, r, _, _ in found) * 1e9, max(fma, amx) * 1e12
 
 

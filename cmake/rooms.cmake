@@ -1,16 +1,15 @@
-# A room is a folder of src/ and a static library oc_<room>. Files under kernels/x86 get the flags of the ISA in
-# their name: x86/avx2_*.c, x86/avx512_*.c, x86/avx512bf16_*.c, x86/avx512vnni_*.c, x86/avx512vbmi_*.c, x86/amx_*.c; files under kernels/arm are compiled on aarch64 only.
+# A room is a folder of src/ and a static library oc_<room>. Files under its x86 get the flags of the ISA in their name:
+# x86/avx2_*.c, x86/avx512_*.c, x86/avx512bf16_*.c, x86/avx512vnni_*.c, x86/avx512vbmi_*.c, x86/amx_*.c; files under its arm are
+# compiled on aarch64 only.
 function(oc_room name)
   cmake_parse_arguments(R "" "" "ROOMS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c)
-  if(name STREQUAL kernels)
-    if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-      list(FILTER sources EXCLUDE REGEX "/kernels/arm/")
-    elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-      list(FILTER sources EXCLUDE REGEX "/kernels/x86/")
-    else()
-      list(FILTER sources EXCLUDE REGEX "/kernels/(arm|x86)/")
-    endif()
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(FILTER sources EXCLUDE REGEX "/src/${name}/arm/")
+  elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    list(FILTER sources EXCLUDE REGEX "/src/${name}/x86/")
+  else()
+    list(FILTER sources EXCLUDE REGEX "/src/${name}/(arm|x86)/")
   endif()
   foreach(s IN LISTS sources)
     if(s MATCHES "/x86/avx2_[^/]*$")
@@ -29,9 +28,10 @@ function(oc_room name)
       )
     elseif(s MATCHES "/x86/avx512vbmi_[^/]*$")
       set_source_files_properties(
-        ${s} PROPERTIES
+        ${s}
+        PROPERTIES
           COMPILE_OPTIONS
-          "-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vbmi;-mprefer-vector-width=512"
+          "-mavx2;-mfma;-mf16c;-mbmi2;-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mavx512vbmi;-mprefer-vector-width=512"
       )
     elseif(s MATCHES "/x86/amx_[^/]*$")
       set_source_files_properties(${s} PROPERTIES COMPILE_OPTIONS "-mavx2;-mamx-tile;-mamx-bf16;-mamx-int8")

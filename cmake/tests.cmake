@@ -17,6 +17,13 @@ if(CMOCKA_FOUND AND NOT OC_FUZZ)
   endforeach()
 endif()
 
+if(TARGET test_plugin)
+  add_library(wrong_plugin MODULE ${CMAKE_SOURCE_DIR}/tests/unit/kernels/wrong_plugin.c)
+  target_include_directories(wrong_plugin PRIVATE ${CMAKE_SOURCE_DIR}/src)
+  set_target_properties(wrong_plugin PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+  add_dependencies(test_plugin wrong_plugin)
+endif()
+
 file(GLOB fuzz_targets CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/fuzz/fuzz_*.c)
 foreach(t IN LISTS fuzz_targets)
   get_filename_component(name ${t} NAME_WE)
@@ -37,6 +44,8 @@ if(kernel_tests AND NOT OC_FUZZ)
   target_link_libraries(check_kernels PRIVATE oc_kernels oc_base m)
   add_test(NAME kernels.check COMMAND check_kernels)
 endif()
+
+include(cmake/cuda_model.cmake)
 
 # The tokenizer's test tool, which tools/check_tokenizer.py drives; it times files too.
 if(TARGET oc_chat AND NOT OC_FUZZ)

@@ -21,19 +21,23 @@
 
 struct oc_engine;
 struct oc_session;
+struct oc_device;
 
 /* ---- Opening ---------------------------------------------------------------------------------------------- */
 
 struct oc_engine_params {
     const char *model_dir;       /* directory with config.json and safetensors */
-    const char *isa;             /* "ref", "avx2", ...; NULL or "auto": the best of this machine */
+    const char *device;          /* "cpu", "cuda", "cuda:1"; NULL or "auto": see struct oc_engine_info */
+    const char *cuda_plugin;     /* path of libocellus-cuda.so; NULL: there is none */
+    struct oc_device *opened;    /* or a device that the caller opened (kernels/device.h): the engine's from now on, also on error */
+    const char *isa;             /* of the CPU: "ref", "avx2", ...; NULL or "auto": the best of this machine */
     const char *batch_mode;      /* "exact", which NULL means too, or "throughput": see struct oc_engine_info */
     int n_threads;               /* 0: one for each core this process may use */
     int ctx_tokens;              /* of one sequence; 0: the model's own length, at most 16384 */
     int kv_tokens;               /* KV slots of all sequences together; 0: ctx_tokens */
     int image_max_tokens;        /* per picture; 0: the model's rule, at most a quarter of the context */
     int n_sessions;              /* sequences that may be open at once; 0: 1 */
-    bool skip_prefetch;          /* do not read the weights ahead: for who only asks what a model is */
+    bool skip_prefetch;          /* do not read the weights ahead, take no memory on a GPU: for who only asks what a model is */
     void (*progress)(void *arg, double fraction); /* may be NULL; called while weights are read */
     void *progress_arg;
 };
@@ -47,8 +51,8 @@ struct oc_engine_params {
 #define OC_NO_THROUGHPUT_SENTENCE                                                                                       \
     "throughput mode was asked for, but this machine has no kernels for it: all is computed exactly"
 
-/* Errors: OC_ERR_NOT_FOUND, _FORMAT, _UNSUPPORTED (architecture, quantisation, ISA), _LIMIT, _NOMEM, _IO, _USAGE,
- * each with a sentence that names the file or tensor. On error *out is NULL. */
+/* Errors: OC_ERR_NOT_FOUND (also a plug-in that is not there), _FORMAT, _UNSUPPORTED (architecture, quantisation, ISA, device),
+ * _LIMIT, _NOMEM, _IO, _USAGE, each with a sentence that names the file or tensor. On error *out is NULL. */
 OC_MUST_CHECK enum oc_err oc_engine_open(const struct oc_engine_params *p, struct oc_engine **out,
                                          struct oc_errinfo *ei);
 
@@ -61,6 +65,10 @@ void oc_engine_close(struct oc_engine *e);
 struct oc_engine_info {
     const char *architecture; /* as config.json names it */
     const char *family;       /* as src/models/ names it */
+    const char *device;      /* "cpu", "cuda:0" */
+    const char *device_name; /* of the machine's part: "NVIDIA H100 80GB HBM3"; "" for the CPU */
+    const char *device_why;  /* why "auto" came to take the CPU, in a sentence's part; "" where there is nothing to say. It takes the
+                              * first GPU where there is a plug-in, a card that it can use and memory enough on it */
     const char *isa; /* ends in "-int8" in throughput mode */
     bool throughput; /* answers are computed with the inputs of quantised weights rounded to 8 bits (docs/KERNELS.md); false in
                       * batch mode "exact", and in "throughput" on a machine that has no kernels for it */
@@ -78,7 +86,10 @@ struct oc_engine_info {
     uint64_t weight_bytes;        /* mapped */
     uint64_t decode_weight_bytes; /* read for each decoded token, KV aside */
     uint64_t kv_bytes_per_token;
-    uint64_t workspace_bytes; /* activations and scratch, reserved at load */
+    uint64_t workspace_bytes; /* activations and scratch, reserved at load, in the device's memory */
+    uint64_t host_bytes;      /* of the process beside it: lists, logits and what is on its way to a device */
+    uint64_t device_bytes;    /* weights, KV and workspace where they are in a memory of the device's own; 0 for the CPU */
+    uint64_t device_free_bytes; /* of that memory when the device was opened */
     double load_ms;
 };
 const struct oc_engine_info *oc_engine_info(const struct oc_engine *e);

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "cli/commands.h"
+#include "cli/device.h"
 #include "cli/models.h"
 #include "cli/options.h"
 #include "cli/out.h"
@@ -16,6 +17,7 @@
 
 struct inspect_options {
     struct oc_cli_list images;
+    const char *device;
     int64_t ctx, image_max_tokens, min_pixels, max_pixels;
     bool json;
 };
@@ -25,6 +27,7 @@ struct inspect_options {
 static const struct oc_cli_option options[] = {
     {"image", 'i', OC_CLI_LIST, AT(images), 0, OC_LIMIT_IMAGES_PER_PROMPT, "FILE",
      "what the model makes of a picture of this size"},
+    {"device", 0, OC_CLI_STRING, AT(device), 0, 0, "NAME", OC_CLI_DEVICE_HELP},
     {"ctx", 'c', OC_CLI_INT, AT(ctx), 1, OC_LIMIT_CTX_TOKENS, "N", "tokens of context, as for run"},
     {"image-max-tokens", 0, OC_CLI_INT, AT(image_max_tokens), 1, OC_LIMIT_CTX_TOKENS, "N",
      "most tokens of one picture, as for run"},
@@ -102,6 +105,8 @@ static enum oc_err gather(struct facts *f, struct oc_arena *a, const char *name,
                           const struct inspect_options *o, struct oc_errinfo *ei) {
     OC_TRY(oc_cli_models_find(a, name, &f->dir, &f->name, ei));
     struct oc_engine_params p = {.model_dir = f->dir,
+                                 .device = o->device,
+                                 .cuda_plugin = oc_cli_device_plugin(a),
                                  .ctx_tokens = (int)o->ctx,
                                  .n_threads = 1,
                                  .skip_prefetch = true,
@@ -165,8 +170,22 @@ static void put_model(struct oc_buf *b, const struct facts *f) {
         oc_buf_add_str(b, "\nquantisation  none\n");
 }
 
+static void put_device(struct oc_buf *b, const struct oc_engine_info *i) {
+    oc_buf_printf(b, "device        %s", i->device);
+    if (*i->device_name) oc_buf_printf(b, ", %s", i->device_name);
+    if (*i->device_why) oc_buf_printf(b, ", since %s", i->device_why);
+    oc_buf_add_char(b, '\n');
+    if (!i->device_bytes) return;
+    oc_buf_add_str(b, "its memory    ");
+    put_bytes(b, i->device_bytes);
+    oc_buf_add_str(b, " for weights, workspace and KV cache; ");
+    put_bytes(b, i->host_bytes);
+    oc_buf_add_str(b, " of the host's beside them\n");
+}
+
 static void put_memory(struct oc_buf *b, const struct facts *f) {
     const struct oc_engine_info *i = f->info;
+    put_device(b, i);
     oc_buf_add_str(b, "weights       ");
     put_bytes(b, i->weight_bytes);
     oc_buf_printf(b, " mapped from %zu file%s, ", f->weights.n_files, f->weights.n_files == 1 ? "" : "s");
@@ -251,11 +270,14 @@ static void put_json(struct oc_buf *b, const struct facts *f) {
         oc_buf_printf(b, "{\"bits\":%d,\"group_size\":%d},", f->quant.bits, f->quant.group);
     else
         oc_buf_add_str(b, "null,");
+    put_str_field(b, "device", i->device);
+    put_str_field(b, "device_name", i->device_name);
+    put_str_field(b, "device_why", i->device_why);
     oc_buf_printf(b,
-                  "\"memory\":{\"weight_bytes\":%llu,\"decode_weight_bytes\":%llu,\"workspace_bytes\":%llu,"
+                  "\"memory\":{\"device_bytes\":%llu,\"host_bytes\":%llu,\"weight_bytes\":%llu,\"decode_weight_bytes\":%llu,\"workspace_bytes\":%llu,"
                   "\"kv_bytes_per_token\":%llu},",
-                  (unsigned long long)i->weight_bytes, (unsigned long long)i->decode_weight_bytes,
-                  (unsigned long long)i->workspace_bytes, (unsigned long long)i->kv_bytes_per_token);
+                  (unsigned long long)i->device_bytes, (unsigned long long)i->host_bytes, (unsigned long long)i->weight_bytes,
+                  (unsigned long long)i->decode_weight_bytes, (unsigned long long)i->workspace_bytes, (unsigned long long)i->kv_bytes_per_token);
     oc_buf_printf(b, "\"ctx_tokens\":%d,\"kv_tokens\":%d,\"n_sessions\":%d,\"model_ctx_tokens\":%d,\"n_vocab\":%d,",
                   i->ctx_tokens, i->kv_tokens, i->n_sessions, i->model_ctx_tokens, i->n_vocab);
     put_json_pictures(b, f);

@@ -8,8 +8,7 @@
 #include "base/limits.h"
 #include "hub/cache.h"
 
-/* The directory of the running executable, or NULL. */
-static char *executable_dir(struct oc_arena *a) {
+const char *oc_cli_models_executable_dir(struct oc_arena *a) {
     char path[OC_LIMIT_PATH_BYTES];
     ssize_t n = readlink("/proc/self/exe", path, sizeof path);
     if (n <= 0 || n == (ssize_t)sizeof path) return NULL;
@@ -30,7 +29,7 @@ static char *dir_in(struct oc_arena *a, const char *root, const char *name) {
 /* A model that came with ocellus; NULL when there is none of that name. */
 static const char *find_shipped(struct oc_arena *a, const char *name, const char *models_env) {
     if (models_env && *models_env) return dir_in(a, models_env, name);
-    const char *exe = executable_dir(a);
+    const char *exe = oc_cli_models_executable_dir(a);
     if (!exe) return NULL;
     const char *dir = dir_in(a, oc_path_join(a, exe, "../../models"), name);
     return dir ? dir : dir_in(a, oc_path_join(a, exe, "../share/ocellus/models"), name);

@@ -18,4 +18,7 @@
 OC_MUST_CHECK enum oc_err oc_cli_models_find(struct oc_arena *a, const char *name, const char **dir,
                                              const char **shown, struct oc_errinfo *ei);
 
+/* The directory of the running executable, or NULL. */
+const char *oc_cli_models_executable_dir(struct oc_arena *a);
+
 #endif

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/pages.h"
 #include "cli/interrupt.h"
 #include "image/decode.h"
 #include "image/patchify.h"
@@ -60,7 +61,7 @@ enum oc_err oc_cli_pictures_read(struct oc_arena *a, struct oc_cli_picture_sourc
 static enum oc_err encode(struct oc_engine *e, const struct oc_image *img, struct oc_cli_picture *p,
                           struct oc_cli_pictures *all, struct oc_errinfo *ei) {
     uint64_t start_ns = oc_clock_ns();
-    float *patches = calloc((size_t)p->plan.n_patches, (size_t)p->plan.patch_dim * sizeof *patches);
+    float *patches = oc_pages_alloc((size_t)p->plan.n_patches * (size_t)p->plan.patch_dim * sizeof *patches);
     p->embedding = calloc((size_t)p->plan.n_tokens, (size_t)oc_engine_info(e)->dim * sizeof *p->embedding);
     enum oc_err err = OC_OK;
     if (!patches || !p->embedding)

@@ -141,6 +141,9 @@ void oc_cli_report_stats(const struct oc_cli_report *r, FILE *f) {
     const struct oc_engine_info *info = r->info;
     fprintf(f, "model    %s, %s, %d thread%s, weights %.1f MB\n", r->model, info->isa, info->n_threads,
             info->n_threads == 1 ? "" : "s", (double)info->weight_bytes / 1e6);
+    fprintf(f, "device   %s", info->device);
+    if (*info->device_name) fprintf(f, ", %s, %.1f MB of its memory", info->device_name, (double)info->device_bytes / 1e6);
+    fprintf(f, "%s%s\n", *info->device_why ? ", since " : "", info->device_why);
     fprintf(f, "load     %8.1f ms\n", r->load_ms);
     for (int i = 0; i < r->pictures->n; i++) {
         const struct oc_cli_picture *p = &r->pictures->items[i];

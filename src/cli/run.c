@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "cli/chat_model.h"
 #include "cli/commands.h"
+#include "cli/device.h"
 #include "cli/generate.h"
 #include "cli/interrupt.h"
 #include "cli/out.h"
@@ -36,7 +37,9 @@ static int or_zero(int64_t n) {
 
 static enum oc_err open_model(struct run *r, struct oc_errinfo *ei) {
     const struct oc_cli_run_options *o = &r->o;
-    struct oc_engine_params p = {.isa = o->isa,
+    struct oc_engine_params p = {.device = o->device,
+                                 .cuda_plugin = oc_cli_device_plugin(&r->arena),
+                                 .isa = o->isa,
                                  .batch_mode = o->batch_mode,
                                  .n_threads = or_zero(o->threads),
                                  .ctx_tokens = or_zero(o->ctx),

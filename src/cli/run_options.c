@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "cli/commands.h"
+#include "cli/device.h"
 #include "ocellus.h"
 
 #define AT(field) offsetof(struct oc_cli_run_options, field)
@@ -45,7 +46,8 @@ static const struct oc_cli_option options[] = {
     {"ctx", 'c', OC_CLI_INT, AT(ctx), 1, OC_LIMIT_CTX_TOKENS, "N", "tokens of context; bounds memory"},
     {"threads", 0, OC_CLI_INT, AT(threads), 1, OC_LIMIT_THREADS, "N",
      "default: one for each core this process may use"},
-    {"isa", 0, OC_CLI_STRING, AT(isa), 0, 0, "NAME", "kernels to use: auto, ref, avx2, avx512, ..."},
+    {"device", 0, OC_CLI_STRING, AT(device), 0, 0, "NAME", OC_CLI_DEVICE_HELP},
+    {"isa", 0, OC_CLI_STRING, AT(isa), 0, 0, "NAME", "kernels of the CPU: auto, ref, avx2, avx512, ..."},
     {"batch-mode", 0, OC_CLI_STRING, AT(batch_mode), 0, 0, "MODE", "exact, or throughput: see below"},
     {"speculate", 0, OC_CLI_STRING, AT(speculate), 0, 0, "auto|off",
      "run likely tokens ahead where that is faster; the answer is the same (auto)"},

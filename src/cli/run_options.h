@@ -11,7 +11,7 @@
 
 /* A number the user did not give is -1, or NAN for a double. */
 struct oc_cli_run_options {
-    const char *model, *system, *messages, *isa, *batch_mode, *speculate, *prompt; /* NULL where not given */
+    const char *model, *system, *messages, *device, *isa, *batch_mode, *speculate, *prompt; /* NULL where not given */
     struct oc_cli_list images, stops;
     int64_t max_tokens, top_k, seed, threads, n_logprobs, ctx, image_max_tokens, min_pixels, max_pixels;
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;

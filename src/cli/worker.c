@@ -3,12 +3,13 @@
 
 #include "base/limits.h"
 #include "cli/commands.h"
+#include "cli/device.h"
 #include "cli/options.h"
 #include "cli/out.h"
 #include "worker/worker.h"
 
 struct worker_flags {
-    const char *model, *isa, *batch_mode;
+    const char *model, *device, *isa, *batch_mode;
     int64_t socket, board, parent, ctx, kv_tokens, parallel, threads, image_max_tokens, embed_cache_bytes;
     bool no_prefix_cache, no_speculation, measure;
 };
@@ -25,6 +26,7 @@ static const struct oc_cli_option worker_options[] = {
     {"kv-tokens", 0, OC_CLI_INT, AT(kv_tokens), 1, INT32_MAX, "N", "tokens of context of all sequences together"},
     {"parallel", 0, OC_CLI_INT, AT(parallel), 1, OC_LIMIT_SCHED_JOBS, "N", "sequences at once"},
     {"threads", 't', OC_CLI_INT, AT(threads), 1, OC_LIMIT_THREADS, "N", "compute threads"},
+    {"device", 0, OC_CLI_STRING, AT(device), 0, 0, "NAME", OC_CLI_DEVICE_HELP},
     {"isa", 0, OC_CLI_STRING, AT(isa), 0, 0, "NAME", "instruction set"},
     {"batch-mode", 0, OC_CLI_STRING, AT(batch_mode), 0, 0, "MODE", "exact or throughput"},
     {"image-max-tokens", 0, OC_CLI_INT, AT(image_max_tokens), 1, OC_LIMIT_CTX_TOKENS, "N", "most tokens of one picture"},
@@ -67,13 +69,18 @@ int oc_cli_worker_main(int argc, char **argv) {
     if (!err && first < argc) err = oc_fail(&ei, OC_ERR_USAGE, "worker takes no operand, but got '%s'", argv[first]);
     if (!err && !f.model) err = oc_fail(&ei, OC_ERR_USAGE, "worker needs --model DIR");
     if (err) return oc_cli_main_fail(&ei, "worker");
+    struct oc_arena arena;
+    oc_arena_init(&arena, OC_MIB);
     const struct oc_worker_options o = {.socket_fd = (int)f.socket, .board_fd = (int)f.board, .parent_pid = (int)f.parent,
-                                        .model_dir = f.model, .isa = f.isa, .batch_mode = f.batch_mode, .ctx_tokens = (int)f.ctx,
+                                        .model_dir = f.model, .device = f.device, .cuda_plugin = oc_cli_device_plugin(&arena),
+                                        .isa = f.isa, .batch_mode = f.batch_mode, .ctx_tokens = (int)f.ctx,
                                         .kv_tokens = (int)f.kv_tokens, .n_sessions = (int)f.parallel,
                                         .n_threads = (int)f.threads, .image_max_tokens = (int)f.image_max_tokens,
                                         .embed_cache_bytes = (size_t)f.embed_cache_bytes,
                                         .prefix_cache = !f.no_prefix_cache, .speculate = !f.no_speculation};
-    return f.measure ? measure(&o) : oc_worker_main(&o);
+    const int code = f.measure ? measure(&o) : oc_worker_main(&o);
+    oc_arena_free(&arena);
+    return code;
 }
 
 struct image_worker_flags {

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/carve.h"
@@ -70,42 +71,90 @@ static size_t scratch_bytes(const struct oc_engine *e, int n_threads) {
 }
 
 /* Of the decoder, whole or split. */
-static size_t workspace_bytes(const struct oc_engine *e) {
+static size_t workspace_bytes(const struct oc_engine *e, bool is_host) {
     const struct oc_lm *lm = &e->model->lm;
-    size_t whole = oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS + e->max_outputs, e->max_outputs);
-    size_t split = oc_lm_decoder_workspace_bytes(lm, e->max_outputs, e->max_outputs) +
-                   oc_lm_decoder_workspace_bytes(lm, OC_ENGINE_CHUNK_ROWS, e->n_sessions);
+    size_t whole = oc_lm_decoder_workspace_bytes(lm, is_host, OC_ENGINE_CHUNK_ROWS + e->max_outputs, e->max_outputs);
+    size_t split = oc_lm_decoder_workspace_bytes(lm, is_host, e->max_outputs, e->max_outputs) +
+                   oc_lm_decoder_workspace_bytes(lm, is_host, OC_ENGINE_CHUNK_ROWS, e->n_sessions);
     return whole > split ? whole : split;
 }
 
-/* Carves scratch, logits and workspaces; with mem NULL only measures. Encoding and decoding take turns, but scratch
- * and workspaces stay apart: a picture may be encoded between two steps of running sequences. */
-static size_t lay_out(struct oc_engine *e, uint8_t *mem) {
-    size_t at = 0;
-    const struct oc_lm *lm = &e->model->lm;
-    e->ctx.scratch_bytes = scratch_bytes(e, oc_pool_n_threads(e->pool));
-    e->ctx.scratch = oc_carve(mem, &at, e->ctx.scratch_bytes);
-    e->logits = oc_carve_floats(mem, &at, (int64_t)e->max_outputs * lm->n_vocab);
-    e->lm_ws_mem = oc_carve(mem, &at, workspace_bytes(e));
-    if (mem) oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
-    if (!e->model->has_vision) return at;
+static int max_patches(const struct oc_engine *e) {
     const struct oc_vision *v = &e->model->vision;
-    int max_patches = e->info.image_max_tokens * v->merge * v->merge;
-    uint8_t *vws = oc_carve(mem, &at, oc_vision_encoder_workspace_bytes(v, max_patches));
-    if (mem) oc_vision_encoder_workspace_init(&e->vision_ws, v, max_patches, vws);
+    return e->info.image_max_tokens * v->merge * v->merge;
+}
+
+/* Carves workspaces out of the device's memory; with mem NULL only measures. Encoding and decoding take turns, but the
+ * workspaces stay apart: a picture may be encoded between two steps of running sequences. */
+static size_t lay_out(const struct oc_engine *e, bool is_host, uint8_t *mem, uint8_t **lm_ws, uint8_t **vision_ws) {
+    size_t at = 0;
+    *lm_ws = oc_carve(mem, &at, workspace_bytes(e, is_host));
+    *vision_ws = NULL;
+    if (e->model->has_vision)
+        *vision_ws = oc_carve(mem, &at, oc_vision_encoder_workspace_bytes(&e->model->vision, is_host, max_patches(e)));
     return at;
 }
 
-static enum oc_err take_memory(struct oc_engine *e, struct oc_errinfo *ei) {
-    e->mem_bytes = lay_out(e, NULL);
-    void *p = mmap(NULL, e->mem_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return oc_fail(ei, OC_ERR_NOMEM, "%zu MiB of working memory are not to be had: try a smaller --image-max-tokens", e->mem_bytes >> 20);
-    e->mem = p;
-    lay_out(e, e->mem);
+/* The same for the host's memory; the scratch is the CPU's. */
+static size_t lay_out_host(struct oc_engine *e, uint8_t *mem, uint8_t **lists) {
+    size_t at = 0;
     const struct oc_lm *lm = &e->model->lm;
-    int n_pages = (e->info.kv_tokens + OC_LM_PAGE_TOKENS - 1) / OC_LM_PAGE_TOKENS + e->n_sessions - 1;
-    return oc_lm_kv_cache_open(&e->kv, lm->n_layers, lm->n_kv_heads, lm->hd, lm->kv_dtype, n_pages, ei);
+    bool is_host = e->dev->is_host;
+    e->ctx.scratch_bytes = is_host ? scratch_bytes(e, oc_pool_n_threads(e->pool)) : 0;
+    e->ctx.scratch = is_host ? oc_carve(mem, &at, e->ctx.scratch_bytes) : NULL;
+    e->logits = oc_carve_floats(mem, &at, (int64_t)e->max_outputs * lm->n_vocab);
+    e->lm_staging = oc_carve(mem, &at, oc_lm_decoder_staging_bytes(lm, is_host));
+    *lists = NULL;
+    if (e->model->has_vision)
+        *lists = oc_carve(mem, &at, oc_vision_encoder_lists_bytes(&e->model->vision, is_host, max_patches(e)));
+    return at;
+}
+
+static int n_kv_pages(const struct oc_engine *e) {
+    return (e->info.kv_tokens + OC_LM_PAGE_TOKENS - 1) / OC_LM_PAGE_TOKENS + e->n_sessions - 1;
+}
+
+uint64_t oc_engine_device_bytes(const struct oc_engine *e) {
+    struct oc_device_walk k = {.d = NULL};
+    struct oc_model *m = e->model;
+    uint8_t *lm_ws, *vision_ws;
+    if (oc_lm_decoder_take(&m->lm, &k, NULL) != OC_OK || (m->has_vision && oc_vision_encoder_take(&m->vision, &k, NULL) != OC_OK))
+        OC_ASSERT(!"counting fails");
+    return k.n_bytes + lay_out(e, false, NULL, &lm_ws, &vision_ws) +
+           oc_lm_kv_cache_bytes(m->lm.n_layers, m->lm.n_kv_heads, m->lm.hd, m->lm.kv_dtype, n_kv_pages(e));
+}
+
+/* Large pages where the system has them on request: kernels walk megabytes of this. A refusal costs speed alone. */
+static void want_large_pages(void *mem, size_t n_bytes) {
+    (void)madvise(mem, n_bytes, MADV_HUGEPAGE);
+}
+
+static enum oc_err take_working_memory(struct oc_engine *e, bool is_real, struct oc_errinfo *ei) {
+    uint8_t *lm_ws, *vision_ws, *lists;
+    void *mem = NULL;
+    e->mem_bytes = lay_out(e, e->dev->is_host, NULL, &lm_ws, &vision_ws);
+    e->host_mem_bytes = lay_out_host(e, NULL, &lists);
+    if (is_real && e->dev->alloc(e->dev, e->mem_bytes, &mem, ei) != OC_OK)
+        return oc_fail_prefix(ei, OC_ERR_NOMEM, "%zu MiB of working memory are not to be had: try a smaller --image-max-tokens", e->mem_bytes >> 20);
+    e->mem = mem;
+    e->host_mem = oc_device_host_alloc(e->host_mem_bytes);
+    if (!e->host_mem) return oc_fail(ei, OC_ERR_NOMEM, "out of memory: %zu MiB are needed", e->host_mem_bytes >> 20);
+    want_large_pages(e->host_mem, e->host_mem_bytes);
+    if (e->dev->is_host) want_large_pages(e->mem, e->mem_bytes);
+    lay_out(e, e->dev->is_host, e->mem, &e->lm_ws_mem, &vision_ws);
+    lay_out_host(e, e->host_mem, &lists);
+    oc_engine_workspace_join(e);
+    if (e->model->has_vision)
+        oc_vision_encoder_workspace_init(&e->vision_ws, &e->model->vision, e->dev->is_host, max_patches(e), vision_ws, lists);
+    return OC_OK;
+}
+
+/* Who only asks takes none of a GPU's memory: another process may need it. */
+static enum oc_err take_memory(struct oc_engine *e, bool only_asks, struct oc_errinfo *ei) {
+    const struct oc_lm *lm = &e->model->lm;
+    bool is_real = e->dev->is_host || !only_asks;
+    OC_TRY(take_working_memory(e, is_real, ei));
+    return oc_lm_kv_cache_open(&e->kv, is_real ? e->dev : NULL, lm->n_layers, lm->n_kv_heads, lm->hd, lm->kv_dtype, n_kv_pages(e), ei);
 }
 
 static enum oc_err take_arrays(struct oc_engine *e, struct oc_errinfo *ei) {
@@ -131,8 +180,11 @@ static void fill_info(struct oc_engine *e) {
     struct oc_engine_info *i = &e->info;
     i->architecture = e->model->architecture;
     i->family = e->model->family->name;
-    i->isa = e->ops.isa;
-    i->throughput = e->ops.int8;
+    i->device = e->device;
+    i->device_name = e->dev->name;
+    i->device_why = e->device_why;
+    i->isa = e->dev->ops.isa;
+    i->throughput = e->dev->ops.int8;
     i->n_threads = oc_pool_n_threads(e->pool);
     i->n_sessions = e->n_sessions;
     i->n_vocab = e->model->lm.n_vocab;
@@ -144,7 +196,10 @@ static void fill_info(struct oc_engine *e) {
     i->weight_bytes = sum.n_bytes;
     i->decode_weight_bytes = oc_lm_decoder_bytes_per_token(&e->model->lm);
     i->kv_bytes_per_token = oc_lm_kv_cache_bytes_per_token(&e->kv);
-    i->workspace_bytes = e->mem_bytes;
+    i->workspace_bytes = e->mem_bytes + (e->dev->is_host ? e->host_mem_bytes : 0);
+    i->host_bytes = e->dev->is_host ? 0 : e->host_mem_bytes;
+    i->device_bytes = e->dev->is_host ? 0 : oc_engine_device_bytes(e);
+    i->device_free_bytes = e->dev->free_bytes;
 }
 
 static bool report_progress(void *arg, uint64_t done, uint64_t total) {
@@ -153,24 +208,54 @@ static bool report_progress(void *arg, uint64_t done, uint64_t total) {
     return true;
 }
 
-static enum oc_err choose_ops(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
+struct taking {
+    const struct oc_engine_params *p;
+    uint64_t total_bytes;
+};
+
+static void report_taken(void *arg, uint64_t n_bytes) {
+    const struct taking *t = arg;
+    if (t->p->progress) report_progress((void *)t->p, n_bytes, t->total_bytes);
+}
+
+/* Weights go to a device as they are read: who waits for the files first would read them twice. */
+static enum oc_err take_weights(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
+    struct oc_model *m = e->model;
+    if (p->skip_prefetch) return OC_OK;
+    bool waits = e->dev->is_host && p->progress;
+    OC_TRY(oc_weights_prefetch(m->checkpoint, waits ? report_progress : NULL, (void *)p, ei));
+    if (e->dev->is_host) return OC_OK;
+    struct oc_device_walk count = {.d = NULL};
+    OC_TRY(oc_lm_decoder_take(&m->lm, &count, ei));
+    if (m->has_vision) OC_TRY(oc_vision_encoder_take(&m->vision, &count, ei));
+    struct taking t = {p, count.n_bytes};
+    struct oc_device_walk k = {.d = e->dev, .progress = report_taken, .arg = &t};
+    OC_TRY(oc_lm_decoder_take(&m->lm, &k, ei));
+    if (m->has_vision) OC_TRY(oc_vision_encoder_take(&m->vision, &k, ei));
+    e->dev->wait(e->dev);
+    oc_weights_forget(m->checkpoint);
+    return OC_OK;
+}
+
+static enum oc_err choose_device(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
     const char *mode = p->batch_mode ? p->batch_mode : "exact";
     bool throughput = strcmp(mode, "throughput") == 0;
     if (!throughput && strcmp(mode, "exact") != 0)
         return oc_fail(ei, OC_ERR_USAGE, "unknown batch mode \"%.100s\"; known: exact, throughput", mode);
-    OC_TRY(oc_ops_for_wishes(&e->ops, p->isa, throughput ? OC_CPU_INT8 : 0, ei));
-    e->ctx.int8 = e->ops.int8;
+    OC_TRY(oc_engine_device_open(e, p, throughput, ei));
+    e->ctx.int8 = e->dev->ops.int8;
+    e->ctx.device = e->dev->state;
     return OC_OK;
 }
 
 static enum oc_err open_all(struct oc_engine *e, const struct oc_engine_params *p, struct oc_errinfo *ei) {
-    OC_TRY(choose_ops(e, p, ei));
     OC_TRY(oc_model_open(p->model_dir, &e->model, ei));
     OC_TRY(choose_sizes(e, p, ei));
-    if (!p->skip_prefetch) OC_TRY(oc_weights_prefetch(e->model->checkpoint, p->progress ? report_progress : NULL, (void *)p, ei));
+    OC_TRY(choose_device(e, p, ei)); /* before threads start: see oc_cpu_features */
+    OC_TRY(take_weights(e, p, ei));
     OC_TRY(oc_pool_open(p->n_threads, &e->pool, ei));
     e->ctx.pool = e->pool;
-    OC_TRY(take_memory(e, ei));
+    OC_TRY(take_memory(e, p->skip_prefetch, ei));
     return take_arrays(e, ei);
 }
 
@@ -178,13 +263,20 @@ enum oc_err oc_engine_open(const struct oc_engine_params *p, struct oc_engine **
     uint64_t start_ns = oc_clock_ns();
     *out = NULL;
     struct oc_engine *e = calloc(1, sizeof *e);
-    if (!e) return oc_fail(ei, OC_ERR_NOMEM, "out of memory for an engine");
+    if (!e) {
+        if (p->opened) p->opened->close(p->opened);
+        return oc_fail(ei, OC_ERR_NOMEM, "out of memory for an engine");
+    }
+    e->dev = p->opened;
     enum oc_err err = open_all(e, p, ei);
+    if (err == OC_OK) {
+        fill_info(e);
+        if (!p->skip_prefetch) err = oc_engine_warm_up(e, ei);
+    }
     if (err != OC_OK) {
         oc_engine_close(e);
         return err;
     }
-    fill_info(e);
     e->info.load_ms = oc_clock_ms_since(start_ns);
     *out = e;
     return OC_OK;
@@ -192,25 +284,28 @@ enum oc_err oc_engine_open(const struct oc_engine_params *p, struct oc_engine **
 
 void oc_engine_workspace_split(struct oc_engine *e, struct oc_lm_workspace *prefill) {
     const struct oc_lm *lm = &e->model->lm;
+    bool is_host = e->dev->is_host;
     e->max_rows = e->max_outputs;
-    oc_lm_decoder_workspace_init(&e->lm_ws, lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
-    uint8_t *rest = e->lm_ws_mem + oc_lm_decoder_workspace_bytes(lm, e->max_rows, e->max_outputs);
-    oc_lm_decoder_workspace_init(prefill, lm, OC_ENGINE_CHUNK_ROWS, e->n_sessions, rest);
+    oc_lm_decoder_workspace_init(&e->lm_ws, lm, is_host, e->max_rows, e->max_outputs, e->lm_ws_mem, e->lm_staging);
+    uint8_t *rest = e->lm_ws_mem + oc_lm_decoder_workspace_bytes(lm, is_host, e->max_rows, e->max_outputs);
+    oc_lm_decoder_workspace_init(prefill, lm, is_host, OC_ENGINE_CHUNK_ROWS, e->n_sessions, rest, e->lm_staging);
 }
 
 void oc_engine_workspace_join(struct oc_engine *e) {
     e->max_rows = OC_ENGINE_CHUNK_ROWS + e->max_outputs;
-    oc_lm_decoder_workspace_init(&e->lm_ws, &e->model->lm, e->max_rows, e->max_outputs, e->lm_ws_mem);
+    oc_lm_decoder_workspace_init(&e->lm_ws, &e->model->lm, e->dev->is_host, e->max_rows, e->max_outputs, e->lm_ws_mem, e->lm_staging);
 }
 
 void oc_engine_close(struct oc_engine *e) {
     if (!e) return;
     for (int i = 0; e->sessions && i < e->n_sessions; i++) OC_ASSERT(!e->sessions[i].engine);
     oc_lm_kv_cache_close(&e->kv);
+    if (e->dev) e->dev->free(e->dev, e->mem, e->mem_bytes);
+    oc_device_host_free(e->host_mem, e->host_mem_bytes);
     oc_pool_close(e->pool);
+    if (e->dev) e->dev->close(e->dev);
     oc_model_close(e->model);
     oc_arena_free(&e->arena);
-    if (e->mem) munmap(e->mem, e->mem_bytes);
     free(e);
 }
 
@@ -239,7 +334,7 @@ enum oc_err oc_engine_encode_picture(struct oc_engine *e, const struct oc_pictur
     if (plan->n_patches > e->vision_ws.max_patches)
         return oc_fail(ei, OC_ERR_LIMIT, "a picture of %d patches, room is for %d: see --image-max-tokens", plan->n_patches,
                        e->vision_ws.max_patches);
-    oc_vision_encoder_forward(&e->model->vision, &e->ops, &e->ctx, &e->vision_ws, patches, plan->grid_t, plan->grid_h,
+    oc_vision_encoder_forward(&e->model->vision, e->dev, &e->ctx, &e->vision_ws, patches, plan->grid_t, plan->grid_h,
                               plan->grid_w, out, e->vision_trace);
     return OC_OK;
 }

@@ -1,7 +1,8 @@
 /* engine/engine.h - what the files of this room share; the public face is include/ocellus.h.
  *
- * The engine owns the model, the KV pages, the sessions and one block of working memory, all sized when it opens. One
- * thread drives it. */
+ * The engine owns the device, the model, the KV pages, the sessions and two blocks of working memory, all sized when it
+ * opens. One thread drives it. Activations and KV pages are in the device's memory, which only ops, put and get of the
+ * device may touch; what rows are made of and what comes out (embeddings, patches, logits) is in the host's. */
 #ifndef OC_ENGINE_ENGINE_H
 #define OC_ENGINE_ENGINE_H
 
@@ -40,24 +41,37 @@ struct oc_engine_step_arrays {
 struct oc_engine {
     struct oc_engine_info info;
     struct oc_model *model;
-    struct oc_ops ops;
+    struct oc_device *dev; /* owned */
+    char device[16], device_why[256];
     struct oc_pool *pool;
     struct oc_kctx ctx;
     struct oc_lm_kv_cache kv;
     struct oc_lm_workspace lm_ws;
-    uint8_t *lm_ws_mem;
+    uint8_t *lm_ws_mem, *lm_staging;
     struct oc_engine_prefix_cache *prefix_cache; /* a scheduler's, while there is one; else NULL */
     struct oc_vision_workspace vision_ws;
     struct oc_engine_step_arrays step;
     struct oc_arena arena; /* step arrays, session places */
     struct oc_session *sessions;
     int n_sessions, max_rows, max_outputs; /* outputs: one of each session, and those of drafted rows */
-    float *logits; /* [max_outputs, n_vocab] */
-    uint8_t *mem;  /* one mapping: scratch, workspaces, logits */
-    size_t mem_bytes;
+    float *logits; /* [max_outputs, n_vocab], the host's */
+    uint8_t *mem, *host_mem; /* the device's: workspaces, and the CPU's scratch; the host's: lists, logits, staging */
+    size_t mem_bytes, host_mem_bytes;
     const struct oc_lm_trace *lm_trace; /* set by tests that compare stage by stage, else NULL */
     const struct oc_vision_trace *vision_trace;
 };
+
+/* Opens the device that the parameters name into e->dev, with e->device and e->device_why; sizes are chosen already. Errors: those
+ * of oc_engine_open. */
+OC_MUST_CHECK enum oc_err oc_engine_device_open(struct oc_engine *e, const struct oc_engine_params *p, bool throughput,
+                                                struct oc_errinfo *ei);
+
+/* What the model takes in the memory of a device that is not the host: weights, KV, workspaces. */
+uint64_t oc_engine_device_bytes(const struct oc_engine *e);
+
+/* Uses everything once on a device of its own, so that the first request finds it ready; the engine is as it was. Errors:
+ * OC_ERR_NOMEM. */
+OC_MUST_CHECK enum oc_err oc_engine_warm_up(struct oc_engine *e, struct oc_errinfo *ei);
 
 /* Divides the working memory of steps: those of oc_engine_step have room for max_outputs rows from now on (a row of each
  * session, and drafts), and *prefill is laid out for passes of OC_ENGINE_CHUNK_ROWS rows that go on while steps are made.

@@ -6,7 +6,7 @@
  *   sched_encode.c   slices of a vision encoder pass
  *   sched_prefill.c  chunks of prompts and slices of their pass
  *   sched_decode.c   the batch of decoding tasks, with drafts, and picking tokens
- *   sched_cost.c     what work costs here, and so how much fits in a slice
+ *   sched_cost.c     slices: what work costs here, and so how much fits in one
  *
  * A task that ended stays in place until the slice is over, and longer while its rows are in a prefill pass. */
 #ifndef OC_ENGINE_SCHED_H
@@ -23,10 +23,15 @@
 #define OC_SCHED_MAX_OVERTAKES 8  /* a task that is passed by so often is next */
 #define OC_SCHED_LOOK_AHEAD 32    /* waiting tasks that are tried behind one that does not fit */
 #define OC_SCHED_ADMIT_MAX 4      /* tasks started in one step: each takes memory, which takes time */
-#define OC_SCHED_SHARED_ROWS 128  /* rows of a chunk while others decode or wait: none of them waits long for it */
+#define OC_SCHED_SHARED_ROWS 128  /* rows of a chunk while others decode or wait: none of them waits long for it. On a device of */
+#define OC_SCHED_SHARED_MS 50.0   /* its own as many as take so long, if that is more: there few rows cost as much as many */
 #define OC_SCHED_FILL_ROWS 64     /* a chunk of fewer takes rows of the next prompts too */
+#define OC_SCHED_DEVICE_ROWS 128  /* the same on a device of its own: fewer take about as long */
 #define OC_SCHED_MIN_ROWS 32      /* of a piece of a pass: with fewer, turning weights to panels is most of the work */
 #define OC_SCHED_ALONE_MS 100.0   /* a slice while nothing decodes: how long a cancel may have to wait */
+#define OC_SCHED_DEVICE_MS 10.0   /* at least, of a slice on a device of its own. A step of a small batch takes 1 to 5 ms there; slices as
+                                   * short would be mostly launches, waiting and pieces of too few rows. With a step it makes
+                                   * less than the 25 ms between two tokens beyond which reading is not smooth */
 #define OC_SCHED_MARGIN 0.8       /* of the time left is planned with: a slice also leaves caches cold behind it */
 
 struct oc_sched_view { /* a picture of a task */
@@ -71,10 +76,32 @@ struct oc_sched_part {
     int at, n;
 };
 
-/* Milliseconds for a million multiplications, by stage; 0: not yet known. */
+#define OC_SCHED_MAX_STAGES 8
+#define OC_SCHED_N_SIZES 6 /* of pieces by their rows: up to 64, 128, 256, 512, 1024, and more */
+
+/* Milliseconds for a million multiplications; 0: not yet known. On a device of its own a piece of few rows takes about as long
+ * as one of many, so each size has a cost of its own; on the CPU the first one is all there is. */
+struct oc_sched_cost {
+    double by_size[OC_SCHED_N_SIZES];
+};
+
 struct oc_sched_costs {
-    double vision[OC_VISION_N_STAGES], lm[OC_LM_N_STAGES];
+    struct oc_sched_cost vision[OC_VISION_N_STAGES], lm[OC_LM_N_STAGES];
     double decode_ms; /* a decode step, picking included */
+    double prefill_row_ms; /* a row of a chunk of as many rows as are allowed, all stages together */
+};
+
+/* A slice of encoding or prefill while it is made. The time of a piece is known when the device is done with it. The CPU is at
+ * once; another device is asked once for all pieces of a slice, for waiting after each would leave it idle between them. Only a
+ * piece of a stage that was never measured is waited for. */
+struct oc_sched_slice {
+    struct oc_sched_cost *costs; /* by stage */
+    double left_ms, spent_ms;
+    uint64_t start_ns; /* of the pieces that are not measured yet */
+    struct {
+        double macs, ms; /* theirs, and what was planned for them */
+    } open[OC_SCHED_MAX_STAGES][OC_SCHED_N_SIZES];
+    double planned_ms; /* for all of them */
 };
 
 /* For tests and measurements; what is NULL changes nothing. */
@@ -91,6 +118,7 @@ struct oc_sched_prefill {
     bool is_on;
     struct oc_sched_part *parts; /* [n_sessions] */
     int n_parts, n_rows;
+    double ms; /* that the pass has taken */
     /* [OC_ENGINE_CHUNK_ROWS], borrowed by the pass */
     int32_t *tokens, *outputs;
     const float **embeddings;
@@ -207,13 +235,25 @@ void oc_sched_decode_pick(struct oc_scheduler *s, int n);
 /* Milliseconds that a slice of encoding or prefill may take now. */
 double oc_sched_cost_budget_ms(const struct oc_scheduler *s);
 
-/* Rows of the next piece: what fits in left_ms, at least OC_SCHED_MIN_ROWS, at most max. */
-int oc_sched_cost_rows(const struct oc_scheduler *s, double cost, double macs_per_row, double left_ms, int max);
+/* Lets a measured piece move the average; a dearer one moves it faster, and one that cost less than half settles it. */
+void oc_sched_cost_learn(double *cost, double macs, double ms);
+
+/* Begins a slice of the pass whose stages have these costs. */
+void oc_sched_slice_begin(const struct oc_scheduler *s, struct oc_sched_slice *l, struct oc_sched_cost *costs);
+
+/* Rows of the next piece: what fits in the time left, at least OC_SCHED_MIN_ROWS (OC_SCHED_DEVICE_ROWS), at most max. */
+int oc_sched_slice_rows(const struct oc_scheduler *s, const struct oc_sched_slice *l, int stage, double macs_per_row, int max);
 
 /* Whether another piece is begun in this slice. */
-bool oc_sched_cost_fits(const struct oc_scheduler *s, double cost, double macs_per_row, double left_ms, int max);
+bool oc_sched_slice_fits(const struct oc_scheduler *s, const struct oc_sched_slice *l, int stage, double macs_per_row, int max);
 
-/* Lets a measured piece move the average; a dearer one moves it faster. */
-void oc_sched_cost_learn(double *cost, double macs, double ms);
+/* A piece of so many rows was asked for. */
+void oc_sched_slice_did(const struct oc_scheduler *s, struct oc_sched_slice *l, int stage, double macs_per_row, int rows);
+
+/* All pieces are done: the device is waited for. Returns the milliseconds that they took. */
+double oc_sched_slice_end(const struct oc_scheduler *s, struct oc_sched_slice *l);
+
+/* Shares the time that all pieces that are not measured yet took among them, as was planned, and learns. */
+void oc_sched_slice_settle(struct oc_sched_slice *l, double ms);
 
 #endif

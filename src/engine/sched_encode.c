@@ -1,8 +1,7 @@
 #include "engine/sched.h"
 
-#include <math.h>
-
 #include "base/clock.h"
+#include "kernels/finite.h"
 
 /* The first picture of a task that the encoder has to do; -1: none. */
 static int wanted_picture(const struct oc_sched_task *t) {
@@ -41,7 +40,7 @@ static bool begin(struct oc_scheduler *s) {
     v->is_own = true;
     s->encode.task = t;
     s->encode.embedding = v->embedding;
-    oc_vision_encoder_begin(&s->encode.pass, &s->e->model->vision, &s->e->ops, &s->e->ctx, &s->e->vision_ws, v->p.patches,
+    oc_vision_encoder_begin(&s->encode.pass, &s->e->model->vision, s->e->dev, &s->e->ctx, &s->e->vision_ws, v->p.patches,
                             plan->grid_t, plan->grid_h, plan->grid_w, v->embedding->rows, s->e->vision_trace);
     if (!t->encode_ns) {
         t->encode_ns = oc_clock_ns();
@@ -67,12 +66,6 @@ static void end_not_finite(struct oc_scheduler *s, struct oc_sched_task *t, int 
     oc_sched_task_end(s, t, OC_SCHED_ERROR, &ei);
 }
 
-static bool all_finite(const float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(x[i])) return false;
-    return true;
-}
-
 /* Numbers that are not finite must not get near the pages that others may share. */
 static void finish(struct oc_scheduler *s) {
     struct oc_engine_embedding *e = s->encode.embedding;
@@ -80,7 +73,7 @@ static void finish(struct oc_scheduler *s) {
     s->encode.task = NULL;
     s->figures.n_image_tokens += (uint64_t)e->n_tokens;
     for_holders(s, e, oc_sched_task_tell_picture);
-    e->is_ready = all_finite(e->rows, (int64_t)e->n_tokens * s->e->info.dim);
+    e->is_ready = oc_finite_all(e->rows, (int64_t)e->n_tokens * s->e->info.dim);
     if (!e->is_ready) for_holders(s, e, end_not_finite);
 }
 
@@ -97,25 +90,23 @@ void oc_sched_encode_slice(struct oc_scheduler *s) {
     struct oc_vision_piece next;
     if (!en->embedding && !begin(s)) return;
     oc_sched_beat(s, OC_SCHED_ENCODE, first_holder(s, en->embedding));
-    double left_ms = oc_sched_cost_budget_ms(s);
+    struct oc_sched_slice slice;
+    oc_sched_slice_begin(s, &slice, s->costs.vision);
     bool go_on = true;
     while (go_on && oc_vision_encoder_next(&en->pass, &next)) {
-        uint64_t start_ns = oc_clock_ns();
-        double *cost = &s->costs.vision[next.stage];
         int64_t before = en->pass.row;
-        int rows = oc_sched_cost_rows(s, *cost, next.macs_per_row, left_ms, (int)next.n_rows);
+        int rows = oc_sched_slice_rows(s, &slice, next.stage, next.macs_per_row, (int)next.n_rows);
         oc_vision_encoder_step(&en->pass, rows);
         int64_t done = en->pass.stage == next.stage && en->pass.row > before ? en->pass.row - before : next.n_rows;
-        double ms = oc_clock_ms_since(start_ns);
-        oc_sched_cost_learn(cost, next.macs_per_row * (double)done, ms);
-        left_ms -= ms;
+        oc_sched_slice_did(s, &slice, next.stage, next.macs_per_row, (int)done);
         if (en->task && en->pass.stage > OC_VISION_EMBED) {
             en->task = NULL;
             for_holders(s, en->embedding, oc_sched_task_tell_picture);
         }
         go_on = oc_vision_encoder_next(&en->pass, &next) &&
-                oc_sched_cost_fits(s, s->costs.vision[next.stage], next.macs_per_row, left_ms, (int)next.n_rows);
+                oc_sched_slice_fits(s, &slice, next.stage, next.macs_per_row, (int)next.n_rows);
     }
+    oc_sched_slice_end(s, &slice);
     if (en->pass.stage == OC_VISION_N_STAGES) finish(s);
 }
 

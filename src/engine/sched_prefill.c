@@ -1,6 +1,5 @@
 #include "engine/sched.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -93,9 +92,22 @@ static void add_rows(struct oc_scheduler *s, struct oc_sched_task *t, int n) {
     if (!t->prefill_ns) begin_task(s, t);
 }
 
+static int shared_rows(const struct oc_scheduler *s) {
+    double row_ms = s->costs.prefill_row_ms;
+    if (s->e->dev->is_host || OC_SCHED_SHARED_MS < OC_SCHED_SHARED_ROWS * row_ms) return OC_SCHED_SHARED_ROWS;
+    return OC_SCHED_SHARED_MS < OC_ENGINE_CHUNK_ROWS * row_ms ? (int)(OC_SCHED_SHARED_MS / row_ms) : OC_ENGINE_CHUNK_ROWS;
+}
+
+/* A chunk of few rows takes about as long as one of many on a device, so it tells nothing. */
+static void learn_row_ms(struct oc_scheduler *s) {
+    double now = s->prefill.ms / s->prefill.n_rows, *row_ms = &s->costs.prefill_row_ms;
+    if (2 * s->prefill.n_rows < shared_rows(s)) return;
+    *row_ms = *row_ms > 0 ? (*row_ms + now) / 2 : now;
+}
+
 static int chunk_rows(const struct oc_scheduler *s, int left) {
     bool shared = s->n_decoding > 0 || s->n_running > 1 || s->waiting;
-    int most = shared ? OC_SCHED_SHARED_ROWS : OC_ENGINE_CHUNK_ROWS, n = left < most ? left : most;
+    int most = shared ? shared_rows(s) : OC_ENGINE_CHUNK_ROWS, n = left < most ? left : most;
     return s->hook.rows ? s->hook.rows(s->hook.arg, n) : n;
 }
 
@@ -104,6 +116,7 @@ static bool begin(struct oc_scheduler *s) {
     struct oc_sched_prefill *c = &s->prefill;
     struct oc_sched_task *t;
     c->n_parts = c->n_rows = c->n_outputs = 0;
+    c->ms = 0;
     while (c->n_rows < OC_SCHED_FILL_ROWS && (t = choose(s))) {
         oc_sched_task_refresh(s, t);
         int most = c->n_rows ? OC_SCHED_FILL_ROWS - c->n_rows : OC_ENGINE_CHUNK_ROWS, n = chunk_rows(s, rows_left(t));
@@ -120,21 +133,12 @@ static bool begin(struct oc_scheduler *s) {
         .n_outputs = c->n_outputs,
         .logits = s->e->logits,
     };
-    oc_lm_decoder_begin(&c->pass, &s->e->model->lm, &s->e->ops, &s->e->ctx, &s->e->kv, &c->ws, &batch, s->e->lm_trace);
+    oc_lm_decoder_begin(&c->pass, &s->e->model->lm, s->e->dev, &s->e->ctx, &s->e->kv, &c->ws, &batch, s->e->lm_trace);
     c->is_on = true;
     return true;
 }
 
 /* ---- Its end ---------------------------------------------------------------------------------------------- */
-
-/* A row whose hidden state is finite at the end was so in every layer, for what is not finite stays in the sum. */
-static bool is_finite_part(const struct oc_scheduler *s, const struct oc_sched_part *p) {
-    int64_t dim = s->e->info.dim;
-    const float *h = s->prefill.ws.h + p->at * dim;
-    for (int64_t i = 0; i < p->n * dim; i++)
-        if (!isfinite(h[i])) return false;
-    return true;
-}
 
 static void finish_part(struct oc_scheduler *s, const struct oc_sched_part *p) {
     struct oc_sched_task *t = p->task;
@@ -145,7 +149,7 @@ static void finish_part(struct oc_scheduler *s, const struct oc_sched_part *p) {
     int from = q->n_tokens / OC_LM_PAGE_TOKENS;
     oc_engine_session_commit(q, t->tokens + q->n_tokens, (const int32_t(*)[3])(q->pos + q->n_tokens), p->n);
     s->figures.n_prompt_tokens += (uint64_t)p->n;
-    if (!is_finite_part(s, p)) {
+    if (!oc_lm_decoder_is_finite(&s->prefill.pass, p->at, p->n)) {
         oc_fail(&ei, OC_ERR_FORMAT, "the model's numbers are not finite: its weights may be damaged");
         oc_sched_task_end(s, t, OC_SCHED_ERROR, &ei);
         return;
@@ -159,6 +163,7 @@ static void finish(struct oc_scheduler *s) {
     struct oc_sched_prefill *c = &s->prefill;
     int n = 0;
     c->is_on = false;
+    learn_row_ms(s);
     for (int i = 0; i < c->n_parts; i++) {
         const struct oc_sched_part *p = &c->parts[i];
         bool has_output = p->task->session->n_tokens + p->n == p->task->n_prompt;
@@ -183,19 +188,17 @@ void oc_sched_prefill_slice(struct oc_scheduler *s) {
     struct oc_lm_piece next;
     if (!c->is_on && !begin(s)) return;
     oc_sched_beat(s, OC_SCHED_PREFILL, c->parts[0].task);
-    double left_ms = oc_sched_cost_budget_ms(s);
+    struct oc_sched_slice slice;
+    oc_sched_slice_begin(s, &slice, s->costs.lm);
     bool go_on = true;
     while (go_on && oc_lm_decoder_next(&c->pass, &next)) {
-        uint64_t start_ns = oc_clock_ns();
-        double *cost = &s->costs.lm[next.stage];
         bool is_head = next.stage == OC_LM_HEAD; /* reads all its weights, be it for one output or for all */
-        int rows = is_head ? next.n_rows : oc_sched_cost_rows(s, *cost, next.macs_per_row, left_ms, next.n_rows);
+        int rows = is_head ? next.n_rows : oc_sched_slice_rows(s, &slice, next.stage, next.macs_per_row, next.n_rows);
         oc_lm_decoder_step(&c->pass, rows);
-        double ms = oc_clock_ms_since(start_ns);
-        oc_sched_cost_learn(cost, next.macs_per_row * (is_head ? 1 : rows), ms);
-        left_ms -= ms;
+        oc_sched_slice_did(s, &slice, next.stage, next.macs_per_row, is_head ? 1 : rows);
         go_on = oc_lm_decoder_next(&c->pass, &next) &&
-                oc_sched_cost_fits(s, s->costs.lm[next.stage], next.macs_per_row, left_ms, next.stage == OC_LM_HEAD ? 1 : next.n_rows);
+                oc_sched_slice_fits(s, &slice, next.stage, next.macs_per_row, next.stage == OC_LM_HEAD ? 1 : next.n_rows);
     }
+    c->ms += oc_sched_slice_end(s, &slice);
     if (c->pass.stage == OC_LM_N_STAGES) finish(s);
 }

@@ -84,6 +84,6 @@ enum oc_err oc_engine_step(struct oc_engine *e, const struct oc_row *rows, int n
         .n_outputs = fill_outputs(e, rows, n_rows),
         .logits = e->logits,
     };
-    oc_lm_decoder_forward(&e->model->lm, &e->ops, &e->ctx, &e->kv, &e->lm_ws, &b, e->lm_trace);
+    oc_lm_decoder_forward(&e->model->lm, e->dev, &e->ctx, &e->kv, &e->lm_ws, &b, e->lm_trace);
     return OC_OK;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "base/pages.h"
 #include "image/exif.h"
 #include "image/formats.h"
 
@@ -83,7 +84,7 @@ enum oc_err oc_image_decode(const uint8_t *bytes, size_t n, const struct oc_imag
     memset(out, 0, sizeof *out);
     OC_TRY(oc_image_probe(bytes, n, lim, &info, ei));
 
-    uint8_t *rgb = malloc((size_t)info.width * (size_t)info.height * 3);
+    uint8_t *rgb = oc_pages_alloc((size_t)info.width * (size_t)info.height * 3);
     if (!rgb) goto nomem;
     const struct oc_image_bytes in = {bytes, n};
     enum oc_err err = formats[info.format].decode(in, &info, rgb, &orientation, ei);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pages.h"
+
 enum { TAG_ORIENTATION = 0x0112, N_TYPES = 17 };
 
 struct reader {
@@ -95,7 +97,7 @@ uint8_t *oc_image_exif_apply(uint8_t *rgb, int *width, int *height, int orientat
     const bool swap = turns[orientation].swap;
     const ptrdiff_t w = *width, h = *height;
     const ptrdiff_t out_w = swap ? h : w, out_h = swap ? w : h;
-    uint8_t *out = malloc((size_t)(w * h) * 3);
+    uint8_t *out = oc_pages_alloc((size_t)(w * h) * 3);
     if (!out) return NULL;
     const ptrdiff_t step_x = turns[orientation].flip_x ? -3 : 3;
     const ptrdiff_t step_y = turns[orientation].flip_y ? -3 * w : 3 * w;

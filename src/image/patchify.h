@@ -17,10 +17,21 @@
 OC_MUST_CHECK enum oc_err oc_image_patchify(const struct oc_image *img, const struct oc_picture_plan *plan,
                                             float *out, struct oc_errinfo *ei);
 
-/* Resizes a decoded picture as the plan says, then patchifies it. Errors: those of oc_image_resize and
- * oc_image_patchify. */
+/* Resizes a decoded picture as the plan says and patchifies it, strip by strip. Errors: those of
+ * oc_image_resize; OC_ERR_USAGE (the plan disagrees with itself). */
 OC_MUST_CHECK enum oc_err oc_image_patchify_resized(const struct oc_image *img,
                                                     const struct oc_picture_plan *plan, float *out,
                                                     struct oc_errinfo *ei);
+
+/* Takes the next n floats of the patches, which it may not keep; an error of it ends the work. */
+struct oc_image_sink {
+    enum oc_err (*take)(void *arg, const float *values, size_t n, struct oc_errinfo *ei);
+    void *arg;
+};
+
+/* oc_image_patchify_resized piece by piece, for patches that go elsewhere than to memory. Errors: the same,
+ * those of the sink, OC_ERR_NOMEM. */
+OC_MUST_CHECK enum oc_err oc_image_patchify_to(const struct oc_image *img, const struct oc_picture_plan *plan,
+                                               const struct oc_image_sink *sink, struct oc_errinfo *ei);
 
 #endif

@@ -5,24 +5,10 @@
 #include <string.h>
 
 #include "base/limits.h"
-
-enum { PRECISION_BITS = 22 };
-
-/* Vectors of the compiler: SSE4.1 on x86-64-v2, NEON on aarch64. Bytes are widened by interleaving with
- * zeros, which (unlike a conversion of four bytes) gcc turns into one instruction; it takes a little-endian
- * machine. */
-typedef uint8_t u8x16 __attribute__((vector_size(16)));
-typedef uint16_t u16x8 __attribute__((vector_size(16)));
-typedef int32_t i32x4 __attribute__((vector_size(16)));
+#include "base/pages.h"
+#include "image/resample.h"
 
 /* ---- Weights ------------------------------------------------------------------------------------------- */
-
-/* For output i: weights[i * n_taps .. + count[i]] applies to inputs from first[i] on. */
-struct weights {
-    int n_out, n_taps;
-    int *first, *count;
-    int32_t *weights;
-};
 
 static double bilinear(double x) {
     x = fabs(x);
@@ -60,35 +46,37 @@ static struct filter filter_of(enum oc_resample r) {
     return (struct filter){bicubic, 2.0};
 }
 
-static void weights_free(struct weights *w) {
+static void weights_free(struct oc_image_weights *w) {
     free(w->first);
     free(w->count);
     free(w->weights);
+    free(w->prepared);
     memset(w, 0, sizeof *w);
 }
 
 /* The weights of one output in double, normalised to sum 1, then fixed point rounded away from zero. */
-static void weights_fill(struct weights *w, int i, int n_in, double scale, struct filter f, double *tmp) {
+static void weights_fill(struct oc_image_weights *w, int i, double scale, struct filter f, double *tmp) {
     const double filter_scale = scale < 1.0 ? 1.0 : scale, support = f.support * filter_scale;
     const double centre = (i + 0.5) * scale, inverse = 1.0 / filter_scale;
     int first = (int)(centre - support + 0.5), end = (int)(centre + support + 0.5);
     double sum = 0.0;
     if (first < 0) first = 0;
-    if (end > n_in) end = n_in;
+    if (end > w->n_in) end = w->n_in;
     w->first[i] = first;
     w->count[i] = end - first;
     for (int x = 0; x < end - first; x++) sum += tmp[x] = f.at((x + first - centre + 0.5) * inverse);
     int32_t *out = w->weights + (size_t)i * (size_t)w->n_taps;
     for (int x = 0; x < end - first; x++) {
-        const double v = (sum != 0.0 ? tmp[x] / sum : tmp[x]) * (1 << PRECISION_BITS);
+        const double v = (sum != 0.0 ? tmp[x] / sum : tmp[x]) * (1 << OC_IMAGE_WEIGHT_BITS);
         out[x] = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
     }
 }
 
 /* False when out of memory; nothing is then left allocated. */
-static bool weights_init(struct weights *w, int n_in, int n_out, struct filter f) {
+static bool weights_init(struct oc_image_weights *w, int n_in, int n_out, struct filter f) {
     const double scale = (double)n_in / n_out;
     const double support = f.support * (scale < 1.0 ? 1.0 : scale);
+    w->n_in = n_in;
     w->n_out = n_out;
     w->n_taps = (int)ceil(support) * 2 + 1;
     w->first = malloc((size_t)n_out * sizeof *w->first);
@@ -96,223 +84,230 @@ static bool weights_init(struct weights *w, int n_in, int n_out, struct filter f
     w->weights = calloc((size_t)n_out * (size_t)w->n_taps, sizeof *w->weights);
     double *tmp = malloc((size_t)w->n_taps * sizeof *tmp);
     const bool ok = w->first && w->count && w->weights && tmp;
-    for (int i = 0; ok && i < n_out; i++) weights_fill(w, i, n_in, scale, f, tmp);
+    for (int i = 0; ok && i < n_out; i++) weights_fill(w, i, scale, f, tmp);
     free(tmp);
     if (!ok) weights_free(w);
     return ok;
 }
 
-/* ---- Passes -------------------------------------------------------------------------------------------- */
+/* ---- A picture, strip by strip ------------------------------------------------------------------------- */
 
-static inline u16x8 low_to_u16(u8x16 v) {
-    return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7,
-                                          23);
-}
+/* Columns of pixels are one pass (wx), rows of pixels the other (wy). */
+enum passes { COPY, NEAREST, WIDTH, HEIGHT, WIDTH_FIRST, HEIGHT_FIRST };
 
-static inline u16x8 high_to_u16(u8x16 v) {
-    return (u16x8)__builtin_shufflevector(v, (u8x16){0}, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30,
-                                          15, 31);
-}
+struct oc_image_resizer {
+    struct oc_image in; /* borrowed */
+    int width, height;
+    enum passes passes;
+    const struct oc_image_resample *loops;
+    struct oc_image_weights wx, wy;
+    int y; /* the next row of the result */
+    double at_y;
+    uint8_t *tail; /* the last rows of `in`, for they lack the slack behind them */
+    int n_tail;
+    uint8_t *tmp; /* rows between the passes */
+    int tmp_first, tmp_n;
+};
 
-static inline i32x4 low_to_i32(u16x8 v) {
-    return (i32x4)__builtin_shufflevector(v, (u16x8){0}, 0, 8, 1, 9, 2, 10, 3, 11);
-}
-
-static inline i32x4 high_to_i32(u16x8 v) {
-    return (i32x4)__builtin_shufflevector(v, (u16x8){0}, 4, 12, 5, 13, 6, 14, 7, 15);
-}
-
-/* Four bytes at p as integers. */
-static inline i32x4 load_pixel(const uint8_t *p) {
-    int32_t v;
-    memcpy(&v, p, sizeof v);
-    return low_to_i32(low_to_u16((u8x16)(i32x4){v, 0, 0, 0}));
-}
-
-static inline uint8_t clip8(int32_t v) {
-    v >>= PRECISION_BITS;
-    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
-}
-
-static inline i32x4 clip_lanes(i32x4 v) {
-    v >>= PRECISION_BITS;
-    v &= v > 0;
-    const i32x4 over = v > 255;
-    return (v & ~over) | (over & 255);
-}
-
-static inline void store_pixel(uint8_t *out, i32x4 sum) {
-    sum = clip_lanes(sum);
-    out[0] = (uint8_t)sum[0];
-    out[1] = (uint8_t)sum[1];
-    out[2] = (uint8_t)sum[2];
-}
-
-/* Four rows at once, so that each weight is fetched once for all. Rows must be readable one byte past their
- * last pixel: four bytes are loaded at a time and the fourth lane is thrown away. */
-static void rows_resample(const uint8_t *const in[4], const struct weights *w, uint8_t *const out[4]) {
-    const i32x4 half = (i32x4){0} + (1 << (PRECISION_BITS - 1));
-    for (int i = 0; i < w->n_out; i++) {
-        const int32_t *k = w->weights + (size_t)i * (size_t)w->n_taps;
-        const size_t n_bytes = 3 * (size_t)w->count[i], first = 3 * (size_t)w->first[i], to = 3 * (size_t)i;
-        const uint8_t *p0 = in[0] + first, *p1 = in[1] + first, *p2 = in[2] + first, *p3 = in[3] + first;
-        i32x4 sum0 = half, sum1 = half, sum2 = half, sum3 = half;
-        for (size_t x = 0; x < n_bytes; x += 3, k++) {
-            const i32x4 weight = (i32x4){0} + *k;
-            sum0 += load_pixel(p0 + x) * weight;
-            sum1 += load_pixel(p1 + x) * weight;
-            sum2 += load_pixel(p2 + x) * weight;
-            sum3 += load_pixel(p3 + x) * weight;
-        }
-        store_pixel(out[0] + to, sum0);
-        store_pixel(out[1] + to, sum1);
-        store_pixel(out[2] + to, sum2);
-        store_pixel(out[3] + to, sum3);
-    }
-}
-
-/* The width of n_rows rows of the picture, from `first_row` on. A last group of fewer than four rows repeats
- * its last one. False when out of memory. */
-static bool resample_rows(const struct oc_image *in, int first_row, int n_rows, const struct weights *w,
-                          uint8_t *out) {
-    const size_t in_bytes = (size_t)in->width * 3, out_bytes = (size_t)w->n_out * 3;
-    uint8_t *padded = malloc(in_bytes + 1); /* for the picture's last row, which has no byte behind it */
-    if (!padded) return false;
-    memcpy(padded, in->rgb + (size_t)(in->height - 1) * in_bytes, in_bytes);
-    padded[in_bytes] = 0;
-    for (int y = 0; y < n_rows; y += 4) {
-        const uint8_t *from[4];
-        uint8_t *to[4];
-        for (int i = 0; i < 4; i++) {
-            const int row = y + i < n_rows ? y + i : n_rows - 1, in_row = first_row + row;
-            from[i] = in_row == in->height - 1 ? padded : in->rgb + (size_t)in_row * in_bytes;
-            to[i] = out + (size_t)row * out_bytes;
-        }
-        rows_resample(from, w, to);
-    }
-    free(padded);
-    return true;
-}
-
-/* 16 bytes of one output row from n rows of input, `stride` bytes apart. */
-static inline void column_block(const uint8_t *in, size_t stride, const int32_t *k, int n, uint8_t *out) {
-    const i32x4 half = (i32x4){0} + (1 << (PRECISION_BITS - 1));
-    i32x4 sum0 = half, sum1 = half, sum2 = half, sum3 = half;
-    for (int y = 0; y < n; y++, in += stride) {
-        u8x16 v;
-        memcpy(&v, in, sizeof v);
-        const u16x8 low = low_to_u16(v), high = high_to_u16(v);
-        sum0 += low_to_i32(low) * k[y];
-        sum1 += high_to_i32(low) * k[y];
-        sum2 += low_to_i32(high) * k[y];
-        sum3 += high_to_i32(high) * k[y];
-    }
-    const u16x8 low =
-        __builtin_shufflevector((u16x8)clip_lanes(sum0), (u16x8)clip_lanes(sum1), 0, 2, 4, 6, 8, 10, 12, 14);
-    const u16x8 high =
-        __builtin_shufflevector((u16x8)clip_lanes(sum2), (u16x8)clip_lanes(sum3), 0, 2, 4, 6, 8, 10, 12, 14);
-    const u8x16 bytes = __builtin_shufflevector((u8x16)low, (u8x16)high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
-                                                20, 22, 24, 26, 28, 30);
-    memcpy(out, &bytes, sizeof bytes);
-}
-
-/* in: rows of row_bytes bytes, the first of them being row `first_row` of what the weights count from. */
-static void resample_columns(const uint8_t *in, size_t row_bytes, int first_row, const struct weights *w,
-                             uint8_t *out) {
-    for (int y = 0; y < w->n_out; y++, out += row_bytes) {
-        const uint8_t *rows = in + (size_t)(w->first[y] - first_row) * row_bytes;
-        const int32_t *k = w->weights + (size_t)y * (size_t)w->n_taps;
-        const int n = w->count[y];
-        size_t x = 0;
-        for (; x + 16 <= row_bytes; x += 16) column_block(rows + x, row_bytes, k, n, out + x);
-        for (; x < row_bytes; x++) {
-            int32_t sum = 1 << (PRECISION_BITS - 1);
-            for (int i = 0; i < n; i++) sum += rows[(size_t)i * row_bytes + x] * k[i];
-            out[x] = clip8(sum);
-        }
-    }
-}
-
-/* ---- Whole pictures ------------------------------------------------------------------------------------ */
-
-/* Pillow adds the step up in double rather than multiply, which decides between neighbours now and then. */
-static void nearest(const struct oc_image *in, struct oc_image *out) {
-    const double step_x = (double)in->width / out->width, step_y = (double)in->height / out->height;
-    double at_y = step_y * 0.5;
-    uint8_t *q = out->rgb;
-    for (int y = 0; y < out->height; y++, at_y += step_y) {
-        const int in_y = (int)at_y < in->height ? (int)at_y : in->height - 1;
-        const uint8_t *row = in->rgb + (size_t)in_y * (size_t)in->width * 3;
-        double at_x = step_x * 0.5;
-        for (int x = 0; x < out->width; x++, q += 3, at_x += step_x) {
-            const int in_x = (int)at_x < in->width ? (int)at_x : in->width - 1;
-            memcpy(q, row + (size_t)in_x * 3, 3);
-        }
-    }
-}
-
-/* Columns of pixels are one pass (wx), rows of pixels the other (wy); a pass without weights is skipped. The
- * first pass computes only the rows that the second one reads. */
-static bool width_then_height(const struct oc_image *in, const struct weights *wx, const struct weights *wy,
-                              struct oc_image *out) {
-    if (!wy->n_out) return resample_rows(in, 0, in->height, wx, out->rgb);
-    if (!wx->n_out) {
-        resample_columns(in->rgb, (size_t)in->width * 3, 0, wy, out->rgb);
-        return true;
-    }
-    const int first = wy->first[0], last = wy->n_out - 1;
-    const int n_rows = wy->first[last] + wy->count[last] - first;
-    uint8_t *tmp = malloc((size_t)n_rows * (size_t)out->width * 3);
-    const bool ok = tmp && resample_rows(in, first, n_rows, wx, tmp);
-    if (ok) resample_columns(tmp, (size_t)out->width * 3, first, wy, out->rgb);
-    free(tmp);
-    return ok;
-}
-
-static bool height_then_width(const struct oc_image *in, const struct weights *wx, const struct weights *wy,
-                              struct oc_image *out) {
-    struct oc_image tmp = {in->width, out->height, malloc((size_t)in->width * (size_t)out->height * 3)};
-    if (tmp.rgb) resample_columns(in->rgb, (size_t)in->width * 3, 0, wy, tmp.rgb);
-    const bool ok = tmp.rgb && resample_rows(&tmp, 0, tmp.height, wx, out->rgb);
-    free(tmp.rgb);
-    return ok;
+static size_t row_bytes(int width) {
+    return (size_t)width * 3;
 }
 
 /* Pillow up to 12 always does the width first; from 13 on the height comes first when it shrinks by more than
  * twice as many pixels as the width does. The 8-bit rounding between the passes makes the order visible. */
-static bool is_height_first(const struct oc_image *in, const struct oc_image *out) {
-    return in->height > out->height && in->height - out->height > 2 * (in->width - out->width);
+static bool is_height_first(const struct oc_image *in, int width, int height) {
+    return in->height > height && in->height - height > 2 * (in->width - width);
 }
 
-static bool two_passes(const struct oc_image *in, struct filter f, struct oc_image *out) {
-    struct weights wx = {0}, wy = {0};
-    bool ok = in->width == out->width || weights_init(&wx, in->width, out->width, f);
-    ok = ok && (in->height == out->height || weights_init(&wy, in->height, out->height, f));
-    if (ok && wx.n_out && wy.n_out && is_height_first(in, out))
-        ok = height_then_width(in, &wx, &wy, out);
-    else if (ok)
-        ok = width_then_height(in, &wx, &wy, out);
-    weights_free(&wx);
-    weights_free(&wy);
-    return ok;
+static enum passes passes_of(const struct oc_image *in, int width, int height, enum oc_resample filter) {
+    if (in->width == width && in->height == height) return COPY;
+    if (filter == OC_RESAMPLE_NEAREST) return NEAREST;
+    if (in->width == width) return HEIGHT;
+    if (in->height == height) return WIDTH;
+    return is_height_first(in, width, height) ? HEIGHT_FIRST : WIDTH_FIRST;
+}
+
+static int last_row(const struct oc_image_weights *w, int y) {
+    return w->first[y] + w->count[y];
+}
+
+/* Rows of input that n_rows rows of the result are made of, at most. */
+static int most_rows(const struct oc_image_weights *w, int n_rows) {
+    int most = 0;
+    for (int y = 0; y < w->n_out; y++) {
+        const int end = y + n_rows < w->n_out ? y + n_rows : w->n_out;
+        const int n = last_row(w, end - 1) - w->first[y];
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+/* False when out of memory. */
+static bool take_tail(struct oc_image_resizer *r) {
+    const size_t n_bytes = row_bytes(r->in.width);
+    r->n_tail = (int)((OC_IMAGE_ROW_SLACK + n_bytes - 1) / n_bytes);
+    if (r->n_tail > r->in.height) r->n_tail = r->in.height;
+    r->tail = calloc(1, (size_t)r->n_tail * n_bytes + OC_IMAGE_ROW_SLACK);
+    if (r->tail)
+        memcpy(r->tail, r->in.rgb + (size_t)(r->in.height - r->n_tail) * n_bytes,
+               (size_t)r->n_tail * n_bytes);
+    return r->tail != NULL;
+}
+
+/* What the passes need; n_rows: the most that will be asked for at once. False when out of memory. */
+static bool prepare(struct oc_image_resizer *r, struct filter f, int n_rows) {
+    const bool has_width = r->passes != HEIGHT, has_height = r->passes != WIDTH;
+    if (has_width && !weights_init(&r->wx, r->in.width, r->width, f)) return false;
+    if (has_width && r->loops->prepare && !r->loops->prepare(&r->wx)) return false;
+    if (has_height && !weights_init(&r->wy, r->in.height, r->height, f)) return false;
+    if (has_width && r->passes != HEIGHT_FIRST && !take_tail(r)) return false;
+    size_t n_tmp = 0;
+    if (r->passes == WIDTH_FIRST) n_tmp = (size_t)most_rows(&r->wy, n_rows) * row_bytes(r->width);
+    if (r->passes == HEIGHT_FIRST) n_tmp = (size_t)n_rows * row_bytes(r->in.width);
+    r->tmp = n_tmp ? malloc(n_tmp + OC_IMAGE_ROW_SLACK) : NULL;
+    return !n_tmp || r->tmp;
+}
+
+static const uint8_t *input_row(const struct oc_image_resizer *r, int y) {
+    const size_t n_bytes = row_bytes(r->in.width);
+    const int in_tail = y - (r->in.height - r->n_tail);
+    return in_tail >= 0 ? r->tail + (size_t)in_tail * n_bytes : r->in.rgb + (size_t)y * n_bytes;
+}
+
+/* The width of n_rows rows: of `between`, or of the picture from first_row on. A last group of fewer than
+ * four repeats its last. */
+static void do_rows(const struct oc_image_resizer *r, const uint8_t *between, int first_row, int n_rows,
+                    uint8_t *out) {
+    for (int y = 0; y < n_rows; y += 4) {
+        const uint8_t *from[4];
+        uint8_t *to[4];
+        for (int i = 0; i < 4; i++) {
+            const int row = y + i < n_rows ? y + i : n_rows - 1;
+            from[i] =
+                between ? between + (size_t)row * row_bytes(r->in.width) : input_row(r, first_row + row);
+            to[i] = out + (size_t)row * row_bytes(r->width);
+        }
+        r->loops->rows(from, &r->wx, to);
+    }
+}
+
+/* The height of rows r->y and on. in: rows of n_bytes, the first of them being row first_row of what the
+ * weights count from. */
+static void do_columns(const struct oc_image_resizer *r, const uint8_t *in, int first_row, size_t n_bytes,
+                       int n_rows, uint8_t *out) {
+    for (int y = r->y; y < r->y + n_rows; y++, out += n_bytes)
+        r->loops->columns(in + (size_t)(r->wy.first[y] - first_row) * n_bytes, n_bytes,
+                          r->wy.weights + (size_t)y * (size_t)r->wy.n_taps, r->wy.count[y], n_bytes, out);
+}
+
+/* Only rows that the height reads get their width; those that the strip before had too are kept. */
+static void width_first(struct oc_image_resizer *r, int n_rows, uint8_t *out) {
+    const size_t n_bytes = row_bytes(r->width);
+    const int first = r->wy.first[r->y], end = last_row(&r->wy, r->y + n_rows - 1);
+    const int kept = r->tmp_first + r->tmp_n > first ? r->tmp_first + r->tmp_n - first : 0;
+    if (kept) memmove(r->tmp, r->tmp + (size_t)(first - r->tmp_first) * n_bytes, (size_t)kept * n_bytes);
+    do_rows(r, NULL, first + kept, end - first - kept, r->tmp + (size_t)kept * n_bytes);
+    r->tmp_first = first;
+    r->tmp_n = end - first;
+    do_columns(r, r->tmp, first, n_bytes, n_rows, out);
+}
+
+/* Pillow adds the step up in double rather than multiply, which decides between neighbours now and then. */
+static void nearest(struct oc_image_resizer *r, int n_rows, uint8_t *out) {
+    const double step_x = (double)r->in.width / r->width, step_y = (double)r->in.height / r->height;
+    for (int y = 0; y < n_rows; y++, r->at_y += step_y) {
+        const int in_y = (int)r->at_y < r->in.height ? (int)r->at_y : r->in.height - 1;
+        const uint8_t *row = r->in.rgb + (size_t)in_y * row_bytes(r->in.width);
+        double at_x = step_x * 0.5;
+        for (int x = 0; x < r->width; x++, out += 3, at_x += step_x) {
+            const int in_x = (int)at_x < r->in.width ? (int)at_x : r->in.width - 1;
+            memcpy(out, row + (size_t)in_x * 3, 3);
+        }
+    }
+}
+
+void oc_image_resizer_next(struct oc_image_resizer *r, int n_rows, uint8_t *out) {
+    const size_t in_bytes = row_bytes(r->in.width);
+    OC_ASSERT(n_rows >= 1 && n_rows <= r->height - r->y);
+    switch (r->passes) {
+    case COPY:
+        memcpy(out, r->in.rgb + (size_t)r->y * in_bytes, (size_t)n_rows * in_bytes);
+        break;
+    case NEAREST:
+        nearest(r, n_rows, out);
+        break;
+    case WIDTH:
+        do_rows(r, NULL, r->y, n_rows, out);
+        break;
+    case HEIGHT:
+        do_columns(r, r->in.rgb, 0, in_bytes, n_rows, out);
+        break;
+    case WIDTH_FIRST:
+        width_first(r, n_rows, out);
+        break;
+    case HEIGHT_FIRST:
+        do_columns(r, r->in.rgb, 0, in_bytes, n_rows, r->tmp);
+        do_rows(r, r->tmp, 0, n_rows, out);
+        break;
+    }
+    r->y += n_rows;
+}
+
+void oc_image_resizer_close(struct oc_image_resizer *r) {
+    if (!r) return;
+    weights_free(&r->wx);
+    weights_free(&r->wy);
+    free(r->tail);
+    free(r->tmp);
+    free(r);
+}
+
+enum oc_err oc_image_resizer_open_with(const struct oc_image_resample *loops, const struct oc_image *in,
+                                       int width, int height, enum oc_resample filter, int n_rows,
+                                       struct oc_image_resizer **out, struct oc_errinfo *ei) {
+    *out = NULL;
+    if (width < 1 || height < 1 || width > OC_LIMIT_IMAGE_SIDE_PX || height > OC_LIMIT_IMAGE_SIDE_PX ||
+        (uint64_t)width * (uint64_t)height > OC_LIMIT_IMAGE_PIXELS)
+        return oc_fail(ei, OC_ERR_LIMIT, "a picture cannot be resized to %d x %d pixels", width, height);
+    struct oc_image_resizer *r = malloc(sizeof *r);
+    bool ok = r != NULL;
+    if (ok) {
+        *r = (struct oc_image_resizer){.in = *in,
+                                       .width = width,
+                                       .height = height,
+                                       .loops = loops,
+                                       .passes = passes_of(in, width, height, filter),
+                                       .at_y = (double)in->height / height * 0.5};
+        if (r->passes != COPY && r->passes != NEAREST) ok = prepare(r, filter_of(filter), n_rows);
+    }
+    if (ok) {
+        *out = r;
+        return OC_OK;
+    }
+    oc_image_resizer_close(r);
+    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for resizing a picture to %d x %d pixels", width, height);
+}
+
+enum oc_err oc_image_resizer_open(const struct oc_image *in, int width, int height, enum oc_resample filter,
+                                  int n_rows, struct oc_image_resizer **out, struct oc_errinfo *ei) {
+    return oc_image_resizer_open_with(oc_image_resample_best(), in, width, height, filter, n_rows, out, ei);
 }
 
 enum oc_err oc_image_resize(const struct oc_image *in, int width, int height, enum oc_resample filter,
                             struct oc_image *out, struct oc_errinfo *ei) {
+    enum { STRIP = 32 };
+    struct oc_image_resizer *r;
     memset(out, 0, sizeof *out);
-    if (width < 1 || height < 1 || width > OC_LIMIT_IMAGE_SIDE_PX || height > OC_LIMIT_IMAGE_SIDE_PX ||
-        (uint64_t)width * (uint64_t)height > OC_LIMIT_IMAGE_PIXELS)
-        return oc_fail(ei, OC_ERR_LIMIT, "a picture cannot be resized to %d x %d pixels", width, height);
-    const size_t n_bytes = (size_t)width * (size_t)height * 3;
-    *out = (struct oc_image){width, height, malloc(n_bytes)};
-    bool ok = out->rgb != NULL;
-    if (ok && in->width == width && in->height == height)
-        memcpy(out->rgb, in->rgb, n_bytes);
-    else if (ok && filter == OC_RESAMPLE_NEAREST)
-        nearest(in, out);
-    else if (ok)
-        ok = two_passes(in, filter_of(filter), out);
-    if (ok) return OC_OK;
-    oc_image_free(out);
-    return oc_fail(ei, OC_ERR_NOMEM, "out of memory for resizing a picture to %d x %d pixels", width, height);
+    OC_TRY(oc_image_resizer_open(in, width, height, filter, STRIP, &r, ei));
+    uint8_t *rgb = oc_pages_alloc((size_t)height * row_bytes(width));
+    if (rgb)
+        for (int y = 0; y < height; y += STRIP)
+            oc_image_resizer_next(r, height - y < STRIP ? height - y : STRIP,
+                                  rgb + (size_t)y * row_bytes(width));
+    oc_image_resizer_close(r);
+    if (!rgb)
+        return oc_fail(ei, OC_ERR_NOMEM, "out of memory for resizing a picture to %d x %d pixels", width,
+                       height);
+    *out = (struct oc_image){width, height, rgb};
+    return OC_OK;
 }

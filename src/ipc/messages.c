@@ -83,6 +83,9 @@ static const struct oc_ipc_wire_field ready_fields[] = {
     STR(T, architecture),
     STR(T, family),
     STR(T, isa),
+    STR(T, device),
+    STR(T, device_name),
+    STR(T, device_why),
     I32(T, throughput, 0, 1),
     I32(T, n_threads, 0, OC_LIMIT_THREADS),
     I32(T, n_vocab, 0, OC_LIMIT_VOCAB),
@@ -97,6 +100,7 @@ static const struct oc_ipc_wire_field ready_fields[] = {
     N64(T, kv_bytes),
     N64(T, workspace_bytes),
     N64(T, decode_weight_bytes),
+    N64(T, device_bytes),
     N64(T, load_ms),
     SUB(T, rules, rules_layout),
 };

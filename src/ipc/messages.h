@@ -16,7 +16,7 @@
 #include "base/limits.h"
 #include "base/str.h"
 
-#define OC_IPC_VERSION 2
+#define OC_IPC_VERSION 3
 #define OC_IPC_MAX_EOS 8
 #define OC_IPC_DIGEST_BYTES 32
 
@@ -60,10 +60,11 @@ struct oc_ipc_picture_plan {
 struct oc_ipc_ready {
     int32_t version; /* OC_IPC_VERSION */
     struct oc_str architecture, family, isa;
+    struct oc_str device, device_name, device_why; /* as of struct oc_engine_info */
     int32_t throughput; /* 1: computed in throughput mode (struct oc_engine_info), else 0 */
     int32_t n_threads, n_vocab, ctx_tokens, model_ctx_tokens, n_sessions, kv_tokens;
     int32_t image_max_tokens, image_token;
-    uint64_t n_params, weight_bytes, kv_bytes, workspace_bytes, decode_weight_bytes;
+    uint64_t n_params, weight_bytes, kv_bytes, workspace_bytes, decode_weight_bytes, device_bytes;
     double load_ms;
     struct oc_ipc_picture_rules rules;
 };

@@ -13,8 +13,8 @@
 
 #include "kernels/ops.h"
 
-/* Goes up when struct oc_device, struct oc_ops, its arguments or struct oc_weight change. */
-#define OC_DEVICE_ABI 1
+/* Goes up when struct oc_device, struct oc_ops, its arguments, struct oc_kctx or struct oc_weight change. */
+#define OC_DEVICE_ABI 2
 
 struct oc_device {
     const char *kind;  /* "cpu", "cuda" */
@@ -52,6 +52,27 @@ OC_MUST_CHECK enum oc_err oc_device_open_cpu(const char *isa, unsigned wishes, s
 /* Opens a plug-in by path and its device number `index`. Errors: OC_ERR_NOT_FOUND (no such file), OC_ERR_UNSUPPORTED (it cannot be
  * loaded here, is of another ABI, there is no such device or its driver is too old), OC_ERR_NOMEM; each in one sentence. */
 OC_MUST_CHECK enum oc_err oc_device_open_plugin(const char *path, int index, struct oc_device **out, struct oc_errinfo *ei);
+
+/* The process's own memory as the CPU's device gives it: zeroed, 64-byte aligned at least, pages come as they are first touched.
+ * NULL when there is none. */
+void *oc_device_host_alloc(size_t bytes);
+void oc_device_host_free(void *p, size_t bytes); /* p may be NULL */
+
+/* A walk over a model's weights, norms and biases that brings them to a device, or only counts them. */
+struct oc_device_walk {
+    struct oc_device *d; /* NULL: only counts */
+    uint64_t n_bytes;    /* of what was walked over so far */
+    void (*progress)(void *arg, uint64_t n_bytes); /* called behind each weight; may be NULL */
+    void *arg;
+};
+
+/* A weight with its bias, and n floats. Errors: the device's. */
+OC_MUST_CHECK enum oc_err oc_device_walk_weight(struct oc_device_walk *k, struct oc_weight *w, struct oc_errinfo *ei);
+OC_MUST_CHECK enum oc_err oc_device_walk_floats(struct oc_device_walk *k, const float **v, int64_t n, struct oc_errinfo *ei);
+
+/* For tests that look at activations: x [n] in the host's memory, which is x itself where that is the host's; else *copy, which the
+ * caller frees. The one thing here that allocates. */
+const float *oc_device_look(struct oc_device *d, const float *x, int64_t n, float **copy);
 
 /* What a plug-in exports under the name "oc_device_plugin". */
 struct oc_device_plugin {

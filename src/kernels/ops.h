@@ -41,17 +41,22 @@ struct oc_weight {
     const float *bias; /* [n] f32, aligned, or NULL */
 };
 
+/* Bytes of w, scales and zero biases; the bias is not among them. */
+uint64_t oc_weight_bytes(const struct oc_weight *w);
+
 /* A role has one kernel family per ISA: P for prefill and vision (many rows), D for decode and verify (few). */
 enum oc_role { OC_ROLE_P, OC_ROLE_D };
 
 enum oc_act { OC_ACT_NONE, OC_ACT_SILU, OC_ACT_GELU, OC_ACT_GELU_TANH, OC_ACT_QUICK_GELU };
 
-/* What every op gets. The scratch is 64-byte aligned and at least oc_ops_scratch_bytes() long. */
+/* What every op gets. The scratch is 64-byte aligned and at least oc_ops_scratch_bytes() long; the table of a device that is not
+ * the host brings its own, and finds none here. */
 struct oc_kctx {
     struct oc_pool *pool;
     uint8_t *scratch;
     size_t scratch_bytes;
     bool int8; /* role D rounds the x of quantised weights to 8 bits (kernels/int8.h); only where the table's int8 is set */
+    void *device; /* the state of the struct oc_device whose ops these are; the CPU's ops do not look at it */
 };
 
 /* y[m, n] = act(x[m, k] W^T + bias) (+ y when add). */

@@ -6,7 +6,7 @@
 #ifndef OC_LM_DECODER_H
 #define OC_LM_DECODER_H
 
-#include "kernels/ops.h"
+#include "kernels/device.h"
 #include "lm/kv_cache.h"
 
 struct oc_lm_layer {
@@ -33,7 +33,11 @@ struct oc_lm_trace {
     void *arg;
 };
 
-/* One step's rows: the first n_d are of role D, the others of role P. */
+/* Brings all weights, norms and biases to the walk's device, or counts them. What is used by the host (inv_freq) stays. Errors:
+ * the device's. */
+OC_MUST_CHECK enum oc_err oc_lm_decoder_take(struct oc_lm *lm, struct oc_device_walk *k, struct oc_errinfo *ei);
+
+/* One step's rows, in the host's memory: the first n_d are of role D, the others of role P. */
 struct oc_lm_batch {
     int n_rows, n_d;
     const int32_t *tokens;         /* [n_rows]; ignored where embeddings[i] is not NULL */
@@ -45,17 +49,23 @@ struct oc_lm_batch {
     float *logits; /* [n_outputs, n_vocab] */
 };
 
-/* Activations of a step, carved out of memory that the engine owns. */
+/* Activations of a step, carved out of device memory that the engine owns. */
 struct oc_lm_workspace {
     float *h, *x, *q, *k, *v, *attn, *mlp, *cos, *sin, *out;
+    float *logits;  /* NULL where the batch's own are device memory */
+    float *staging; /* host memory on its way; NULL where device memory is the host's */
 };
 
-/* Bytes a workspace needs for steps of at most max_rows rows and max_outputs outputs. */
-size_t oc_lm_decoder_workspace_bytes(const struct oc_lm *lm, int max_rows, int max_outputs);
+/* Bytes that a workspace needs on a device (is_host: whether its memory is the host's) for steps of at most max_rows rows
+ * and max_outputs outputs. */
+size_t oc_lm_decoder_workspace_bytes(const struct oc_lm *lm, bool is_host, int max_rows, int max_outputs);
+
+/* Bytes of host memory that workspaces need beside it; several may share them. 0 where device memory is the host's. */
+size_t oc_lm_decoder_staging_bytes(const struct oc_lm *lm, bool is_host);
 
 /* Lays the workspace into mem (64-byte aligned, as many bytes as above). */
-void oc_lm_decoder_workspace_init(struct oc_lm_workspace *ws, const struct oc_lm *lm, int max_rows, int max_outputs,
-                                  uint8_t *mem);
+void oc_lm_decoder_workspace_init(struct oc_lm_workspace *ws, const struct oc_lm *lm, bool is_host, int max_rows, int max_outputs,
+                                  uint8_t *mem, uint8_t *staging);
 
 /* ---- A pass in pieces -------------------------------------------------------------------------------------
  *
@@ -73,7 +83,8 @@ enum oc_lm_stage {
 
 struct oc_lm_pass {
     const struct oc_lm *lm;
-    const struct oc_ops *ops;
+    struct oc_device *dev;
+    const struct oc_ops *ops; /* the device's */
     const struct oc_kctx *ctx;
     const struct oc_lm_kv_cache *kv;
     struct oc_lm_workspace *ws;
@@ -91,19 +102,24 @@ struct oc_lm_piece {
     double macs_per_row;
 };
 
-/* `trace` may be NULL. Allocates nothing. */
-void oc_lm_decoder_begin(struct oc_lm_pass *p, const struct oc_lm *lm, const struct oc_ops *ops, const struct oc_kctx *ctx,
+/* `trace` may be NULL. Allocates nothing without it. */
+void oc_lm_decoder_begin(struct oc_lm_pass *p, const struct oc_lm *lm, struct oc_device *dev, const struct oc_kctx *ctx,
                          const struct oc_lm_kv_cache *kv, struct oc_lm_workspace *ws, const struct oc_lm_batch *b,
                          const struct oc_lm_trace *trace);
 
-/* False when the pass is done: KV of every row and the logits asked for are written. */
+/* False when the pass is done: the logits asked for are in the host's memory, and KV of every row is written before any op that
+ * is asked for later reads it. */
 bool oc_lm_decoder_next(const struct oc_lm_pass *p, struct oc_lm_piece *next);
 
 /* Does the next n_rows rows (at least 1) of the stage, or what is left of it. */
 void oc_lm_decoder_step(struct oc_lm_pass *p, int n_rows);
 
+/* Whether the hidden states of rows from .. from+n-1 are finite numbers, asked when the pass is done. One that is so at the end was
+ * so in every layer, for what is not finite stays in the sum. */
+bool oc_lm_decoder_is_finite(const struct oc_lm_pass *p, int from, int n);
+
 /* The whole pass at once; arguments as begin. */
-void oc_lm_decoder_forward(const struct oc_lm *lm, const struct oc_ops *ops, const struct oc_kctx *ctx,
+void oc_lm_decoder_forward(const struct oc_lm *lm, struct oc_device *dev, const struct oc_kctx *ctx,
                            const struct oc_lm_kv_cache *kv, struct oc_lm_workspace *ws,
                            const struct oc_lm_batch *b, const struct oc_lm_trace *trace);
 

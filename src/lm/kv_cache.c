@@ -1,21 +1,36 @@
 #include "lm/kv_cache.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
-enum oc_err oc_lm_kv_cache_open(struct oc_lm_kv_cache *c, int n_layers, int n_kv_heads, int hd,
+static size_t page_bytes(int n_kv_heads, int hd, enum oc_dtype dtype) {
+    return (size_t)n_kv_heads * OC_LM_PAGE_TOKENS * (size_t)hd * oc_dtype_bytes(dtype);
+}
+
+size_t oc_lm_kv_cache_bytes(int n_layers, int n_kv_heads, int hd, enum oc_dtype dtype, int n_pages) {
+    return page_bytes(n_kv_heads, hd, dtype) * 2 * (size_t)n_layers * (size_t)n_pages;
+}
+
+static bool take_memory(struct oc_lm_kv_cache *c, struct oc_errinfo *ei) {
+    void *mem = NULL;
+    if (!c->dev) return true;
+    if (c->dev->alloc(c->dev, c->mem_bytes, &mem, ei) != OC_OK) return false;
+    c->mem = mem;
+    return true;
+}
+
+enum oc_err oc_lm_kv_cache_open(struct oc_lm_kv_cache *c, struct oc_device *dev, int n_layers, int n_kv_heads, int hd,
                                 enum oc_dtype dtype, int n_pages, struct oc_errinfo *ei) {
-    *c = (struct oc_lm_kv_cache){.n_layers = n_layers, .n_kv_heads = n_kv_heads, .hd = hd, .dtype = dtype};
-    c->page_bytes = (size_t)n_kv_heads * OC_LM_PAGE_TOKENS * (size_t)hd * oc_dtype_bytes(dtype);
-    c->mem_bytes = c->page_bytes * 2 * (size_t)n_layers * (size_t)n_pages;
-    c->mem = mmap(NULL, c->mem_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (c->mem == MAP_FAILED) c->mem = NULL;
+    struct oc_errinfo why = {.msg = ""};
+    *c = (struct oc_lm_kv_cache){.dev = dev, .n_layers = n_layers, .n_kv_heads = n_kv_heads, .hd = hd, .dtype = dtype};
+    c->page_bytes = page_bytes(n_kv_heads, hd, dtype);
+    c->mem_bytes = oc_lm_kv_cache_bytes(n_layers, n_kv_heads, hd, dtype, n_pages);
     c->free_pages = malloc((size_t)n_pages * sizeof *c->free_pages);
     c->n_holders = calloc((size_t)n_pages, sizeof *c->n_holders);
-    if (!c->mem || !c->free_pages || !c->n_holders) {
+    if (!c->free_pages || !c->n_holders || !take_memory(c, &why)) {
         size_t want = c->mem_bytes;
         oc_lm_kv_cache_close(c);
-        return oc_fail(ei, OC_ERR_NOMEM, "the KV cache needs %zu MiB: ask for a shorter context with --ctx", want >> 20);
+        return oc_fail(ei, OC_ERR_NOMEM, "the KV cache needs %zu MiB: ask for a shorter context with --ctx%s%.200s", want >> 20,
+                       why.msg[0] ? ": " : "", why.msg);
     }
     c->n_pages = c->n_free = n_pages;
     for (int i = 0; i < n_pages; i++) c->free_pages[i] = n_pages - 1 - i;
@@ -23,7 +38,7 @@ enum oc_err oc_lm_kv_cache_open(struct oc_lm_kv_cache *c, int n_layers, int n_kv
 }
 
 void oc_lm_kv_cache_close(struct oc_lm_kv_cache *c) {
-    if (c->mem) munmap(c->mem, c->mem_bytes);
+    if (c->dev) c->dev->free(c->dev, c->mem, c->mem_bytes);
     free(c->free_pages);
     free(c->n_holders);
     *c = (struct oc_lm_kv_cache){0};

@@ -1,5 +1,7 @@
 #include "server/budget.h"
 
+#include <string.h>
+
 #include "base/arena.h"
 #include "base/json.h"
 #include "base/limits.h"
@@ -56,6 +58,26 @@ static enum oc_err read_figure(const struct oc_json *j, const char *name, int64_
     return oc_fail(ei, OC_ERR_FORMAT, "the measurement of the model has no valid %s", name);
 }
 
+/* A figure that need not be there. */
+static enum oc_err read_if(const struct oc_json *j, const char *name, int64_t *out, struct oc_errinfo *ei) {
+    *out = 0;
+    return oc_json_get(j, name) ? read_figure(j, name, 0, out, ei) : OC_OK;
+}
+
+static enum oc_err read_device(const struct oc_json *j, struct oc_server_measure *out, struct oc_errinfo *ei) {
+    const struct oc_json *name = oc_json_get(j, "device");
+    const struct oc_json *why = oc_json_get(j, "device_why");
+    if ((name && (name->type != OC_JSON_STR || name->str.n >= sizeof out->device)) || (why && why->type != OC_JSON_STR))
+        return oc_fail(ei, OC_ERR_FORMAT, "the measurement of the model has no valid device");
+    if (name) memcpy(out->device, name->str.p, name->str.n);
+    if (why) memcpy(out->device_why, why->str.p, why->str.n < sizeof out->device_why ? why->str.n : sizeof out->device_why - 1);
+    OC_TRY(read_if(j, "device_bytes", &out->device_bytes, ei));
+    OC_TRY(read_if(j, "device_free_bytes", &out->device_free_bytes, ei));
+    OC_TRY(read_if(j, "host_bytes", &out->host_bytes, ei));
+    if (out->device_bytes == 0 || out->device_bytes >= out->kv_bytes) return OC_OK;
+    return oc_fail(ei, OC_ERR_FORMAT, "the measurement of the model has more KV than there is on its device");
+}
+
 static enum oc_err read_measure(const struct oc_json *j, struct oc_server_measure *out,
                                 struct oc_errinfo *ei) {
     OC_TRY(read_figure(j, "weight_bytes", 0, &out->weight_bytes, ei));
@@ -66,6 +88,7 @@ static enum oc_err read_measure(const struct oc_json *j, struct oc_server_measur
     OC_TRY(read_figure(j, "ctx_tokens", 1, &out->ctx_tokens, ei));
     OC_TRY(read_figure(j, "kv_tokens", 1, &out->kv_tokens, ei));
     OC_TRY(read_figure(j, "n_sessions", 1, &out->n_sessions, ei));
+    OC_TRY(read_device(j, out, ei));
     if (out->ctx_tokens > OC_LIMIT_CTX_TOKENS || out->kv_tokens > (int64_t)OC_LIMIT_KV_TOKENS ||
         out->n_sessions > OC_LIMIT_SCHED_JOBS)
         return oc_fail(ei, OC_ERR_FORMAT, "the measurement of the model is over the limits");
@@ -89,16 +112,27 @@ static int64_t kv_bytes_of(const struct oc_server_measure *m, int64_t n) {
     return (int64_t)((double)m->kv_bytes * ((double)n / (double)m->kv_tokens)) + 1;
 }
 
+/* Of a device's memory: somewhat more than the engine wants to see free beside what it asks for (engine/device.c). */
+#define DEVICE_SPARE_BYTES ((int64_t)1536 << 20)
+
+static double kv_share(const struct oc_server_measure *m, int64_t budget_bytes) {
+    if (!m->device_bytes) return (double)budget_bytes / KV_SHARE;
+    double left = (double)(m->device_free_bytes - DEVICE_SPARE_BYTES) - (double)(m->device_bytes - m->kv_bytes);
+    double quarter = (double)m->device_free_bytes / KV_SHARE;
+    return left < 0 ? 0 : left < quarter ? left : quarter;
+}
+
 int64_t oc_server_budget_kv_tokens(const struct oc_server_measure *m, int64_t budget_bytes) {
     int64_t most = m->ctx_tokens * m->n_sessions;
     if (most > (int64_t)OC_LIMIT_KV_TOKENS) most = (int64_t)OC_LIMIT_KV_TOKENS;
-    double per_token = (double)m->kv_bytes / (double)m->kv_tokens, share = (double)budget_bytes / KV_SHARE;
+    double per_token = (double)m->kv_bytes / (double)m->kv_tokens, share = kv_share(m, budget_bytes);
     int64_t fits =
         per_token * (double)most <= share ? most : (int64_t)(share / per_token) / PAGE_TOKENS * PAGE_TOKENS;
     return fits < m->ctx_tokens ? m->ctx_tokens : fits;
 }
 
 int64_t oc_server_budget_need(const struct oc_server_measure *m, int64_t kv_tokens) {
+    if (m->device_bytes) return m->host_bytes + m->embed_cache_bytes + m->jobs_bytes;
     return m->weight_bytes + kv_bytes_of(m, kv_tokens) + m->workspace_bytes + m->embed_cache_bytes +
            m->jobs_bytes;
 }

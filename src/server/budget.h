@@ -29,10 +29,14 @@ enum oc_server_verdict oc_server_budget_decide(int64_t budget_bytes, int64_t nee
                                                const struct oc_server_resident *r, int n, int *victims,
                                                int *n_victims);
 
-/* What a model takes, as `ocellus worker --measure` says it. */
+/* What a model takes, as `ocellus worker --measure` says it. On a device with a memory of its own, weights, KV and workspace
+ * are there (device_bytes of device_free_bytes), and host_bytes stand for them in the process. */
 struct oc_server_measure {
     int64_t weight_bytes, kv_bytes, workspace_bytes, embed_cache_bytes, jobs_bytes;
+    int64_t device_bytes, device_free_bytes, host_bytes; /* 0 on the CPU */
     int64_t ctx_tokens, kv_tokens, n_sessions;
+    char device[16];      /* "cpu", "cuda:0"; "" when nothing was said */
+    char device_why[256]; /* why that one, where there is a reason to tell */
 };
 
 /* Reads that line of JSON. Errors: OC_ERR_FORMAT. */
@@ -41,7 +45,8 @@ OC_MUST_CHECK enum oc_err oc_server_budget_parse_measure(const char *text, size_
                                                          struct oc_errinfo *ei);
 
 /* The KV pool for a model whose size nobody chose, in tokens: a whole context for each sequence, or as much
- * of that as a quarter of the budget holds, but always one context. Then what the model needs with it. */
+ * of that as a quarter of the budget holds (of the device's free memory, and no more than the model leaves of it), but
+ * always one context. Then what the model needs of the host's memory with it. */
 int64_t oc_server_budget_kv_tokens(const struct oc_server_measure *m, int64_t budget_bytes);
 int64_t oc_server_budget_need(const struct oc_server_measure *m, int64_t kv_tokens);
 

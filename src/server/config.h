@@ -50,6 +50,7 @@ struct oc_server_config {
     int64_t kv_tokens, embed_cache_bytes;
     bool prefix_cache;
     const char *speculate; /* "auto", "off" */
+    const char *device; /* "auto", "cpu", "cuda", "cuda:N": what the worker takes */
     const char *isa;
     const char *batch_mode; /* "exact" or "throughput" */
     /* requests */

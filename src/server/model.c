@@ -295,6 +295,8 @@ static enum oc_err take_measure(struct oc_server_model *m, struct oc_str output,
     m->kv_tokens =
         c->kv_tokens > 0 ? c->kv_tokens : oc_server_budget_kv_tokens(&me, m->s->models->budget_bytes);
     m->need_bytes = oc_server_budget_need(&me, m->kv_tokens);
+    snprintf(m->measured_device, sizeof m->measured_device, "%s", me.device);
+    snprintf(m->device_why, sizeof m->device_why, "%s", me.device_why);
     return OC_OK;
 }
 
@@ -324,7 +326,7 @@ static void measured(void *arg, int status, int sig, struct oc_str output) {
 static void measure(struct oc_server_model *m) {
     struct oc_server_worker_argv argv;
     struct oc_errinfo ei;
-    oc_server_worker_make_argv(m->s->config, m->dir, m->s->config->kv_tokens, true, &argv);
+    oc_server_worker_make_argv(m->s->config, m->dir, m->s->config->kv_tokens, m->s->config->device, true, &argv);
     struct oc_server_child_params p = {.name = "measure",
                                        .argv = argv.v,
                                        .board_fd = -1,
@@ -348,9 +350,14 @@ static void on_ready(void *arg, struct oc_server_worker *w, const struct oc_ipc_
     m->ready = *r;
     copy_text(m->family, sizeof m->family, r->family);
     copy_text(m->isa, sizeof m->isa, r->isa);
+    copy_text(m->device, sizeof m->device, r->device);
+    copy_text(m->device_name, sizeof m->device_name, r->device_name);
     copy_text(m->architecture, sizeof m->architecture, r->architecture);
     m->ready.family = oc_str_from(m->family);
     m->ready.isa = oc_str_from(m->isa);
+    m->ready.device = oc_str_from(m->device);
+    m->ready.device_name = oc_str_from(m->device_name);
+    m->ready.device_why = oc_str_from(m->device_why); /* the worker was told which one to take */
     m->ready.architecture = oc_str_from(m->architecture);
     m->vision = r->rules.kind != 0;
     m->state = OC_MODEL_READY;
@@ -362,7 +369,8 @@ static void on_ready(void *arg, struct oc_server_worker *w, const struct oc_ipc_
     if (r->n_sessions > 0) oc_admission_set_slots(m->admission, r->n_sessions, m->last_used_ms);
     oc_log(m->s->log, OC_LOG_INFO, "model loaded", OC_LOG_S("model", m->id),
            OC_LOG_I("worker", oc_server_worker_id(w)), OC_LOG_I("pid", oc_server_worker_pid(w)),
-           OC_LOG_D("load_s", m->load_s), OC_LOG_S("isa", m->isa), OC_LOG_I("ctx", r->ctx_tokens),
+           OC_LOG_D("load_s", m->load_s), OC_LOG_S("device", m->device), OC_LOG_S("device_name", m->device_name),
+           OC_LOG_S("device_why", m->device_why), OC_LOG_S("isa", m->isa), OC_LOG_I("ctx", r->ctx_tokens),
            OC_LOG_I("sequences", r->n_sessions), OC_LOG_I("kv_tokens", r->kv_tokens));
     if (strcmp(m->s->config->batch_mode, "throughput") == 0)
         oc_log(m->s->log, OC_LOG_WARN, r->throughput ? OC_THROUGHPUT_SENTENCE : OC_NO_THROUGHPUT_SENTENCE,
@@ -376,6 +384,7 @@ static void on_refused(void *arg, struct oc_server_worker *w, enum oc_err err, s
     char why[OC_ERRINFO_MAX];
     (void)w;
     m->state = OC_MODEL_STOPPING;
+    m->measure_again = m->measured_device[0] && strcmp(m->measured_device, "cpu") != 0; /* others may have its memory now */
     copy_text(why, sizeof why, message);
     fail_load(m, problem_of_load(err), why);
 }
@@ -408,17 +417,17 @@ static void on_dead(void *arg, struct oc_server_worker *w, const char *how) {
     if (m->n_held == 0) oc_server_model_close_chat(m);
     if (was_loading) fail_load(m, OC_API_MODEL_LOADING, how);
     finish_unloads(m);
-    if (m->files_changed) m->need_bytes = 0; /* measured anew, be it to hear what is wrong with them */
+    if (m->files_changed || m->measure_again) m->need_bytes = 0; /* measured anew, be it to hear what is wrong */
     oc_server_model_advance(m);
     oc_server_models_room_made(m->s->models);
 }
 
 static void start_worker(struct oc_server_model *m) {
     struct oc_errinfo ei;
-    m->files_changed = false;
+    m->files_changed = m->measure_again = false;
     struct oc_server_worker_events ev = {
         .arg = m, .on_ready = on_ready, .on_refused = on_refused, .on_dead = on_dead};
-    if (oc_server_worker_start(m->s, m->dir, m->kv_tokens, &ev, &m->worker, &ei)) {
+    if (oc_server_worker_start(m->s, m->dir, m->kv_tokens, m->measured_device, &ev, &m->worker, &ei)) {
         m->state = OC_MODEL_UNLOADED;
         fail_load(m, OC_API_INTERNAL, ei.msg);
         return;

@@ -59,9 +59,11 @@ struct oc_server_model {
     struct oc_server_worker *worker;
     struct oc_server_child *measure; /* while MEASURING */
     struct oc_ipc_ready ready;       /* of the worker while READY; strings below */
-    char family[32], isa[32];
+    char family[32], isa[32], device[16], device_name[64], device_why[256];
+    bool measure_again; /* what was measured does not hold any more: a device refused it */
     int64_t need_bytes; /* measured; 0: not yet */
     int64_t kv_tokens;  /* of the KV pool, chosen from that */
+    char measured_device[16]; /* the one that was measured for */
     struct oc_server_want *first, *last;
     int n_wants_waiting, n_held;
     uint64_t last_used_ms, state_since_ms;

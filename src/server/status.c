@@ -199,6 +199,10 @@ static void write_worker(struct oc_server_writer *w, const struct oc_server_mode
         oc_server_writer_bool(w, "vision", m->vision);
         oc_server_writer_str(w, "architecture", m->architecture);
         oc_server_writer_str(w, "isa", m->isa);
+        oc_server_writer_str(w, "device", m->device);
+        oc_server_writer_str(w, "device_name", m->device_name);
+        oc_server_writer_str(w, "device_why", m->device_why);
+        oc_server_writer_num(w, "device_memory_gb", gib((int64_t)m->ready.device_bytes));
         oc_server_writer_bool(w, "throughput", m->ready.throughput);
         oc_server_writer_int(w, "threads", m->ready.n_threads);
         oc_server_writer_int(w, "ctx_tokens", m->ready.ctx_tokens);

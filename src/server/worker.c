@@ -21,6 +21,7 @@ struct oc_server_worker {
     int id, pid;
     char *dir;
     int64_t kv_tokens;
+    char device[16];
     struct oc_server_child *child;
     struct oc_server_link *link;
     struct oc_ipc_board *board;
@@ -319,7 +320,7 @@ static void add_number(struct oc_server_worker_argv *a, const char *name, int64_
 }
 
 void oc_server_worker_make_argv(const struct oc_server_config *c, const char *model_dir, int64_t kv_tokens,
-                                bool measure, struct oc_server_worker_argv *out) {
+                                const char *device, bool measure, struct oc_server_worker_argv *out) {
     *out = (struct oc_server_worker_argv){0};
     add(out, "ocellus");
     add(out, "worker");
@@ -335,6 +336,10 @@ void oc_server_worker_make_argv(const struct oc_server_config *c, const char *mo
     if (!measure) add_int(out, "--parent", getpid());
     if (!c->prefix_cache) add(out, "--no-prefix-cache");
     if (c->speculate && strcmp(c->speculate, "off") == 0) add(out, "--no-speculation");
+    if (device && *device) {
+        add(out, "--device");
+        add(out, device);
+    }
     if (c->isa && *c->isa) {
         add(out, "--isa");
         add(out, c->isa);
@@ -354,7 +359,7 @@ static enum oc_err spawn(struct oc_server_worker *w, struct oc_errinfo *ei) {
     char name[32];
     struct oc_server_worker_argv argv;
     snprintf(name, sizeof name, "worker %d", w->id);
-    oc_server_worker_make_argv(w->s->config, w->dir, w->kv_tokens, false, &argv);
+    oc_server_worker_make_argv(w->s->config, w->dir, w->kv_tokens, w->device, false, &argv);
     OC_TRY(oc_ipc_board_create(&w->board, &board_fd, ei));
     struct oc_server_child_params p = {.name = name,
                                        .argv = argv.v,
@@ -370,7 +375,7 @@ static enum oc_err spawn(struct oc_server_worker *w, struct oc_errinfo *ei) {
     return oc_server_link_open(w->s, socket, &ev, &w->link, ei);
 }
 
-enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, int64_t kv_tokens,
+enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, int64_t kv_tokens, const char *device,
                                    const struct oc_server_worker_events *ev, struct oc_server_worker **out,
                                    struct oc_errinfo *ei) {
     struct oc_server_worker *w = calloc(1, sizeof *w);
@@ -382,6 +387,7 @@ enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir, i
     w->s = s;
     w->ev = *ev;
     w->kv_tokens = kv_tokens;
+    snprintf(w->device, sizeof w->device, "%s", device ? device : "");
     w->id = next_id(s);
     w->start_ns = oc_clock_ns();
     uv_timer_init(&s->loop, &w->timer);

@@ -43,9 +43,10 @@ struct oc_server_worker_events {
     void (*on_dead)(void *arg, struct oc_server_worker *w, const char *how);
 };
 
-/* Starts a worker for a model directory with a KV pool of so many tokens. Errors: OC_ERR_IO, OC_ERR_NOMEM. */
+/* Starts a worker for a model directory with a KV pool of so many tokens, on the device that was measured. Errors: OC_ERR_IO, OC_ERR_NOMEM. */
 OC_MUST_CHECK enum oc_err oc_server_worker_start(struct oc_server *s, const char *model_dir,
-                                                 int64_t kv_tokens, const struct oc_server_worker_events *ev,
+                                                 int64_t kv_tokens, const char *device,
+                                                 const struct oc_server_worker_events *ev,
                                                  struct oc_server_worker **out, struct oc_errinfo *ei);
 /* Asks it to exit; it is killed when it has not within a few seconds. */
 void oc_server_worker_stop(struct oc_server_worker *w);
@@ -77,7 +78,7 @@ int oc_server_worker_n_jobs(const struct oc_server_worker *w);
 double
 oc_server_worker_load_s(const struct oc_server_worker *w); /* from start to ready; so far while it loads */
 
-/* The options that a worker of this configuration gets after `ocellus worker`, for it and for --measure; at
+/* `device` NULL or "": auto. The options that a worker of this configuration gets after `ocellus worker`, for it and for --measure; at
  * most OC_SERVER_WORKER_ARGS pointers with the NULL at the end, numbers written to text. */
 #define OC_SERVER_WORKER_ARGS 32
 struct oc_server_worker_argv {
@@ -86,6 +87,6 @@ struct oc_server_worker_argv {
     int n;
 };
 void oc_server_worker_make_argv(const struct oc_server_config *c, const char *model_dir, int64_t kv_tokens,
-                                bool measure, struct oc_server_worker_argv *out);
+                                const char *device, bool measure, struct oc_server_worker_argv *out);
 
 #endif

@@ -1,11 +1,13 @@
 #include "vision/encoder.h"
 
 #include <math.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include "base/carve.h"
 
-static size_t lay_out(struct oc_vision_workspace *ws, const struct oc_vision *v, int64_t n, uint8_t *mem) {
+#define STAGED_ROWS 1024 /* patches whose angles go to a device at once: each trip has its price */
+
+static size_t lay_out(struct oc_vision_workspace *ws, const struct oc_vision *v, bool is_host, int64_t n, uint8_t *mem) {
     size_t at = 0;
     int64_t n_merged = n / (v->merge * v->merge);
     ws->max_patches = (int)n;
@@ -17,22 +19,59 @@ static size_t lay_out(struct oc_vision_workspace *ws, const struct oc_vision *v,
     ws->cos = oc_carve_floats(mem, &at, n * (v->hd / 2));
     ws->sin = oc_carve_floats(mem, &at, n * (v->hd / 2));
     ws->merged = oc_carve_floats(mem, &at, n_merged * v->out_dim);
+    ws->patches = is_host ? NULL : oc_carve_floats(mem, &at, n * v->patch_dim);
+    ws->out = is_host ? NULL : oc_carve_floats(mem, &at, n_merged * v->out_dim);
+    return at;
+}
+
+static size_t lay_out_lists(struct oc_vision_workspace *ws, const struct oc_vision *v, bool is_host, int64_t n, uint8_t *mem) {
+    size_t at = 0;
+    int64_t n_merged = n / (v->merge * v->merge), n_places = n / v->merge; /* of a picture one merge block wide */
     ws->window_order = oc_carve(mem, &at, (size_t)n_merged * sizeof(int32_t));
     ws->window_place = oc_carve(mem, &at, (size_t)n_merged * sizeof(int32_t));
     ws->window_seg = oc_carve(mem, &at, (size_t)(n_merged + 1) * sizeof(int32_t));
     ws->full_seg = oc_carve(mem, &at, (size_t)(n_merged + 1) * sizeof(int32_t));
+    ws->place_cos = oc_carve_floats(mem, &at, n_places * (v->hd / 4));
+    ws->place_sin = oc_carve_floats(mem, &at, n_places * (v->hd / 4));
+    ws->staging = is_host ? NULL : oc_carve_floats(mem, &at, (int64_t)STAGED_ROWS * v->hd);
     return at;
 }
 
-size_t oc_vision_encoder_workspace_bytes(const struct oc_vision *v, int max_patches) {
+size_t oc_vision_encoder_workspace_bytes(const struct oc_vision *v, bool is_host, int max_patches) {
     struct oc_vision_workspace ws;
-    return lay_out(&ws, v, max_patches, NULL);
+    return lay_out(&ws, v, is_host, max_patches, NULL);
 }
 
-void oc_vision_encoder_workspace_init(struct oc_vision_workspace *ws, const struct oc_vision *v, int max_patches,
-                                      uint8_t *mem) {
-    lay_out(ws, v, max_patches, mem);
+size_t oc_vision_encoder_lists_bytes(const struct oc_vision *v, bool is_host, int max_patches) {
+    struct oc_vision_workspace ws;
+    return lay_out_lists(&ws, v, is_host, max_patches, NULL);
 }
+
+void oc_vision_encoder_workspace_init(struct oc_vision_workspace *ws, const struct oc_vision *v, bool is_host, int max_patches,
+                                      uint8_t *mem, uint8_t *lists) {
+    lay_out(ws, v, is_host, max_patches, mem);
+    lay_out_lists(ws, v, is_host, max_patches, lists);
+}
+
+/* ---- Weights ---------------------------------------------------------------------------------------------- */
+
+static enum oc_err take_block(struct oc_vision_block *b, int dim, struct oc_device_walk *k, struct oc_errinfo *ei) {
+    struct oc_weight *const weights[] = {&b->qkv, &b->proj, &b->gate, &b->up, &b->down};
+    OC_TRY(oc_device_walk_floats(k, &b->norm1, dim, ei));
+    OC_TRY(oc_device_walk_floats(k, &b->norm2, dim, ei));
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) OC_TRY(oc_device_walk_weight(k, weights[i], ei));
+    return OC_OK;
+}
+
+enum oc_err oc_vision_encoder_take(struct oc_vision *v, struct oc_device_walk *k, struct oc_errinfo *ei) {
+    OC_TRY(oc_device_walk_weight(k, &v->patch_embed, ei));
+    for (int i = 0; i < v->n_blocks; i++) OC_TRY(take_block(&v->blocks[i], v->dim, k, ei));
+    OC_TRY(oc_device_walk_floats(k, &v->merger_norm, v->dim, ei));
+    OC_TRY(oc_device_walk_weight(k, &v->merger_fc1, ei));
+    return oc_device_walk_weight(k, &v->merger_fc2, ei);
+}
+
+/* ---- Windows ---------------------------------------------------------------------------------------------- */
 
 int oc_vision_encoder_windows(const struct oc_vision *v, int grid_t, int grid_h, int grid_w, int32_t *order,
                               int32_t *seg) {
@@ -60,24 +99,50 @@ static int64_t per_block(const struct oc_vision_pass *p) {
     return (int64_t)p->v->merge * p->v->merge;
 }
 
-/* Angles of each patch in window order: the first half of the frequencies turns with its row, the second with its
- * column; patches come in merge-block order inside a frame. */
-static void fill_angles(const struct oc_vision_pass *p, struct span r) {
+/* The angles of every place on an axis, row or column, once: pictures have few of them and many patches. */
+static void fill_places(const struct oc_vision_pass *p) {
     const struct oc_vision *v = p->v;
-    int half = v->hd / 2, n_freq = half / 2, in_all = (int)per_block(p);
+    int half = v->hd / 2, n_freq = half / 2, n = p->grid_h > p->grid_w ? p->grid_h : p->grid_w;
     float inv_freq[OC_VISION_MAX_HD / 4];
     for (int f = 0; f < n_freq; f++) inv_freq[f] = (float)(1.0 / pow(v->rope_theta, (double)(2 * f) / half));
-    int blocks_w = p->grid_w / v->merge, blocks_hw = p->grid_h / v->merge * blocks_w;
-    for (int64_t i = r.from; i < r.to; i++) {
-        int block = p->ws->window_order[i / in_all] % blocks_hw, in_block = (int)(i % in_all);
-        int row = block / blocks_w * v->merge + in_block / v->merge;
-        int col = block % blocks_w * v->merge + in_block % v->merge;
-        float *c = p->ws->cos + i * half, *s = p->ws->sin + i * half;
-        for (int f = 0; f < half; f++) {
-            float angle = inv_freq[f % n_freq] * (float)(f < n_freq ? row : col);
+    for (int place = 0; place < n; place++) {
+        float *c = p->ws->place_cos + (int64_t)place * n_freq, *s = p->ws->place_sin + (int64_t)place * n_freq;
+        for (int f = 0; f < n_freq; f++) {
+            float angle = inv_freq[f] * (float)place;
             c[f] = cosf(angle);
             s[f] = sinf(angle);
         }
+    }
+}
+
+/* Of a patch in window order: the first half of the frequencies turns with its row, the second with its column; patches come
+ * in merge-block order inside a frame. */
+static void fill_row(const struct oc_vision_pass *p, int64_t i, float *c, float *s) {
+    int merge = p->v->merge, in_all = (int)per_block(p), n_freq = p->v->hd / 4;
+    int blocks_w = p->grid_w / merge, blocks_hw = p->grid_h / merge * blocks_w;
+    int block = p->ws->window_order[i / in_all] % blocks_hw, in_block = (int)(i % in_all);
+    int64_t row = (int64_t)(block / blocks_w * merge + in_block / merge) * n_freq;
+    int64_t col = (int64_t)(block % blocks_w * merge + in_block % merge) * n_freq;
+    for (int f = 0; f < n_freq; f++) {
+        c[f] = p->ws->place_cos[row + f];
+        s[f] = p->ws->place_sin[row + f];
+        c[n_freq + f] = p->ws->place_cos[col + f];
+        s[n_freq + f] = p->ws->place_sin[col + f];
+    }
+}
+
+/* Where device memory is the host's they are made in place. */
+static void fill_angles(const struct oc_vision_pass *p, struct span r) {
+    int64_t half = p->v->hd / 2;
+    if (r.from == 0) fill_places(p);
+    for (int64_t from = r.from; from < r.to; from += STAGED_ROWS) {
+        int64_t n = r.to - from < STAGED_ROWS ? r.to - from : STAGED_ROWS;
+        float *cos_there = p->ws->cos + from * half, *sin_there = p->ws->sin + from * half;
+        float *c = p->dev->is_host ? cos_there : p->ws->staging, *s = p->dev->is_host ? sin_there : c + n * half;
+        for (int64_t i = 0; i < n; i++) fill_row(p, from + i, c + i * half, s + i * half);
+        if (p->dev->is_host) continue;
+        p->dev->put(p->dev, cos_there, c, (size_t)(n * half) * sizeof *c);
+        p->dev->put(p->dev, sin_there, s, (size_t)(n * half) * sizeof *s);
     }
 }
 
@@ -106,12 +171,24 @@ static void linear(const struct oc_vision_pass *p, struct span r, const float *x
                                                .add = add});
 }
 
+/* Whole rows, one by one or merge block by merge block, to the places that `to` names. */
+static void move(const struct oc_vision_pass *p, int64_t m, int64_t d, const float *x, const int32_t *to, float *y) {
+    p->ops->move_rows(p->ctx, &(struct oc_move_rows){.m = m, .d = d, .x = x, .ldx = d, .to = to, .y = y, .ldy = d});
+}
+
+/* The patches where ops can read them. */
+static const float *patches_there(const struct oc_vision_pass *p, struct span r) {
+    int64_t at = r.from * p->v->patch_dim;
+    if (p->dev->is_host) return p->patches;
+    p->dev->put(p->dev, p->ws->patches + at, p->patches + at, (size_t)((r.to - r.from) * p->v->patch_dim) * sizeof *p->patches);
+    return p->ws->patches;
+}
+
 /* Embeds patches and puts their merge blocks where window order wants them. */
 static void embed(const struct oc_vision_pass *p, struct span r) {
-    int64_t block = per_block(p) * p->v->dim;
-    linear(p, r, p->patches, &p->v->patch_embed, p->ws->x, OC_ACT_NONE, false);
-    for (int64_t b = r.from / per_block(p); b < r.to / per_block(p); b++)
-        memcpy(p->ws->h + p->ws->window_place[b] * block, p->ws->x + b * block, (size_t)block * sizeof(float));
+    int64_t block = per_block(p) * p->v->dim, b = r.from / per_block(p);
+    linear(p, r, patches_there(p, r), &p->v->patch_embed, p->ws->x, OC_ACT_NONE, false);
+    move(p, r.to / per_block(p) - b, block, p->ws->x + b * block, p->ws->window_place + b, p->ws->h);
 }
 
 static void project_qkv(const struct oc_vision_pass *p, struct span r) {
@@ -179,9 +256,8 @@ static void merge_tokens(const struct oc_vision_pass *p, struct span r) {
     float *hidden = p->ws->qkv; /* [n, merge^2*dim] fits where [merge^2*n, 3*dim] was */
     linear(p, t, p->ws->x, &v->merger_fc1, hidden, v->merger_act, false);
     linear(p, t, hidden, &v->merger_fc2, p->ws->merged, OC_ACT_NONE, false);
-    for (int64_t i = t.from; i < t.to; i++)
-        memcpy(p->out + p->ws->window_order[i] * (int64_t)v->out_dim, p->ws->merged + i * v->out_dim,
-               (size_t)v->out_dim * sizeof(float));
+    move(p, t.to - t.from, v->out_dim, p->ws->merged + t.from * v->out_dim, p->ws->window_order + t.from,
+         p->dev->is_host ? p->out : p->ws->out);
 }
 
 typedef void stage_fn(const struct oc_vision_pass *p, struct span r);
@@ -196,7 +272,7 @@ static double stage_macs(const struct oc_vision_pass *p) {
     double dim = v->dim, keys = p->window_keys;
     if (p->stage == OC_VISION_ATTEND && v->blocks[p->block].full_attention) keys = (double)p->grid_h * p->grid_w;
     const double macs[OC_VISION_N_STAGES] = {
-        [OC_VISION_ANGLES] = 32.0 * v->hd, /* sines, not multiplications: about as long */
+        [OC_VISION_ANGLES] = v->hd, /* copied, not multiplied: about as long */
         [OC_VISION_EMBED] = dim * v->patch_dim,
         [OC_VISION_QKV] = 3 * dim * dim,
         [OC_VISION_ATTEND] = 2 * dim * keys,
@@ -204,6 +280,18 @@ static double stage_macs(const struct oc_vision_pass *p) {
         [OC_VISION_MERGE] = dim * dim * (double)per_block(p) + dim * v->out_dim,
     };
     return macs[p->stage];
+}
+
+static void tell(const struct oc_vision_pass *p, const char *stage, int block, const float *x) {
+    float *copy;
+    const float *there = oc_device_look(p->dev, x, p->n * p->v->dim, &copy);
+    p->trace->fn(p->trace->arg, stage, block, there, p->n, p->v->dim);
+    free(copy);
+}
+
+static void fetch_out(const struct oc_vision_pass *p) {
+    if (p->dev->is_host) return;
+    p->dev->get(p->dev, p->out, p->ws->out, (size_t)(p->n / per_block(p) * p->v->out_dim) * sizeof *p->out);
 }
 
 /* The stage's rows are all done: tells the trace and goes to the next. */
@@ -214,18 +302,19 @@ static void end_stage(struct oc_vision_pass *p) {
     p->stage = done + 1;
     if (done == OC_VISION_MLP && ++p->block < p->v->n_blocks) p->stage = OC_VISION_QKV;
     if (done == OC_VISION_EMBED && p->v->n_blocks == 0) p->stage = OC_VISION_MERGE;
+    if (done == OC_VISION_MERGE) fetch_out(p);
     if (!t) return;
-    if (done == OC_VISION_EMBED) t->fn(t->arg, "patch_embed", -1, p->ws->x, p->n, p->v->dim);
-    if (done == OC_VISION_MLP) t->fn(t->arg, "block", p->block - 1, p->ws->h, p->n, p->v->dim);
+    if (done == OC_VISION_EMBED) tell(p, "patch_embed", -1, p->ws->x);
+    if (done == OC_VISION_MLP) tell(p, "block", p->block - 1, p->ws->h);
     if (done == OC_VISION_MERGE) t->fn(t->arg, "merger", -1, p->out, p->n / per_block(p), p->v->out_dim);
 }
 
-void oc_vision_encoder_begin(struct oc_vision_pass *p, const struct oc_vision *v, const struct oc_ops *ops,
+void oc_vision_encoder_begin(struct oc_vision_pass *p, const struct oc_vision *v, struct oc_device *dev,
                              const struct oc_kctx *ctx, struct oc_vision_workspace *ws, const float *patches,
                              int grid_t, int grid_h, int grid_w, float *out, const struct oc_vision_trace *trace) {
     int64_t n = (int64_t)grid_t * grid_h * grid_w;
     OC_ASSERT(n > 0 && n <= ws->max_patches && grid_h % v->merge == 0 && grid_w % v->merge == 0);
-    *p = (struct oc_vision_pass){.v = v, .ops = ops, .ctx = ctx, .ws = ws, .patches = patches, .out = out, .trace = trace};
+    *p = (struct oc_vision_pass){.v = v, .dev = dev, .ops = &dev->ops, .ctx = ctx, .ws = ws, .patches = patches, .out = out, .trace = trace};
     p->grid_t = grid_t, p->grid_h = grid_h, p->grid_w = grid_w;
     p->n = n;
     p->n_windows = oc_vision_encoder_windows(v, grid_t, grid_h, grid_w, ws->window_order, ws->window_seg);
@@ -253,11 +342,11 @@ void oc_vision_encoder_step(struct oc_vision_pass *p, int64_t n_rows) {
     if (p->row == p->n) end_stage(p);
 }
 
-void oc_vision_encoder_forward(const struct oc_vision *v, const struct oc_ops *ops, const struct oc_kctx *ctx,
+void oc_vision_encoder_forward(const struct oc_vision *v, struct oc_device *dev, const struct oc_kctx *ctx,
                                struct oc_vision_workspace *ws, const float *patches, int grid_t, int grid_h,
                                int grid_w, float *out, const struct oc_vision_trace *trace) {
     struct oc_vision_pass p;
     struct oc_vision_piece next;
-    oc_vision_encoder_begin(&p, v, ops, ctx, ws, patches, grid_t, grid_h, grid_w, out, trace);
+    oc_vision_encoder_begin(&p, v, dev, ctx, ws, patches, grid_t, grid_h, grid_w, out, trace);
     while (oc_vision_encoder_next(&p, &next)) oc_vision_encoder_step(&p, next.n_rows);
 }

@@ -6,7 +6,7 @@
 #ifndef OC_VISION_ENCODER_H
 #define OC_VISION_ENCODER_H
 
-#include "kernels/ops.h"
+#include "kernels/device.h"
 
 #define OC_VISION_MAX_HD 256
 
@@ -35,17 +35,26 @@ struct oc_vision_trace {
     void *arg;
 };
 
-/* Activations for one picture, carved out of memory that the engine owns. */
+/* Brings all weights, norms and biases to the walk's device, or counts them. Errors: the device's. */
+OC_MUST_CHECK enum oc_err oc_vision_encoder_take(struct oc_vision *v, struct oc_device_walk *k, struct oc_errinfo *ei);
+
+/* Activations for one picture, carved out of device memory, and lists, out of the host's; the engine owns both. */
 struct oc_vision_workspace {
     int max_patches;
     float *h, *x, *qkv, *attn, *mlp, *cos, *sin, *merged;
+    float *patches, *out; /* the caller's on the device; NULL where device memory is the host's */
+    /* The host's. */
     int32_t *window_order, *window_place; /* merge blocks in window order; where each block stands in it */
     int32_t *window_seg, *full_seg;       /* patch offsets of segments */
+    float *place_cos, *place_sin;         /* [rows or columns of patches, hd/4]: angles of each place on an axis */
+    float *staging;                       /* on its way; NULL where device memory is the host's */
 };
 
-size_t oc_vision_encoder_workspace_bytes(const struct oc_vision *v, int max_patches);
-void oc_vision_encoder_workspace_init(struct oc_vision_workspace *ws, const struct oc_vision *v, int max_patches,
-                                      uint8_t *mem);
+/* Bytes of device memory (is_host: whether that is the host's) and of host memory. */
+size_t oc_vision_encoder_workspace_bytes(const struct oc_vision *v, bool is_host, int max_patches);
+size_t oc_vision_encoder_lists_bytes(const struct oc_vision *v, bool is_host, int max_patches);
+void oc_vision_encoder_workspace_init(struct oc_vision_workspace *ws, const struct oc_vision *v, bool is_host, int max_patches,
+                                      uint8_t *mem, uint8_t *lists);
 
 /* ---- A pass in pieces -------------------------------------------------------------------------------------
  *
@@ -64,7 +73,8 @@ enum oc_vision_stage {
 
 struct oc_vision_pass {
     const struct oc_vision *v;
-    const struct oc_ops *ops;
+    struct oc_device *dev;
+    const struct oc_ops *ops; /* the device's */
     const struct oc_kctx *ctx;
     struct oc_vision_workspace *ws;
     const float *patches;
@@ -86,9 +96,9 @@ struct oc_vision_piece {
 };
 
 /* patches [grid_t*grid_h*grid_w, patch_dim] in merge-block order, borrowed until EMBED is done; out
- * [n_patches/merge^2, out_dim]. n_patches must not exceed ws->max_patches. trace may be NULL; stages reported to it:
- * "patch_embed" (layer -1), "block" (after each, rows in window order), "merger" (final order). Allocates nothing. */
-void oc_vision_encoder_begin(struct oc_vision_pass *p, const struct oc_vision *v, const struct oc_ops *ops,
+ * [n_patches/merge^2, out_dim], complete when the pass is; both in the host's memory. n_patches must not exceed ws->max_patches. trace may be NULL; stages reported to it:
+ * "patch_embed" (layer -1), "block" (after each, rows in window order), "merger" (final order). Allocates nothing without trace. */
+void oc_vision_encoder_begin(struct oc_vision_pass *p, const struct oc_vision *v, struct oc_device *dev,
                              const struct oc_kctx *ctx, struct oc_vision_workspace *ws, const float *patches,
                              int grid_t, int grid_h, int grid_w, float *out, const struct oc_vision_trace *trace);
 
@@ -100,7 +110,7 @@ bool oc_vision_encoder_next(const struct oc_vision_pass *p, struct oc_vision_pie
 void oc_vision_encoder_step(struct oc_vision_pass *p, int64_t n_rows);
 
 /* The whole pass at once; arguments as begin. */
-void oc_vision_encoder_forward(const struct oc_vision *v, const struct oc_ops *ops, const struct oc_kctx *ctx,
+void oc_vision_encoder_forward(const struct oc_vision *v, struct oc_device *dev, const struct oc_kctx *ctx,
                                struct oc_vision_workspace *ws, const float *patches, int grid_t, int grid_h,
                                int grid_w, float *out, const struct oc_vision_trace *trace);
 

@@ -348,3 +348,7 @@ enum oc_err oc_weights_prefetch(const struct oc_checkpoint *ck, oc_weights_progr
     oc_topology_interleave(&t, false);
     return err;
 }
+
+void oc_weights_forget(const struct oc_checkpoint *ck) {
+    for (size_t i = 0; i < ck->n_files; i++) (void)madvise((void *)ck->files[i].map.data, ck->files[i].map.n_bytes, MADV_DONTNEED);
+}

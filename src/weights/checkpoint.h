@@ -94,4 +94,7 @@ OC_MUST_CHECK enum oc_err oc_weights_prefetch(const struct oc_checkpoint *ck,
                                               oc_weights_progress_fn *progress, void *arg,
                                               struct oc_errinfo *ei);
 
+/* The files' pages are not needed for now: they leave the process's memory, and come back from the system's when they are read. */
+void oc_weights_forget(const struct oc_checkpoint *ck);
+
 #endif

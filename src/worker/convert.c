@@ -157,6 +157,9 @@ void oc_worker_convert_ready(const struct oc_engine_info *in, const struct oc_pi
         .architecture = cut(in->architecture),
         .family = cut(in->family),
         .isa = cut(in->isa),
+        .device = cut(in->device),
+        .device_name = cut(in->device_name),
+        .device_why = cut(in->device_why),
         .throughput = in->throughput,
         .n_threads = in->n_threads,
         .n_vocab = in->n_vocab,
@@ -171,6 +174,7 @@ void oc_worker_convert_ready(const struct oc_engine_info *in, const struct oc_pi
         .kv_bytes = in->kv_bytes_per_token * (uint64_t)in->kv_tokens,
         .workspace_bytes = in->workspace_bytes,
         .decode_weight_bytes = in->decode_weight_bytes,
+        .device_bytes = in->device_bytes,
         .load_ms = in->load_ms,
     };
     oc_worker_convert_rules_out(rules, &out->rules);

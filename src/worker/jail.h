@@ -25,4 +25,9 @@ OC_MUST_CHECK enum oc_err oc_worker_jail_filter(struct oc_errinfo *ei);
  * whether it may shrink another. Errors: as above. */
 OC_MUST_CHECK enum oc_err oc_worker_jail_filter_threads(struct oc_errinfo *ei);
 
+/* The same for a worker whose model is on a GPU, whose driver needs more: it may open files that are there, talk to devices and start
+ * threads. What is not allowed fails with EPERM and does not end the process: no network, no programs, no other
+ * processes, no new files, no new code. Errors: as above. */
+OC_MUST_CHECK enum oc_err oc_worker_jail_filter_device(struct oc_errinfo *ei);
+
 #endif

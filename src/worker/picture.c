@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* memfd_create, fallocate, seals */
+#define _GNU_SOURCE /* memfd_create, seals */
 #include "worker/picture.h"
 
 #include <errno.h>
@@ -65,26 +65,28 @@ static enum oc_err plan(const struct oc_image *img, const struct oc_ipc_look *lo
                    oc_worker_convert_patch_bytes(out) / OC_MIB, OC_LIMIT_IPC_PATCH_BYTES / OC_MIB);
 }
 
-/* Memory is taken before it is written to: running out is then an error, not a bus error. */
-static enum oc_err make_file(size_t n_bytes, int *fd, void **p, struct oc_errinfo *ei) {
-    *p = MAP_FAILED;
-    *fd = memfd_create("ocellus-patches", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int r = *fd < 0 ? -1 : 0;
-    if (r == 0) do r = fallocate(*fd, 0, 0, (off_t)n_bytes); while (r < 0 && errno == EINTR);
-    if (r == 0) *p = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-    if (*p != MAP_FAILED) return OC_OK;
-    oc_fail(ei, OC_ERR_NOMEM, "no memory for %zu KiB of patches: %s", n_bytes / OC_KIB, strerror(errno));
-    if (*fd >= 0) close(*fd);
-    *fd = -1;
-    return OC_ERR_NOMEM;
+/* A file to be filled from its start. The patches are not written through a mapping: a page that is written whole is neither
+ * cleared before nor faulted in, and running out of memory is an error, not a bus error. */
+static enum oc_err append(void *arg, const float *values, size_t n, struct oc_errinfo *ei) {
+    const int fd = *(int *)arg;
+    const char *p = (const char *)values;
+    for (size_t left = n * sizeof *values; left > 0;) {
+        const ssize_t wrote = write(fd, p, left);
+        if (wrote < 0 && errno == EINTR) continue;
+        if (wrote <= 0) return oc_fail(ei, OC_ERR_NOMEM, "no memory for the patches of a picture: %s", strerror(errno));
+        p += wrote;
+        left -= (size_t)wrote;
+    }
+    return OC_OK;
 }
 
 static enum oc_err write_patches(const struct oc_image *img, const struct oc_picture_plan *p, int *fd, struct oc_errinfo *ei) {
-    const size_t n_bytes = oc_worker_convert_patch_bytes(p);
-    void *out;
-    OC_TRY(make_file(n_bytes, fd, &out, ei));
-    enum oc_err err = oc_image_patchify_resized(img, p, out, ei);
-    munmap(out, n_bytes); /* a file that is mapped for writing cannot be sealed */
+    const struct oc_image_sink sink = {append, fd};
+    *fd = memfd_create("ocellus-patches", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (*fd < 0)
+        return oc_fail(ei, OC_ERR_NOMEM, "no memory for %zu KiB of patches: %s", oc_worker_convert_patch_bytes(p) / OC_KIB,
+                       strerror(errno));
+    enum oc_err err = oc_image_patchify_to(img, p, &sink, ei);
     if (!err && fcntl(*fd, F_ADD_SEALS, SEALS) < 0)
         err = oc_fail(ei, OC_ERR_IO, "the patches cannot be sealed: %s", strerror(errno));
     if (!err) return OC_OK;

@@ -336,7 +336,8 @@ static void on_progress(void *arg, double fraction) {
 }
 
 static struct oc_engine_params engine_params(const struct oc_worker_options *o) {
-    return (struct oc_engine_params){.model_dir = o->model_dir, .isa = o->isa, .batch_mode = o->batch_mode, .n_threads = o->n_threads,
+    return (struct oc_engine_params){.model_dir = o->model_dir, .device = o->device, .cuda_plugin = o->cuda_plugin, .isa = o->isa,
+                                     .batch_mode = o->batch_mode, .n_threads = o->n_threads,
                                      .ctx_tokens = o->ctx_tokens, .kv_tokens = o->kv_tokens,
                                      .image_max_tokens = o->image_max_tokens, .n_sessions = o->n_sessions};
 }
@@ -354,12 +355,13 @@ static enum oc_err open_model(struct worker *w, struct oc_errinfo *ei) {
     return oc_scheduler_open(w->engine, &sp, &ev, &w->scheduler, ei);
 }
 
-/* From here on the process needs no files, no network and no other processes. The library behind digests reads its
+/* From here on the process needs no network and no other processes, and no files but for a GPU's driver. The library behind digests reads its
  * configuration at the first one: that must be before. */
-static enum oc_err enter_jail(struct oc_errinfo *ei) {
+static enum oc_err enter_jail(const struct worker *w, struct oc_errinfo *ei) {
     uint8_t digest[OC_DIGEST_BYTES];
     oc_digest(&(struct oc_digest_piece){"", 0}, 1, digest);
-    if (oc_worker_jail_is_possible()) return oc_worker_jail_filter_threads(ei);
+    const bool is_gpu = oc_engine_info(w->engine)->device_bytes > 0;
+    if (oc_worker_jail_is_possible()) return is_gpu ? oc_worker_jail_filter_device(ei) : oc_worker_jail_filter_threads(ei);
     fputs("worker: not jailed, since this build has a sanitizer\n", stderr);
     return OC_OK;
 }
@@ -400,7 +402,7 @@ int oc_worker_main(const struct oc_worker_options *o) {
     enum oc_err err = open_ends(w, &ei);
     if (!err) {
         err = open_model(w, &ei);
-        if (!err) err = enter_jail(&ei);
+        if (!err) err = enter_jail(w, &ei);
         if (err) send_refused(w, &ei);
         else send_ready(w);
     }
@@ -419,11 +421,25 @@ int oc_worker_main(const struct oc_worker_options *o) {
 /* Libraries, stacks, messages and what the allocator keeps. */
 #define PROCESS_BYTES (24 * OC_MIB)
 
+/* The libraries of a GPU, their tables and the memory through which bytes go over: a guess on the safe side. */
+#define DEVICE_PROCESS_BYTES (768 * OC_MIB)
+
+static void put_device(struct oc_buf *b, const struct oc_engine_info *i) {
+    oc_buf_add_str(b, ",\"device\":");
+    oc_json_write_str(b, oc_str_from(i->device));
+    oc_buf_add_str(b, ",\"device_name\":");
+    oc_json_write_str(b, oc_str_from(i->device_name));
+    oc_buf_add_str(b, ",\"device_why\":");
+    oc_json_write_str(b, oc_str_from(i->device_why));
+    oc_buf_printf(b, ",\"device_bytes\":%llu,\"device_free_bytes\":%llu,\"host_bytes\":%llu", (unsigned long long)i->device_bytes,
+                  (unsigned long long)i->device_free_bytes, (unsigned long long)i->host_bytes);
+}
+
 static void put_measure(const struct oc_worker_options *o, const struct oc_engine *e, struct oc_buf *b) {
     const struct oc_engine_info *i = oc_engine_info(e);
     const unsigned long long kv_bytes = (unsigned long long)i->kv_bytes_per_token * (unsigned long long)i->kv_tokens;
     const unsigned long long embed_bytes = i->has_vision ? o->embed_cache_bytes : 0;
-    const unsigned long long jobs_bytes = oc_scheduler_jobs_bytes(e) + PROCESS_BYTES +
+    const unsigned long long jobs_bytes = oc_scheduler_jobs_bytes(e) + PROCESS_BYTES + (i->device_bytes ? DEVICE_PROCESS_BYTES : 0) +
                                           (unsigned long long)i->n_sessions * sizeof(struct oc_worker_job);
     oc_buf_add_str(b, "{\"architecture\":");
     oc_json_write_str(b, oc_str_from(i->architecture));
@@ -431,6 +447,7 @@ static void put_measure(const struct oc_worker_options *o, const struct oc_engin
     oc_json_write_str(b, oc_str_from(i->family));
     oc_buf_add_str(b, ",\"isa\":");
     oc_json_write_str(b, oc_str_from(i->isa));
+    put_device(b, i);
     oc_buf_printf(b, ",\"has_vision\":%s,\"n_params\":%llu,\"n_vocab\":%d,\"weight_bytes\":%llu,\"kv_bytes\":%llu,"
                      "\"workspace_bytes\":%llu,\"embed_cache_bytes\":%llu,\"jobs_bytes\":%llu,"
                      "\"decode_weight_bytes\":%llu,",

@@ -22,6 +22,7 @@ struct oc_worker_options {
     int socket_fd, board_fd;
     int parent_pid; /* who must be alive; 0: whoever started this process */
     const char *model_dir;
+    const char *device, *cuda_plugin; /* as of struct oc_engine_params */
     const char *isa; /* NULL: the best of this machine */
     const char *batch_mode; /* as of struct oc_engine_params */
     int ctx_tokens, kv_tokens, n_sessions, n_threads, image_max_tokens; /* as of struct oc_engine_params; 0: its defaults */

@@ -117,9 +117,11 @@ class Plan:
 
 def read_ready(payload):
     r = Reader(payload)
-    m = {"version": r.one("i"), "architecture": r.text(), "family": r.text(), "isa": r.text(), "throughput": r.one("i")}
+    m = {"version": r.one("i"), "architecture": r.text(), "family": r.text(), "isa": r.text()}
+    m.update((name, r.text()) for name in ("device", "device_name", "device_why"))
+    m["throughput"] = r.one("i")
     m.update(zip("n_threads n_vocab ctx_tokens model_ctx_tokens n_sessions kv_tokens image_max_tokens image_token".split(), r.take("8i")))
-    m.update(zip("n_params weight_bytes kv_bytes workspace_bytes decode_weight_bytes".split(), r.take("5Q")))
+    m.update(zip("n_params weight_bytes kv_bytes workspace_bytes decode_weight_bytes device_bytes".split(), r.take("6Q")))
     m["load_ms"] = r.one("d")
     m["rules"] = picture_rules(r)
     r.end()

@@ -115,10 +115,10 @@ def ready_says_what_measure_says():
     r = ocellus("worker", "--measure", *FLAGS)
     assert r.code == 0 and r.err == "" and r.out.count("\n") == 1, r
     measured = json.loads(r.out)
-    for key in "architecture family isa n_params n_vocab weight_bytes kv_bytes workspace_bytes ctx_tokens kv_tokens n_sessions image_max_tokens".split():
+    for key in "architecture family isa device device_name device_why device_bytes n_params n_vocab weight_bytes kv_bytes workspace_bytes ctx_tokens kv_tokens n_sessions image_max_tokens".split():
         assert role.ready[key] == measured[key], (key, role.ready[key], measured[key])
     assert measured["has_vision"] and measured["embed_cache_bytes"] == 256 << 20, measured
-    assert role.ready["version"] == 2 and role.ready["throughput"] == 0 and role.ready["ctx_tokens"] == CTX and role.ready["kv_tokens"] >= 4 * CTX, role.ready
+    assert role.ready["version"] == 3 and role.ready["throughput"] == 0 and role.ready["ctx_tokens"] == CTX and role.ready["kv_tokens"] >= 4 * CTX, role.ready
     assert role.ready["image_token"] == ADDED["<|image_pad|>"] and role.ready["rules"]["max_tokens"] == 64, role.ready
     role.end()
     r = ocellus("worker", "--measure", "--model", "/nonexistent")

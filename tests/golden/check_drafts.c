@@ -1,4 +1,4 @@
-/* check_drafts MODEL_DIR [TEST]: tokens that are verified together give the bits that they give one by one, whatever drafts
+/* check_drafts [--device WHAT] MODEL_DIR [TEST]: tokens that are verified together give the bits that they give one by one, whatever drafts
  * are right, whatever runs beside them, and wherever the answer ends. For any model, with pictures or without. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "golden_device.h"
 #include "sched_world.h"
 
 #define N_SAID 70 /* crosses borders of KV pages wherever the prompt ends */
@@ -351,6 +352,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(drafts_stop_at_the_end_of_the_context),
         cmocka_unit_test(right_drafts_save_steps),
     };
+    golden_device_read(&argc, argv);
     if (argc != 2 && argc != 3) return 2;
     model_dir = argv[1];
     if (argc == 3) cmocka_set_test_filter(argv[2]);

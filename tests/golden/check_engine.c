@@ -1,4 +1,4 @@
-/* check_engine MODEL_DIR: what the engine promises whatever the model is: a row's bits depend on its own sequence and role
+/* check_engine [--device WHAT] MODEL_DIR: what the engine promises whatever the model is: a row's bits depend on its own sequence and role
  * alone; cut sequences go on as if nothing had been; a decode step allocates nothing. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "engine/engine.h"
+#include "golden_device.h"
 #include "engine/sched.h"
 
 #define N_PROMPT 70
@@ -41,6 +42,7 @@ static struct oc_engine *open_engine(int n_sessions, int n_threads) {
     struct oc_engine *e;
     struct oc_errinfo ei;
     struct oc_engine_params p = {.model_dir = model_dir, .ctx_tokens = 1024, .n_sessions = n_sessions, .n_threads = n_threads};
+    golden_device_set(&p);
     if (oc_engine_open(&p, &e, &ei) != OC_OK) fail_msg("%s", ei.msg);
     return e;
 }
@@ -296,7 +298,7 @@ static void slices_of_a_picture_do_not_matter(void **state) {
         struct oc_vision_pass p;
         struct oc_vision_piece next;
         memset(got, 0, n_out * sizeof *got);
-        oc_vision_encoder_begin(&p, &e->model->vision, &e->ops, &e->ctx, &e->vision_ws, patches, plan.grid_t, plan.grid_h,
+        oc_vision_encoder_begin(&p, &e->model->vision, e->dev, &e->ctx, &e->vision_ws, patches, plan.grid_t, plan.grid_h,
                                 plan.grid_w, got, NULL);
         for (int n = 0; oc_vision_encoder_next(&p, &next); n++) {
             oc_vision_encoder_step(&p, 1 + (n * 7 + size) % size);
@@ -340,6 +342,7 @@ static void sequences_share_the_kv_pages(void **state) {
     struct oc_errinfo ei;
     struct oc_session *s[4], *other;
     struct oc_engine_params p = {.model_dir = model_dir, .ctx_tokens = 100, .kv_tokens = 300, .n_sessions = 4, .n_threads = 1, .skip_prefetch = true};
+    golden_device_set(&p);
     assert_int_equal(oc_engine_open(&p, &e, &ei), OC_OK);
     assert_int_equal(oc_engine_info(e)->kv_tokens, 300);
     assert_int_equal(oc_engine_info(e)->n_sessions, 4);
@@ -351,6 +354,7 @@ static void sequences_share_the_kv_pages(void **state) {
     for (int i = 0; i < 4; i++) oc_session_close(s[i]);
     oc_engine_close(e);
     p.kv_tokens = 99;
+    golden_device_set(&p);
     assert_int_equal(oc_engine_open(&p, &e, &ei), OC_ERR_USAGE);
 }
 
@@ -387,6 +391,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(sequences_share_the_kv_pages),
         cmocka_unit_test(the_rules_alone_make_the_same_plan),
     };
+    golden_device_read(&argc, argv);
     if (argc != 2) return 2;
     model_dir = argv[1];
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,10 +1,11 @@
-/* check_golden MODEL_DIR GOLDEN [ISA]...: does ocellus compute what transformers computed, stage by stage?
+/* check_golden [--device WHAT] MODEL_DIR GOLDEN [ISA]...: does ocellus compute what transformers computed, stage by stage?
  *
  * Prints per stage the largest error beside its bound; fails with the room of the first stage that is over it.
  * Without ISA: ref and the best of this machine. "-int8" behind one asks for throughput mode. */
 #include <stdio.h>
 #include <string.h>
 
+#include "golden_device.h"
 #include "golden_run.h"
 
 /* True when every stage holds. A stage that was never compared fails too, unless the model has no pictures. */
@@ -27,12 +28,13 @@ static bool print_report(const struct golden_report *rep, const char *model, boo
 
 int main(int argc, char **argv) {
     static char *const both[] = {"ref", "auto"};
+    golden_device_read(&argc, argv);
     if (argc < 3) {
-        fprintf(stderr, "usage: check_golden MODEL_DIR GOLDEN [ISA]...\n");
+        fprintf(stderr, "usage: check_golden [--device cpu|fake|cuda:PLUGIN] MODEL_DIR GOLDEN [ISA]...\n");
         return 2;
     }
-    char *const *isas = argc > 3 ? argv + 3 : both;
-    int n_isas = argc > 3 ? argc - 3 : 2;
+    char *const *isas = argc > 3 ? argv + 3 : golden_device_is_cpu() ? both : both + 1;
+    int n_isas = argc > 3 ? argc - 3 : golden_device_is_cpu() ? 2 : 1;
     const char *slash = strrchr(argv[1], '/'), *model = slash ? slash + 1 : argv[1];
     bool has_vision = strncmp(model, "vl-", 3) == 0, good = true;
     for (int i = 0; i < n_isas; i++) {

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "golden_device.h"
 #include "sched_world.h"
 
 uint64_t draw(uint64_t *rng) {
@@ -40,6 +41,7 @@ void world_open(struct world *w, const char *model_dir, int n_sessions, int kv_t
     *w = (struct world){.rng = 1};
     struct oc_engine_params p = {.model_dir = model_dir, .ctx_tokens = CTX, .kv_tokens = kv_tokens, .n_sessions = n_sessions,
                                  .image_max_tokens = 80, .n_threads = n_sessions == 8 ? 2 : 1}; /* threads change nothing: check_engine, and the test of 8 */
+    golden_device_set(&p);
     if (oc_engine_open(&p, &w->e, &ei) != OC_OK) fail_msg("%s", ei.msg);
     for (int i = 0; i < N_PICTURES && w->e->info.has_vision; i++) make_picture(w, i);
 }

@@ -107,6 +107,9 @@ static void model_dp_bytes(int c, int a, int b) {
 #define AMX_DP(c, a, b) model_dp(c, a, b)
 #define AMX_DP_BYTES(c, a, b) model_dp_bytes(c, a, b)
 
+/* Small enough for several blocks, passes and chunks within the checker's shapes. */
+#define AMX_BLOCKS .w_elements = 64 * 1024, .k_most = {384, 256}
+
 #include "kernels/x86/amx_tile.h"
 
 bool amx_model_ops(struct oc_ops *ops, const char *name) {

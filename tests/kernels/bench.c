@@ -28,7 +28,7 @@ static enum peak peak_of(const struct bench *b, enum oc_role role, enum wformat 
 }
 
 static enum peak peak_of_attn(const struct bench *b, enum oc_role role) {
-    return role == OC_ROLE_P && isa_attn_bf16(b->ops.isa) != BF16_NONE && b->peaks.bf16_tflop_s > 0 ? BF16 : FMA;
+    return role == OC_ROLE_P && isa_attn_bf16(b->ops.isa, 128) != BF16_NONE && b->peaks.bf16_tflop_s > 0 ? BF16 : FMA;
 }
 
 /* Bytes from the pile, in turn, so that a weight is not in the cache when its turn comes. */

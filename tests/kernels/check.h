@@ -11,8 +11,9 @@
 
 struct chk {
     uint64_t rng;
-    bool quick;
+    bool quick, few; /* few: two cases of each, no bits; for the model of a device, which is slow */
     struct oc_ops ops; /* under test */
+    void *device;      /* for their contexts: the device under test, or NULL */
     struct oc_pool *pools[4];  /* of 1 .. 4 threads */
     struct oc_kctx contexts[4]; /* the same, with scratch large enough for check_invariance */
     int n_cases, n_failures;
@@ -81,12 +82,13 @@ double act_double(enum oc_act act, double x);
 bool amx_model_ops(struct oc_ops *ops, const char *name);
 
 /* What role P of this ISA does to bf16 and quantised weights, and to the x they meet: nothing; rounds them to bf16; makes
- * them sums of two bf16, without the product of the second ones. */
-enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT };
+ * x a sum of two bf16 (of attention also what it meets, without the product of the second ones); rounds them to the 11 bits
+ * of f16 and TF32. */
+enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT, F16_ROUND };
 enum isa_bf16 isa_bf16(const char *isa);
 
-/* The same of the attention of role P, whose queries, keys, values and probabilities are cut. */
-enum isa_bf16 isa_attn_bf16(const char *isa);
+/* The same of the attention of role P, whose queries, keys, values and probabilities are cut, for heads of this size. */
+enum isa_bf16 isa_attn_bf16(const char *isa, int hd);
 
 /* A value as the product sees it: one bf16, or two of which the second is of what the first took away. */
 struct parts {

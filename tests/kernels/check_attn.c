@@ -66,7 +66,7 @@ static void compare_segment(struct chk *c, const struct oc_attn_segments *a, int
     }
     for (int64_t i = 0; i < n; i += n > 300 ? 37 : 1) {
         to_double(a->q + (lo + i) * a->ldq + at, a->hd, q);
-        attend_double(q, k, v, a->hd, (int)n, a->scale, isa_attn_bf16(c->ops.isa), want, mag);
+        attend_double(q, k, v, a->hd, (int)n, a->scale, isa_attn_bf16(c->ops.isa, a->hd), want, mag);
         for (int d = 0; d < a->hd; d++) op_error(c, a->y[(lo + i) * a->ldy + at + d], want[d], mag[d]);
     }
     free(k), free(v);
@@ -144,7 +144,7 @@ static void compare_paged(struct chk *c, const struct oc_attn_paged *a, int64_t 
         }
     }
     to_double(a->q + i * a->ldq + (int64_t)h * hd, hd, q);
-    enum isa_bf16 how = a->rows[i].role == OC_ROLE_P ? isa_attn_bf16(c->ops.isa) : BF16_NONE;
+    enum isa_bf16 how = a->rows[i].role == OC_ROLE_P ? isa_attn_bf16(c->ops.isa, hd) : BF16_NONE;
     attend_double(q, k, v, hd, n, a->scale, how, want, mag);
     for (int d = 0; d < hd; d++) op_error(c, a->y[i * a->ldy + (int64_t)h * hd + d], want[d], mag[d]);
     free(k), free(v);
@@ -181,7 +181,7 @@ static void one_paged(struct chk *c) {
 }
 
 void check_attn(struct chk *c) {
-    int n = c->quick ? 8 : 40;
+    int n = c->few ? 2 : c->quick ? 8 : 40;
     op_begin(c, "attn_segments");
     for (int i = 0; i < n; i++) one_segments(c);
     op_end(c, 12);

@@ -113,6 +113,25 @@ static void one_embed(struct chk *c) {
     weight_free(&w), mat_free(&y);
 }
 
+/* Rows to other places, the places between them left alone. */
+static void one_move_rows(struct chk *c) {
+    int64_t m = rnd_int(c, 1, 90), d = rnd_int(c, 1, 700);
+    struct mat x = mat_new(m, d, d + rnd_int(c, 0, 5)), y = mat_new(2 * m, d, d + 3), old = mat_new(2 * m, d, d + 3);
+    int32_t to[90];
+    mat_random(c, &x), mat_random(c, &y);
+    for (int i = 0; i < m; i++) to[i] = (int32_t)((i * 37 + 11) % m * 2 + 1);
+    if (m % 37 == 0) for (int i = 0; i < m; i++) to[i] = 2 * i + 1;
+    memcpy(old.p, y.p, y.mem.bytes);
+    struct run_ctx r = run_ctx_new(c, 2, m, d, d, 8);
+    struct oc_move_rows a = {m, d, x.p, x.ld, to, y.p, y.ld};
+    c->ops.move_rows(&r.k, &a);
+    for (int i = 0; i < m; i++) memcpy(old.p + to[i] * old.ld, x.p + i * x.ld, (size_t)d * sizeof(float));
+    bool clean = mat_written(&y);
+    if (!run_ctx_free(&r) || !clean || memcmp(old.p, y.p, y.mem.bytes) != 0) fail(c, "rows are not where they belong, m %d d %d", (int)m, (int)d);
+    c->n_cases++;
+    mat_free(&x), mat_free(&y), mat_free(&old);
+}
+
 /* Activations through a linear with W = identity: relative error over the whole range that matters. */
 static void one_act(struct chk *c, enum oc_act act) {
     enum { K = 8, M = 4096 };
@@ -135,7 +154,7 @@ static void one_act(struct chk *c, enum oc_act act) {
 
 void check_small(struct chk *c) {
     static const char *const acts[] = {"none", "act silu", "act gelu", "act gelu_tanh", "act quick_gelu"};
-    int n = c->quick ? 8 : 40;
+    int n = c->few ? 2 : c->quick ? 8 : 40;
     op_begin(c, "rmsnorm");
     for (int i = 0; i < n; i++) one_rmsnorm(c);
     op_end(c, 12);
@@ -148,6 +167,9 @@ void check_small(struct chk *c) {
     op_begin(c, "embed");
     for (int i = 0; i < n; i++) one_embed(c);
     op_end(c, 2);
+    op_begin(c, "move_rows");
+    for (int i = 0; i < n; i++) one_move_rows(c);
+    op_end(c, 0);
     for (enum oc_act act = OC_ACT_SILU; act <= OC_ACT_QUICK_GELU; act++) {
         op_begin(c, acts[act]);
         one_act(c, act);

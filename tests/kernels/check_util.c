@@ -165,7 +165,7 @@ struct run_ctx run_ctx_new(struct chk *c, int threads, int64_t m, int64_t k, int
     size_t bytes = oc_ops_scratch_bytes(m, k, n, hd, threads);
     r.scratch = fenced_new(bytes, 0);
     memset(r.scratch.p, 0xff, bytes);
-    r.k = (struct oc_kctx){.pool = c->pools[threads - 1], .scratch = r.scratch.p, .scratch_bytes = bytes, .int8 = c->ops.int8};
+    r.k = (struct oc_kctx){.pool = c->pools[threads - 1], .scratch = r.scratch.p, .scratch_bytes = bytes, .int8 = c->ops.int8, .device = c->device};
     OC_ASSERT((uintptr_t)r.k.scratch % 64 == 0);
     return r;
 }
@@ -193,16 +193,25 @@ double act_double(enum oc_act act, double x) {
 }
 
 enum isa_bf16 isa_bf16(const char *isa) {
+    if (strcmp(isa, "cuda") == 0) return F16_ROUND;
     if (strcmp(isa, "avx512bf16") == 0 || strncmp(isa, "amxbf16", 7) == 0) return BF16_ROUND;
     return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
 }
 
-enum isa_bf16 isa_attn_bf16(const char *isa) {
+enum isa_bf16 isa_attn_bf16(const char *isa, int hd) {
+    if (strcmp(isa, "cuda") == 0) return hd <= 128 ? BF16_SPLIT : BF16_NONE; /* wider heads go a slow, exact way */
     return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
+}
+
+/* The nearest value of 11 bits, ties to even; exponents have no end, since rows are scaled into f16's range. */
+static double round_to_11_bits(float f) {
+    uint32_t u = oc_f32_bits(f);
+    return oc_f32_from_bits((u + 0xfffu + (u >> 13 & 1u)) & ~0x1fffu);
 }
 
 struct parts parts_of(double v, enum isa_bf16 how) {
     if (how == BF16_NONE) return (struct parts){v, 0};
+    if (how == F16_ROUND) return (struct parts){round_to_11_bits((float)v), 0};
     float f = (float)v, high = oc_bf16_to_f32(oc_f32_to_bf16(f));
     return (struct parts){high, how == BF16_SPLIT ? oc_bf16_to_f32(oc_f32_to_bf16(f - high)) : 0};
 }

@@ -226,12 +226,12 @@ def arguments():
     ap.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="programs at a time, one thread each")
     ap.add_argument("--bar", type=float, help="exit with 1 if a task's exact match is under this many percent")
     ap.add_argument("--out", help="write every case to this JSON file, and the pictures beside it")
+    ap.add_argument("--add", nargs="+", metavar="OUT", help="ask nothing: print the table of runs that --out kept")
     ap.add_argument("--show", type=int, default=0, help="print so many wrong answers a task")
     return ap.parse_args()
 
 
-def main():
-    args = arguments()
+def run_cases(args):
     with tempfile.TemporaryDirectory() as temporary:
         folder = os.path.splitext(args.out)[0] if args.out else temporary
         os.makedirs(folder, exist_ok=True)
@@ -240,12 +240,26 @@ def main():
             for i, _ in enumerate(pool.map(lambda c: ask(args, c), cases), 1):
                 if sys.stderr.isatty():
                     print("\r%d of %d" % (i, len(cases)), end="", file=sys.stderr, flush=True)
+    return cases
+
+
+def kept_cases(paths):
+    cases = []
+    for path in paths:
+        with open(path, encoding="utf-8") as f:
+            cases += json.load(f)
+    return sorted(cases, key=lambda c: list(TASKS).index(c["task"]))
+
+
+def main():
+    args = arguments()
+    cases = kept_cases(args.add) if args.add else run_cases(args)
     table(cases)
     for task in args.tasks:
         for c in [c for c in cases if c["task"] == task and not c["right"]][:args.show]:
             print("%s %s %dx%d %.0f px  %s\n  truth %r\n  got   %r" % (
                 c["asked"], c["kind"], *c["size"], c["text_px"], c["question"], c["truth"], c["got"]))
-    if args.out:
+    if args.out and not args.add:
         with open(args.out, "w", encoding="utf-8") as f:
             json.dump(cases, f, indent=1)
     if args.bar is not None:

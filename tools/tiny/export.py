@@ -1,7 +1,8 @@
-"""Write a trained checkpoint as the model folder that ships: MLX layout, 4-bit affine, numpy alone.
+"""Write a trained checkpoint as the model folder that ships: MLX layout, 4 and 8 bits (config.bits_of), numpy alone.
 
   python3 export.py FINAL.safetensors OUT_DIR             write the model
   python3 export.py FINAL.safetensors OUT_DIR --parts 15  only OUT_DIR.tar.00 ...: a tar in parts of 15 MB
+  python3 export.py FINAL.safetensors OUT_DIR --bf16      the same without quantising, to compare with
   python3 export.py --dequantise MODEL_DIR OUT_DIR         write it back as plain float32 for transformers
 """
 import argparse
@@ -14,7 +15,7 @@ import tempfile
 
 import numpy as np
 
-from config import AIDS, BITS, GENERATION_CONFIG, GROUP, PREPROCESSOR_CONFIG, model_config
+from config import AIDS, GENERATION_CONFIG, GROUP, PREPROCESSOR_CONFIG, bits_of, model_config
 from quant import bf16_bits, bf16_round, dequantise, is_quantised, quantise
 from tokens import write_tokenizer
 
@@ -60,20 +61,20 @@ def hf_name(name):
     return "model.language_model." + name[len("language_model.model."):]
 
 
-def pack(q):
-    """q [rows, groups, GROUP] of 4 bits -> uint32 words, first value in the lowest bits."""
-    per_word = 32 // BITS
+def pack(q, bits):
+    """q [rows, groups, GROUP] -> uint32 words, first value in the lowest bits."""
+    per_word = 32 // bits
     q = q.reshape(q.shape[0], -1, per_word).astype(np.uint32)
-    return (q << (np.arange(per_word, dtype=np.uint32) * BITS)).sum(-1, dtype=np.uint32)
+    return (q << (np.arange(per_word, dtype=np.uint32) * bits)).sum(-1, dtype=np.uint32)
 
 
-def unpack(words):
-    per_word = 32 // BITS
-    q = (words[..., None] >> (np.arange(per_word, dtype=np.uint32) * BITS)) & (2 ** BITS - 1)
+def unpack(words, bits):
+    per_word = 32 // bits
+    q = (words[..., None] >> (np.arange(per_word, dtype=np.uint32) * bits)) & (2 ** bits - 1)
     return q.reshape(words.shape[0], -1, GROUP).astype(np.float32)
 
 
-def export(source, folder):
+def export(source, folder, quantised=True):
     os.makedirs(folder, exist_ok=True)
     out = {}
     for name, (_, w) in sorted(read_safetensors(source).items()):
@@ -83,17 +84,17 @@ def export(source, folder):
         new = mlx_name(name)
         if w.ndim == 5:
             w = w.transpose(0, 2, 3, 4, 1)  # MLX convolutions keep channels last
-        if is_quantised(name, w.shape):
-            q, scale, bias = quantise(np, w, BITS, GROUP, bf16_round)
+        if quantised and is_quantised(name, w.shape):
+            q, scale, bias = quantise(np, w, bits_of(name), GROUP, bf16_round)
             base = new[:-len("weight")]
-            out[new] = "U32", pack(q)
+            out[new] = "U32", pack(q, bits_of(name))
             out[base + "scales"] = "BF16", bf16_bits(scale)
             out[base + "biases"] = "BF16", bf16_bits(bias)
         else:
             out[new] = "BF16", bf16_bits(w)
     write_safetensors(os.path.join(folder, "model.safetensors"), out)
     write_tokenizer(folder)
-    for name, data in (("config.json", model_config()), ("generation_config.json", GENERATION_CONFIG),
+    for name, data in (("config.json", model_config(quantised)), ("generation_config.json", GENERATION_CONFIG),
                        ("preprocessor_config.json", PREPROCESSOR_CONFIG)):
         write_json(os.path.join(folder, name), data)
 
@@ -123,7 +124,8 @@ def float_weights(folder):
         if dtype == "U32":
             base = name[:-len("weight")]
             scale, bias = (widen(tensors[base + k][1]) for k in ("scales", "biases"))
-            out[hf_name(name)] = dequantise(unpack(a), scale, bias)
+            bits = 32 * a.shape[1] // (GROUP * scale.shape[1])
+            out[hf_name(name)] = dequantise(unpack(a, bits), scale, bias)
         else:
             w = widen(a)
             out[hf_name(name)] = np.ascontiguousarray(w.transpose(0, 4, 1, 2, 3)) if w.ndim == 5 else w
@@ -145,6 +147,7 @@ def main():
     ap.add_argument("source")
     ap.add_argument("folder")
     ap.add_argument("--dequantise", action="store_true")
+    ap.add_argument("--bf16", action="store_true")
     ap.add_argument("--parts", type=float, help="MB of a part")
     args = ap.parse_args()
     if args.parts:
@@ -153,7 +156,7 @@ def main():
             pack_parts(folder, args.folder, int(args.parts * 1e6))
         return
     if not args.dequantise:
-        export(args.source, args.folder)
+        export(args.source, args.folder, not args.bf16)
         return
     os.makedirs(args.folder, exist_ok=True)
     tensors = {k: ("F32", np.ascontiguousarray(v)) for k, v in float_weights(args.source).items()}

@@ -3,14 +3,17 @@
 A token is 28 x 28 pixels. Tokens outside boxes are asked for the colour "none" alone; a tilted picture is not asked.
 
   colour [n]      0 no box, 1 + index in NAMES; SKIP: not asked
-  near   [n, 8]   from the token's middle to its box's left, top, right and bottom edge in steps of 7 pixels, then the way to
+  near   [n, 10]  from the token's middle to its box's left, top, right and bottom edge in steps of 7 pixels, then the way to
                   the box that its arrow leads to, and to the box whose arrow leads here, each in tokens across and down with
-                  32 as zero; 0: not asked (no box; no arrow or several)
+                  32 as zero; then how many boxes have its box's colour, and how many arrows there are, plus 1; 0: not asked
+                  (no box; no arrow or several)
   place  [n, 12]  the box's edges as the answers of `find` say them, in digits: hundreds, tens and fives, each plus 1;
                   0: not asked
 
   changed [n]     of the second of two twins: 1 where it shows something else than the first, else 0; SKIP: not asked
 """
+from collections import Counter
+
 import numpy as np
 
 from layouts import NAMES
@@ -18,6 +21,7 @@ from layouts import NAMES
 TOKEN = 28
 SKIP = 255
 N_COLOURS, N_NEAR, N_PLACE, N_PICTURES = 1 + len(NAMES), 64, 16, 5  # classes of one figure
+NEAR = 10  # figures
 DIFFERENT = 40  # of 255
 FIVE = 5  # answers give edges in multiples of it
 
@@ -62,12 +66,13 @@ def way(a, b):
 def token_facts(scene):
     gh, gw = scene.height // TOKEN, scene.width // TOKEN
     colour = np.zeros((gh, gw), np.uint8)
-    near, place = np.zeros((gh, gw, 8), np.uint8), np.zeros((gh, gw, 12), np.uint8)
+    near, place = np.zeros((gh, gw, NEAR), np.uint8), np.zeros((gh, gw, 12), np.uint8)
     if "tilt" in scene.kind or not scene.boxes:
         colour[:] = SKIP if scene.boxes else 0
-        return colour.ravel(), near.reshape(-1, 8), place.reshape(-1, 12)
+        return colour.ravel(), near.reshape(-1, NEAR), place.reshape(-1, 12)
     box_of = {b.label: b for b in scene.boxes}
     ways = [one_way(scene.arrows), one_way([(b, a) for a, b in scene.arrows])]
+    alike = Counter(b.colour for b in scene.boxes)
     ys, xs = np.mgrid[0:gh, 0:gw] * TOKEN + TOKEN / 2
     for box in scene.boxes:
         x0, y0, x1, y1 = box.rect
@@ -80,5 +85,7 @@ def token_facts(scene):
         for i, to in enumerate(ways):
             if box.label in to:
                 near[inside, 4 + 2 * i:6 + 2 * i] = way(box, box_of[to[box.label]])
+        near[inside, 8] = min(alike[box.colour], N_NEAR - 1)
+        near[inside, 9] = min(len(scene.arrows) + 1, N_NEAR - 1)
         place[inside] = sum((digits(v) for v in in_fives(box.rect)), ())
-    return colour.ravel(), near.reshape(-1, 8), place.reshape(-1, 12)
+    return colour.ravel(), near.reshape(-1, NEAR), place.reshape(-1, 12)

@@ -26,6 +26,7 @@ COLOURS = {
     "black": [(20, 20, 22), (30, 30, 30), (10, 10, 12)],
 }
 NAMES = list(COLOURS)
+PALETTE_SIZES = (1, 2, 2, 3, 4, 5, len(NAMES), len(NAMES))  # colours of the boxes of a picture
 PAGE_CHARS = 330  # a text page holds about this many letters at most
 
 
@@ -76,7 +77,7 @@ class Style:
         self.gradient = rng.random() < 0.15
         self.round = rng.choice((0, 0, 4, 8, 12, 99))
         self.outline = rng.random() < 0.75
-        self.one_colour = rng.choice(NAMES) if rng.random() < 0.25 else None
+        self.colours = rng.sample(NAMES, rng.choice(PALETTE_SIZES))
         self.label_case = None
         self.label_align = "centre"
 
@@ -86,7 +87,7 @@ def luminance(c):
 
 
 def pick_colour(rng, style):
-    name = style.one_colour or rng.choice(NAMES)
+    name = rng.choice(style.colours)
     base = rng.choice(COLOURS[name])
     return name, tuple(max(0, min(255, v + rng.randint(-6, 6))) for v in base)
 

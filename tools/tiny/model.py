@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from config import HEAD_DIM, MEAN, MERGE, PATCH, STD, TEMPORAL, TEXT, VISION, WINDOW
 from data import SLOTS, merge_order
-from facts import N_COLOURS, N_NEAR, N_PICTURES, N_PLACE
+from facts import N_COLOURS, N_NEAR, N_PICTURES, N_PLACE, NEAR
 from tokens import IMAGE_PAD, VOCAB
 
 V_DIM, V_HEADS = VISION["hidden_size"], VISION["num_heads"]
@@ -225,7 +225,7 @@ class Ocellus(nn.Module):
         self.visual = Vision()
         self.language_model = Text()
         self.letters = nn.Linear(V_DIM, SLOTS * 95)
-        self.facts = nn.Linear(T_DIM, N_COLOURS + 8 * N_NEAR)
+        self.facts = nn.Linear(T_DIM, N_COLOURS + NEAR * N_NEAR)
         self.places = nn.Linear(T_DIM, 12 * N_PLACE)
         self.pictures = nn.Linear(T_DIM, N_PICTURES + 2)
         for name, p in self.named_parameters():
@@ -238,7 +238,7 @@ class Ocellus(nn.Module):
 
     def forward(self, pixels, ids, pos, seg):
         """Logits [b, n, VOCAB], and what the aids say: letters [m, patches, SLOTS, 95], colours [m, tokens, N_COLOURS],
-        near [m, tokens, 8, N_NEAR], places [m, tokens, 12, N_PLACE], the picture's number [m, tokens, N_PICTURES] and
+        near [m, tokens, NEAR, N_NEAR], places [m, tokens, 12, N_PLACE], the picture's number [m, tokens, N_PICTURES] and
         whether it was changed [m, tokens, 2]. seg: -1 padding, 0 prefix, k segment."""
         text = self.language_model
         merged, patches = self.visual(pixels)
@@ -253,10 +253,10 @@ class Ocellus(nn.Module):
                 rows = unit(image_rows(x, is_image, merged.shape))
         logits = F.linear(text.norm(x), text.embed_tokens.weight)
         letters = self.letters(patches).unflatten(-1, (SLOTS, 95))
-        colours, near = self.facts(unit(merged)).split((N_COLOURS, 8 * N_NEAR), -1)
+        colours, near = self.facts(unit(merged)).split((N_COLOURS, NEAR * N_NEAR), -1)
         places = self.places(rows).unflatten(-1, (12, N_PLACE))
         number, changed = self.pictures(rows).split((N_PICTURES, 2), -1)
-        return logits, (letters, colours, near.unflatten(-1, (8, N_NEAR)), places, number, changed)
+        return logits, (letters, colours, near.unflatten(-1, (NEAR, N_NEAR)), places, number, changed)
 
 
 def unit(x):

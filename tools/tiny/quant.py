@@ -40,5 +40,5 @@ def bf16_bits(a):
 
 
 def is_quantised(name, shape, group=64):
-    """The weights that the file holds in 4 bits: every matrix of a linear layer and the embedding."""
+    """The weights that the file holds quantised: every matrix of a linear layer and the embedding."""
     return len(shape) == 2 and name.endswith(".weight") and shape[1] % group == 0

@@ -86,7 +86,7 @@ def answer_weights(task, answer):
     """How much each token of an answer and its end counts in the loss, in tenths. One figure or word decides a short
     answer, so its tokens count more than the letters of a long one; in a place the digits count, not the brackets."""
     n = len(encode(answer)) + 1
-    weight = int(10 * min(2.5, max(0.7, (32 / n) ** 0.5)) + 0.5)
+    weight = int(10 * min(2.5, max(0.9, (32 / n) ** 0.5)) + 0.5)
     return [2 * weight if task == "find" and chr(c).isdigit() else weight for c in encode(answer)] + [weight]
 
 

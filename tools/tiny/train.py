@@ -7,7 +7,7 @@
 The clock starts when the kernels are compiled, and the learning rate follows it, so a run always ends where it
 should. The curriculum follows it too once single lines are read (data.Pace). State is saved under --dir every
 three minutes, and the model is exported under --out, so a run that is cut off leaves one; a restarted run goes
-on from the state. The last fifth trains on 4-bit rounded weights (straight-through).
+on from the state. The last two fifths train on rounded weights (straight-through).
 """
 import argparse
 import json
@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, IterableDataset
 
-from config import AIDS, BITS, GROUP, TEXT, VISION
+from config import AIDS, GROUP, TEXT, VISION, bits_of
 from data import BUCKETS, Pace, Source, pick_bucket
 from export import float_weights
 from facts import SKIP
 from model import Ocellus
 from quant import dequantise, is_quantised, quantise
 
-QAT_FROM = 0.82
+QAT_FROM = 0.6
 SAVE_S, SHOW_S = 170, 15
 DECAY = 0.01
 STAGES = ("line", "small", "medium", "large")
@@ -92,25 +92,28 @@ def newton_schulz(g):
     return x.mT if tall else x
 
 
-class FourBit:
-    """Puts 4-bit rounded values in place of the weights, and the full ones back before the update."""
+class Rounded:
+    """Puts the values that the file will hold in place of the weights, and the full ones back before the update."""
 
     def __init__(self, model):
-        self.params = [p for n, p in model.named_parameters()
-                       if is_quantised(n, p.shape) and not n.startswith(AIDS)]
-        self.full = None
+        self.by_bits, self.full = {}, {}
+        for n, p in model.named_parameters():
+            if is_quantised(n, p.shape) and not n.startswith(AIDS):
+                self.by_bits.setdefault(bits_of(n), []).append(p)
 
     @torch.no_grad()
     def enter(self):
-        self.full = [p.detach().clone() for p in self.params]
-        groups = torch.cat([p.view(-1, GROUP) for p in self.full])
-        q = quantise(torch, groups, BITS, GROUP, lambda t: t.bfloat16().float())
-        parts = dequantise(*q).split([p.numel() // GROUP for p in self.params])
-        torch._foreach_copy_(self.params, [w.view_as(p) for w, p in zip(parts, self.params)])
+        for bits, params in self.by_bits.items():
+            self.full[bits] = [p.detach().clone() for p in params]
+            groups = torch.cat([p.view(-1, GROUP) for p in self.full[bits]])
+            q = quantise(torch, groups, bits, GROUP, lambda t: t.bfloat16().float())
+            parts = dequantise(*q).split([p.numel() // GROUP for p in params])
+            torch._foreach_copy_(params, [w.view_as(p) for w, p in zip(parts, params)])
 
     @torch.no_grad()
     def leave(self):
-        torch._foreach_copy_(self.params, self.full)
+        for bits, params in self.by_bits.items():
+            torch._foreach_copy_(params, self.full[bits])
 
 
 def to_gpu(batch):
@@ -238,7 +241,7 @@ class Trainer:
         self.rest = [p for n, p in named if n not in chosen]
         self.muon = Muon(turned)
         self.adam = torch.optim.AdamW(self.rest, lr=args.adam_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self.four, self.pace = FourBit(self.model), Pace(args.place)
+        self.rounded, self.pace = Rounded(self.model), Pace(args.place)
         self.before, self.step, self.pictures, self.exporting = 0.0, 0, 0, None
         self.state_path = os.path.join(args.dir, "state.pt")
         if os.path.exists(self.state_path):
@@ -269,12 +272,12 @@ class Trainer:
         qat, f = self.progress() >= QAT_FROM, lr_factor(self.progress(), time.time() - self.start)
         b = to_gpu(batch)
         if qat:
-            self.four.enter()
+            self.rounded.enter()
         with torch.autocast("cuda", torch.bfloat16):
             parts, loss = losses(self.model, b)
         loss.backward()
         if qat:
-            self.four.leave()
+            self.rounded.leave()
         torch.nn.utils.clip_grad_norm_(self.rest, 1.0)
         for g in self.adam.param_groups:
             g["lr"] = self.args.adam_lr * f
@@ -331,7 +334,7 @@ class Figures:
               "%.1f steps/s  %.0f TFLOP/s  waited %.0f%%  lr %.3f %s" % (
                   run.elapsed(), run.progress(), place, run.step, "  ".join("%s %.4f" % p for p in losses.items()),
                   " ".join("%s %.2f" % s for s in stages.items()), self.pictures / dt, n / dt, self.work / dt / 1e12, 100 * self.waited / dt, f,
-                  "4-bit" if run.progress() >= QAT_FROM else ""), flush=True)
+                  "rounded" if run.progress() >= QAT_FROM else ""), flush=True)
         self.log.write(json.dumps({"s": round(run.elapsed(), 1), "step": run.step, **losses, "stages": stages,
                                    "pictures": run.pictures, "place_in_run": place}) + "\n")
         self.clear()
@@ -397,25 +400,25 @@ def loop(run, batches, place, held, log):
         if now - figures.since > SHOW_S:
             run.pace.see(figures.show(run, place.value).get("line"))
         if now - shown > run.args.report_s:
-            report(run.model, run.four, held, log, run.elapsed(), run.progress() >= QAT_FROM)
+            report(run.model, run.rounded, held, log, run.elapsed(), run.progress() >= QAT_FROM)
             shown = time.time()
         if now - saved > SAVE_S:
             run.save()
             saved = time.time()
     run.save(wait=True)
     for qat in (False, True):
-        report(run.model, run.four, held, log, run.elapsed(), qat)
+        report(run.model, run.rounded, held, log, run.elapsed(), qat)
 
 
-def report(model, four, held, log, elapsed, qat):
+def report(model, rounded, held, log, elapsed, qat):
     if qat:
-        four.enter()
+        rounded.enter()
     scores = evaluate(model, held)
     if qat:
-        four.leave()
-    print("  held out%s: " % (" 4-bit" if qat else "") +
+        rounded.leave()
+    print("  held out%s: " % (" rounded" if qat else "") +
           "  ".join("%s %d/%d" % (k, *v) for k, v in scores.items()), flush=True)
-    log.write(json.dumps({"s": round(elapsed, 1), "bits": 4 if qat else 16, "held_out": scores}) + "\n")
+    log.write(json.dumps({"s": round(elapsed, 1), "rounded": qat, "held_out": scores}) + "\n")
     log.flush()
 
 

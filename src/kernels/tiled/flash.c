@@ -8,13 +8,13 @@ static size_t padded(int hd) {
 
 enum {
     SCORE_FLOATS = OC_TILE_MAX_NR * OC_ATTN_KB,
-    P16_FLOATS = OC_FLASH_ROWS * OC_ATTN_KB,  /* high and low: two of 16 bits for one float */
+    P16_FLOATS = 2 * OC_FLASH_ROWS * OC_ATTN_KB, /* high and low: two of 16 bits for one float */
     TMP_FLOATS = OC_BF16_COLS * OC_P_KB,
 };
 
 size_t oc_tiled_attn_thread_bytes(int max_hd) {
     size_t ld = padded(max_hd);
-    size_t floats = 2 * OC_ATTN_QB * ld + 3 * OC_ATTN_QB + 4 * OC_ATTN_KB * ld + SCORE_FLOATS + P16_FLOATS + TMP_FLOATS;
+    size_t floats = 2 * OC_ATTN_WIDE_QB * ld + 3 * OC_ATTN_WIDE_QB + 4 * OC_ATTN_KB * ld + SCORE_FLOATS + P16_FLOATS + TMP_FLOATS;
     return floats * sizeof(float);
 }
 
@@ -31,10 +31,10 @@ static uint16_t *bf16_at(float *p) {
 /* The buffers of two bf16; those of the query rows and keys lie where the f32 ones would, which no unit needs as well. */
 static void open_bf16(struct oc_flash *f, float **at, size_t room) {
     f->bf16 = f->s->bf16 && f->s->bf16->exp_row ? f->s->bf16 : NULL;
-    f->q16 = bf16_at(f->q), f->q16_low = f->q16 + OC_ATTN_QB * room;
+    f->q16 = bf16_at(f->q), f->q16_low = f->q16 + OC_ATTN_WIDE_QB * room;
     f->k16 = bf16_at(f->k), f->k16_low = f->k16 + OC_ATTN_KB * room;
     f->v16 = bf16_at(take(at, OC_ATTN_KB * room)), f->v16_low = f->v16 + OC_ATTN_KB * room;
-    f->p16 = bf16_at(take(at, P16_FLOATS)), f->p16_low = f->p16 + OC_FLASH_ROWS * OC_ATTN_KB;
+    f->p16 = bf16_at(take(at, P16_FLOATS)), f->p16_low = f->p16 + P16_FLOATS;
     f->tmp = bf16_at(take(at, TMP_FLOATS));
     if (!f->bf16) return;
     OC_ASSERT(f->bf16->mr <= OC_FLASH_ROWS && f->ld % OC_BF16_K == 0 && OC_ATTN_KB % OC_BF16_K == 0);
@@ -51,11 +51,12 @@ void oc_flash_open(struct oc_flash *f, const struct oc_simd *s, const struct oc_
     f->hd = hd;
     f->ld = (int)oc_round_up((size_t)hd, (size_t)s->nr);
     f->scale = scale;
-    f->q = take(&at, OC_ATTN_QB * room);
-    f->acc = take(&at, OC_ATTN_QB * room);
-    f->max = take(&at, OC_ATTN_QB);
-    f->sum = take(&at, OC_ATTN_QB);
-    f->valid = (int32_t *)(void *)take(&at, OC_ATTN_QB);
+    oc_flash_forget(f);
+    f->q = take(&at, OC_ATTN_WIDE_QB * room);
+    f->acc = take(&at, OC_ATTN_WIDE_QB * room);
+    f->max = take(&at, OC_ATTN_WIDE_QB);
+    f->sum = take(&at, OC_ATTN_WIDE_QB);
+    f->valid = (int32_t *)(void *)take(&at, OC_ATTN_WIDE_QB);
     f->k = take(&at, OC_ATTN_KB * room);
     f->v = take(&at, OC_ATTN_KB * room);
     f->rows = take(&at, OC_ATTN_KB * room);
@@ -106,41 +107,120 @@ static int most_valid(const struct oc_flash *f, int i, int mr) {
     return most;
 }
 
-/* score[mr, n_keys] of rows i ..; then these are probabilities, in two bf16, zero up to `whole` keys. */
-static void probabilities_bf16(struct oc_flash *f, int i, int mr, int n_keys, int whole) {
-    const struct oc_simd_bf16 *b = f->bf16;
-    struct oc_bf16_tile t = {.lda = f->ld, .kk = f->ld, .ldc = OC_ATTN_KB, .mr = mr, .first = true};
-    t.a = f->q16 + (int64_t)i * f->ld;
-    t.a_low = f->q16_low + (int64_t)i * f->ld;
-    for (int j = 0; j < n_keys; j += OC_BF16_COLS) {
-        t.b = f->k16 + (int64_t)j * f->ld;
-        t.b_low = f->k16_low + (int64_t)j * f->ld;
-        t.c = f->score + j;
-        t.nv = n_keys - j > OC_BF16_COLS / 2 ? 2 : 1;
-        b->tile(&t);
-    }
-    for (int r = 0; r < mr; r++) {
-        int valid = f->valid[i + r];
-        const float *score = f->score + (int64_t)r * OC_ATTN_KB;
-        float max = valid > 0 ? raise_max(f, i + r, score, valid) : 0;
-        f->sum[i + r] += b->exp_row(score, valid, whole, f->scale, max, f->p16 + r * OC_ATTN_KB, f->p16_low + r * OC_ATTN_KB);
+/* A tile of rows on its way through a block: scores, softmax, values. */
+struct flash_rows {
+    int i, mr, n_keys, whole;
+    float *score;
+    uint16_t *p, *p_low;
+    int n_soft; /* rows whose softmax is done */
+};
+
+/* `whole` depends on the other rows of the tile: but what is added for keys that a row does not see are zeros, whole steps of
+ * OC_BF16_K of them. */
+static struct flash_rows rows_at(const struct oc_flash *f, int tile, int n) {
+    int mr = f->bf16->mr, i = tile * mr;
+    if (tile < 0 || i >= n) return (struct flash_rows){0};
+    struct flash_rows r = {.i = i, .mr = n - i < mr ? n - i : mr};
+    r.n_keys = most_valid(f, i, r.mr);
+    r.whole = (int)oc_round_up((size_t)r.n_keys, OC_BF16_K);
+    r.score = f->score + tile % 2 * OC_FLASH_ROWS * OC_ATTN_KB;
+    r.p = f->p16 + tile % 2 * OC_FLASH_ROWS * OC_ATTN_KB;
+    r.p_low = f->p16_low + tile % 2 * OC_FLASH_ROWS * OC_ATTN_KB;
+    if (r.n_keys == 0) r.mr = 0;
+    return r;
+}
+
+/* The next row's probabilities, in two bf16, zero up to `whole` keys. */
+static void soften_row(struct oc_flash *f, struct flash_rows *t) {
+    int r = t->n_soft++, valid = f->valid[t->i + r];
+    const float *score = t->score + (int64_t)r * OC_ATTN_KB;
+    float max = valid > 0 ? raise_max(f, t->i + r, score, valid) : 0;
+    f->sum[t->i + r] += f->bf16->exp_row(score, valid, t->whole, f->scale, max, t->p + r * OC_ATTN_KB, t->p_low + r * OC_ATTN_KB);
+}
+
+static int lines_of(const struct oc_flash *f) {
+    return (f->hd * (int)sizeof(float) + 63) / 64;
+}
+
+void oc_flash_forget(struct oc_flash *f) {
+    f->ahead = (struct oc_flash_ahead){0};
+}
+
+void oc_flash_fetch(struct oc_flash *f, const float *p, int64_t ld, int n_rows, int n, int n_keys) {
+    if (!f->bf16) return;
+    struct oc_flash_ahead *a = &f->ahead;
+    int tiles = (n + f->bf16->mr - 1) / f->bf16->mr, steps = (n_keys + OC_BF16_COLS - 1) / OC_BF16_COLS;
+    int turns = tiles * steps * (f->ld / OC_BF16_K + (f->hd + OC_BF16_COLS - 1) / OC_BF16_COLS) * 3;
+    a->of[a->n_of++] = (struct oc_flash_far){p, ld, n_rows};
+    int rows = 0;
+    for (int i = 0; i < a->n_of; i++) rows += a->of[i].n;
+    a->quota = rows * lines_of(f) / turns + 1;
+}
+
+static void fetch_some(struct oc_flash *f) {
+    struct oc_flash_ahead *a = &f->ahead;
+    for (int i = 0; i < a->quota && a->at < a->n_of; i++) {
+        const struct oc_flash_far *far = &a->of[a->at];
+        __builtin_prefetch(far->p + a->row * far->ld + 16 * a->line, 0, 2);
+        if (++a->line < lines_of(f)) continue;
+        a->line = 0;
+        if (++a->row < far->n) continue;
+        a->row = 0;
+        a->at++;
     }
 }
 
-/* tile_rows by the bf16 tile. `whole` depends on the other rows of the tile: but what is added for keys that a row does
- * not see are zeros, whole steps of OC_BF16_K of them. */
-static void tile_rows_bf16(struct oc_flash *f, int i, int mr) {
-    int n_keys = most_valid(f, i, mr), whole = (int)oc_round_up((size_t)n_keys, OC_BF16_K);
-    if (n_keys == 0) return;
-    probabilities_bf16(f, i, mr, n_keys, whole);
-    struct oc_bf16_tile t = {.a = f->p16, .a_low = f->p16_low, .lda = OC_ATTN_KB, .kk = whole, .ldc = f->ld, .mr = mr};
+/* The softmax of one tile of rows beside the products of others: a row every few products. */
+struct flash_beside {
+    struct oc_flash *f;
+    struct flash_rows *rows;
+    int turn;
+};
+
+static void soften_some(void *arg) {
+    enum { EVERY = 3 }; /* 96 products of a block for a row's 192 scores, some 150 cycles of work for 190 of products */
+    struct flash_beside *b = arg;
+    fetch_some(b->f);
+    if (++b->turn % EVERY == 0 && b->rows->n_soft < b->rows->mr) soften_row(b->f, b->rows);
+}
+
+static void score_rows(struct oc_flash *f, const struct flash_rows *r, struct flash_beside *beside) {
+    struct oc_bf16_tile t = {.lda = f->ld, .kk = f->ld, .ldc = OC_ATTN_KB, .mr = r->mr, .first = true};
+    t.beside = soften_some, t.arg = beside;
+    t.a = f->q16 + (int64_t)r->i * f->ld;
+    t.a_low = f->q16_low + (int64_t)r->i * f->ld;
+    for (int j = 0; j < r->n_keys && r->mr; j += OC_BF16_COLS) {
+        t.b = f->k16 + (int64_t)j * f->ld;
+        t.b_low = f->k16_low + (int64_t)j * f->ld;
+        t.c = r->score + j;
+        t.nv = r->n_keys - j > OC_BF16_COLS / 2 ? 2 : 1;
+        f->bf16->tile(&t);
+    }
+}
+
+static void add_values(struct oc_flash *f, const struct flash_rows *r, struct flash_beside *beside) {
+    struct oc_bf16_tile t = {.a = r->p, .a_low = r->p_low, .lda = OC_ATTN_KB, .kk = r->whole, .ldc = f->ld, .mr = r->mr};
+    t.beside = soften_some, t.arg = beside;
     t.first = f->first;
-    for (int d = 0; d < f->hd; d += OC_BF16_COLS) {
+    for (int d = 0; d < f->hd && r->mr; d += OC_BF16_COLS) {
         t.b = f->v16 + (int64_t)d * OC_ATTN_KB;
         t.b_low = f->v16_low + (int64_t)d * OC_ATTN_KB;
-        t.c = f->acc + (int64_t)i * f->ld + d;
+        t.c = f->acc + (int64_t)r->i * f->ld + d;
         t.nv = f->hd - d > OC_BF16_COLS / 2 ? 2 : 1;
         f->bf16->tile(&t);
+    }
+}
+
+/* A tile's softmax is done beside the products of its neighbours: the scores of the next and the values of the one before. */
+static void block_bf16(struct oc_flash *f, int n) {
+    struct flash_rows before = {0}, now = {0};
+    for (int tile = 0; (tile - 2) * f->bf16->mr < n; tile++) {
+        struct flash_rows next = rows_at(f, tile, n);
+        struct flash_beside beside = {f, &now, 0};
+        score_rows(f, &next, &beside);
+        add_values(f, &before, &beside);
+        while (now.n_soft < now.mr) soften_row(f, &now);
+        before = now, now = next;
     }
 }
 
@@ -173,13 +253,10 @@ static void tile_rows(struct oc_flash *f, int i, int mr) {
 }
 
 void oc_flash_block(struct oc_flash *f, int n) {
-    int mr = f->bf16 ? f->bf16->mr : f->s->mr;
-    for (int i = 0; i < n; i += mr) {
-        if (f->bf16) {
-            tile_rows_bf16(f, i, n - i < mr ? n - i : mr);
-        } else {
-            tile_rows(f, i, n - i < mr ? n - i : mr);
-        }
+    if (f->bf16) {
+        block_bf16(f, n);
+    } else {
+        for (int i = 0; i < n; i += f->s->mr) tile_rows(f, i, n - i < f->s->mr ? n - i : f->s->mr);
     }
     f->first = false;
 }

@@ -1,4 +1,4 @@
-/* Role P in bf16: y^T = W x^T by register (or hardware) tiles, for bf16 and quantised weights.
+/* Role P in bf16, rounded once: y^T = W x^T by register tiles, for bf16 and quantised weights.
  *
  * x is rounded to bf16 once per call, in panels of OC_BF16_COLS rows of x as columns, pairs of k side by side; W is
  * rounded row by row, as it lies, into a block that stays in L2 (so nothing of W is transposed). Work is cut in units
@@ -13,7 +13,6 @@ struct job {
     int64_t m0, m;  /* the slice of rows of x that is packed */
     int64_t kp;     /* k padded */
     uint16_t *x;    /* panels [kp/2][OC_BF16_COLS][2] */
-    uint16_t *x_low; /* the same of what rounding took away, or NULL */
     int64_t nb, mb; /* rows of W and of x in a unit */
     int64_t n_row_blocks, n_col_blocks[3];
     long n_units;
@@ -22,7 +21,7 @@ struct job {
 
 /* A thread's part of the scratch. */
 struct space {
-    uint16_t *w, *w_low; /* [nb][W_STRIDE] each */
+    uint16_t *w;  /* [nb][W_STRIDE] */
     float *c[2];  /* [nb][ldc]: y^T of the gate or only weight, and of up */
     float *rows[2]; /* [ROWS][OC_P_NB]: the same, turned back, a few rows of x */
     uint16_t *tmp;
@@ -35,13 +34,13 @@ static int64_t padded_k(int64_t k) {
     return (int64_t)oc_round_up((size_t)k, OC_BF16_K);
 }
 
-static size_t c_floats(const struct oc_simd_bf16 *b) {
-    return (size_t)OC_P_NB * (size_t)(b->mb + 16);
+static size_t c_floats(void) {
+    return (size_t)OC_P_NB * (size_t)(OC_BF16_MB + 16);
 }
 
-static size_t thread_bytes(const struct oc_simd_bf16 *b) {
-    size_t floats = 2 * c_floats(b) + 2 * ROWS * OC_P_NB;
-    return floats * sizeof(float) + 2 * (size_t)(OC_P_NB * W_STRIDE + OC_BF16_COLS * OC_P_KB) * sizeof(uint16_t);
+static size_t thread_bytes(void) {
+    size_t floats = 2 * c_floats() + 2 * ROWS * OC_P_NB;
+    return floats * sizeof(float) + (size_t)(OC_P_NB * W_STRIDE + OC_BF16_COLS * OC_P_KB) * sizeof(uint16_t);
 }
 
 static int64_t slice_rows(int64_t m) {
@@ -54,22 +53,20 @@ static size_t packed_bytes(int64_t m, int64_t k) {
     return oc_round_up(bytes, 4096);
 }
 
-size_t oc_tiled_gemm_bf16_bytes(const struct oc_simd_bf16 *b, int64_t m, int64_t k, int n_threads) {
+size_t oc_tiled_gemm_bf16_bytes(int64_t m, int64_t k, int n_threads) {
     int64_t most = m < OC_BF16_SLICE ? m : OC_BF16_SLICE;
-    return 2 * packed_bytes(most > 0 ? most : 1, k) + thread_bytes(b) * (size_t)n_threads;
+    return packed_bytes(most > 0 ? most : 1, k) + thread_bytes() * (size_t)n_threads;
 }
 
 static struct space thread_space(const struct job *j, int thread) {
-    const struct oc_simd_bf16 *b = j->s->bf16;
-    uint8_t *p = j->ctx->scratch + 2 * packed_bytes(j->a->m, j->a->w[0]->k) + (size_t)thread * thread_bytes(b);
+    uint8_t *p = j->ctx->scratch + packed_bytes(j->a->m, j->a->w[0]->k) + (size_t)thread * thread_bytes();
     struct space sp;
     sp.c[0] = (float *)(void *)p;
-    sp.c[1] = sp.c[0] + c_floats(b);
-    sp.rows[0] = sp.c[1] + c_floats(b);
+    sp.c[1] = sp.c[0] + c_floats();
+    sp.rows[0] = sp.c[1] + c_floats();
     sp.rows[1] = sp.rows[0] + ROWS * OC_P_NB;
     sp.w = (uint16_t *)(void *)(sp.rows[1] + ROWS * OC_P_NB);
-    sp.w_low = sp.w + OC_P_NB * W_STRIDE;
-    sp.tmp = sp.w_low + OC_P_NB * W_STRIDE;
+    sp.tmp = sp.w + OC_P_NB * W_STRIDE;
     return sp;
 }
 
@@ -85,7 +82,7 @@ static void pack_panels(void *arg, int thread, int n_threads) {
         for (int64_t k0 = 0; k0 < j->a->w[0]->k; k0 += OC_P_KB) {
             int kk = (int)(j->a->w[0]->k - k0 < OC_P_KB ? j->a->w[0]->k - k0 : OC_P_KB);
             int64_t to = at * j->kp + k0 * OC_BF16_COLS;
-            j->s->bf16->pack(x + k0, j->a->ldx, n, kk, j->x + to, j->x_low ? j->x_low + to : NULL, sp.tmp);
+            j->s->bf16->pack(x + k0, j->a->ldx, n, kk, j->x + to, NULL, sp.tmp);
         }
     }
 }
@@ -99,54 +96,28 @@ static void clear(uint16_t *w, int64_t r0, int64_t r1, int from, int to) {
 static void load_rows(const struct job *j, struct space *sp, const struct oc_weight *w, int64_t n0, int64_t nn,
                       int64_t k0, int kk, int kk_padded) {
     const struct oc_simd_bf16 *b = j->s->bf16;
-    bool low = b->split && w->bits != 0;
     int64_t whole = (int64_t)oc_round_up((size_t)nn, (size_t)b->pad_rows);
-    for (int64_t r = 0; r < nn; r++)
-        b->row(w, n0 + r, k0, kk, sp->w + r * W_STRIDE, low ? sp->w_low + r * W_STRIDE : NULL);
+    for (int64_t r = 0; r < nn; r++) b->row(w, n0 + r, k0, kk, sp->w + r * W_STRIDE, NULL);
     clear(sp->w, 0, nn, kk, kk_padded);
     clear(sp->w, nn, whole, 0, kk_padded);
-    if (!low) return;
-    clear(sp->w_low, 0, nn, kk, kk_padded);
-    clear(sp->w_low, nn, whole, 0, kk_padded);
-}
-
-/* The panel of x after the one of columns i from k0 on, as an index into j->x: the next columns, or the first ones of the
- * next block of k, or -1. */
-static int64_t panel_after(const struct job *j, int64_t m0, int64_t mm, int64_t i, int64_t k0, int64_t k) {
-    if (i + OC_BF16_COLS < mm) return (m0 + i + OC_BF16_COLS) * j->kp + k0 * OC_BF16_COLS;
-    k0 += j->s->bf16->kb;
-    return k0 < k ? m0 * j->kp + k0 * OC_BF16_COLS : -1;
-}
-
-/* Part `part` of n_parts of a panel comes to L2: all of x is too large for it, and tile loads wait for every line. */
-static void fetch(const struct job *j, int64_t panel, int64_t n, int64_t part, int64_t n_parts) {
-    if (panel < 0) return;
-    for (int64_t at = n * part / n_parts & ~(int64_t)31; at < n * (part + 1) / n_parts; at += 32) {
-        __builtin_prefetch(j->x + panel + at, 0, 2);
-        if (j->x_low) __builtin_prefetch(j->x_low + panel + at, 0, 2);
-    }
 }
 
 /* c[nn, mm] = rows n0.. of w times x's packed rows from m0 on. */
 static void block(const struct job *j, struct space *sp, const struct oc_weight *w, int64_t n0, int64_t nn,
                   int64_t m0, int64_t mm, float *c) {
     const struct oc_simd_bf16 *b = j->s->bf16;
-    int64_t ldc = b->mb + 16;
-    for (int64_t k0 = 0; k0 < w->k; k0 += b->kb) {
-        int kk = (int)(w->k - k0 < b->kb ? w->k - k0 : b->kb), kk_padded = (int)padded_k(kk);
+    int64_t ldc = OC_BF16_MB + 16;
+    for (int64_t k0 = 0; k0 < w->k; k0 += OC_P_KB) {
+        int kk = (int)(w->k - k0 < OC_P_KB ? w->k - k0 : OC_P_KB), kk_padded = (int)padded_k(kk);
         load_rows(j, sp, w, n0, nn, k0, kk, kk_padded);
         struct oc_bf16_tile t = {.lda = W_STRIDE, .kk = kk_padded, .ldc = ldc, .first = k0 == 0};
         for (int64_t i = 0; i < mm; i += OC_BF16_COLS) {
             int64_t from = (m0 + i) * j->kp + k0 * OC_BF16_COLS;
             t.b = j->x + from;
-            t.b_low = j->x_low ? j->x_low + from : NULL;
             t.nv = mm - i > OC_BF16_COLS / 2 ? 2 : 1;
-            int64_t after = panel_after(j, m0, mm, i, k0, w->k), n_tiles = (nn + b->mr - 1) / b->mr;
             for (int64_t r = 0; r < nn; r += b->mr) {
-                fetch(j, after, (int64_t)kk_padded * OC_BF16_COLS, r / b->mr, n_tiles);
                 t.mr = (int)(nn - r < b->mr ? nn - r : b->mr);
                 t.a = sp->w + r * W_STRIDE;
-                t.a_low = b->split && w->bits != 0 ? sp->w_low + r * W_STRIDE : NULL;
                 t.c = c + r * ldc + i;
                 b->tile(&t);
             }
@@ -157,7 +128,7 @@ static void block(const struct job *j, struct space *sp, const struct oc_weight 
 /* Turns c's columns i .. back into rows of y and finishes them. */
 static void store(const struct job *j, struct space *sp, int which, int64_t n0, int64_t nn, int64_t m0, int64_t mm) {
     const struct oc_simd_bf16 *b = j->s->bf16;
-    int64_t ldc = b->mb + 16;
+    int64_t ldc = OC_BF16_MB + 16;
     for (int64_t i = 0; i < mm; i += ROWS) {
         b->turn(sp->c[0] + i, ldc, (int)nn, ROWS, sp->rows[0], OC_P_NB);
         if (j->a->glu) b->turn(sp->c[1] + i, ldc, (int)nn, ROWS, sp->rows[1], OC_P_NB);
@@ -171,10 +142,8 @@ static void store(const struct job *j, struct space *sp, int which, int64_t n0, 
 static void work(void *arg, int thread, int n_threads) {
     struct job *j = arg;
     const struct oc_multi_linear *a = j->a;
-    const struct oc_simd_bf16 *b = j->s->bf16;
     (void)n_threads;
     struct space sp = thread_space(j, thread);
-    if (b->begin) b->begin();
     for (;;) {
         int64_t u = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
         if (u >= j->n_units) break;
@@ -187,13 +156,12 @@ static void work(void *arg, int thread, int n_threads) {
         if (a->glu) block(j, &sp, a->w[1], n0, nn, m0, mm, sp.c[1]);
         store(j, &sp, which, n0, nn, m0, mm);
     }
-    if (b->end) b->end();
 }
 
 /* Equal blocks of x's rows, at most mb; W's blocks as high as the buffer, lower when that would leave threads idle. */
 static void cut(struct job *j) {
     const struct oc_multi_linear *a = j->a;
-    int64_t most = j->s->bf16->mb, blocks = (j->m + most - 1) / most;
+    int64_t most = OC_BF16_MB, blocks = (j->m + most - 1) / most;
     j->mb = (int64_t)oc_round_up((size_t)((j->m + blocks - 1) / blocks), OC_BF16_COLS);
     j->n_row_blocks = (j->m + j->mb - 1) / j->mb;
     int n_outputs = a->glu ? 1 : a->n_w;
@@ -209,9 +177,8 @@ static void cut(struct job *j) {
 }
 
 void oc_tiled_gemm_bf16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
-    OC_ASSERT(oc_tiled_gemm_bf16_bytes(s->bf16, a->m, a->w[0]->k, oc_pool_n_threads(ctx->pool)) <= ctx->scratch_bytes);
+    OC_ASSERT(oc_tiled_gemm_bf16_bytes(a->m, a->w[0]->k, oc_pool_n_threads(ctx->pool)) <= ctx->scratch_bytes);
     struct job j = {.s = s, .ctx = ctx, .a = a, .kp = padded_k(a->w[0]->k), .x = (uint16_t *)(void *)ctx->scratch};
-    if (s->bf16->split) j.x_low = j.x + packed_bytes(a->m, a->w[0]->k) / sizeof *j.x;
     int64_t slice = slice_rows(a->m);
     for (j.m0 = 0; j.m0 < a->m; j.m0 += slice) {
         j.m = a->m - j.m0 < slice ? a->m - j.m0 : slice;

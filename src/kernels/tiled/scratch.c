@@ -7,8 +7,9 @@ size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_th
     size_t gemv = oc_tiled_gemv_bytes(max_m < OC_D_SLICE ? max_m : OC_D_SLICE, max_k);
     size_t most = gemm > attn ? gemm : attn;
     most = most > gemv ? most : gemv;
-    /* The largest mb of any ISA, so that the need does not depend on the ISA chosen. */
-    struct oc_simd_bf16 largest = {.mb = OC_BF16_MAX_MB};
-    size_t bf16 = oc_tiled_gemm_bf16_bytes(&largest, max_m, max_k, n_threads);
-    return most > bf16 ? most : bf16;
+    /* Of drivers that this ISA has no use for too, so that the need does not depend on the ISA chosen. */
+    size_t bf16 = oc_tiled_gemm_bf16_bytes(max_m, max_k, n_threads);
+    size_t tiles = oc_tiled_gemm_tiles_bytes(max_m, max_k, n_threads);
+    most = most > bf16 ? most : bf16;
+    return most > tiles ? most : tiles;
 }

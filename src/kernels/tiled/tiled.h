@@ -23,6 +23,7 @@
 
 /* Attention blocking: query rows and keys per block in role P, keys per block in role D. */
 #define OC_ATTN_QB 384
+#define OC_ATTN_WIDE_QB 1024 /* query rows by bf16 tiles, which wait longer for packed keys and values than for queries from L2 */
 #define OC_ATTN_KB 192
 #define OC_ATTN_D_KB 48
 
@@ -62,7 +63,7 @@ struct oc_dot_x {
 #define OC_BF16_COLS 32
 #define OC_BF16_K 32
 #define OC_BF16_SLICE 1536
-#define OC_BF16_MAX_MB 768
+#define OC_BF16_MB 384 /* rows of x per unit of work, a multiple of OC_BF16_COLS */
 
 /* c[r, j] = (first) or += sum over k < kk of a[r*lda + k] * b[k/2][j][k%2], for r < mr, j < 16 nv, in an order of
  * k of the ISA's own. kk is a multiple of OC_BF16_K. And, where given, the same for a and b_low, and for a_low and b. */
@@ -75,14 +76,13 @@ struct oc_bf16_tile {
     int64_t ldc;
     int mr, nv; /* 1 .. isa mr; 1 or 2 */
     bool first;
+    void (*beside)(void *arg); /* or NULL: called again and again between products of hardware tiles */
+    void *arg;
 };
 
 struct oc_simd_bf16 {
     int mr;       /* rows of a tile */
     int pad_rows; /* rows of `a` that tile reads and rows of `c` that it writes are mr rounded up to this */
-    int64_t mb;   /* rows of x per unit of work, a multiple of OC_BF16_COLS */
-    int kb;       /* k that tile is given at a time: 128 or 256, so that what it reads again stays in L1 */
-    bool split;   /* x, and W when quantised, are sums of two bf16, high and low: 16 bits; the product of lows is left out */
 
     /* Begins and ends a thread's use of `tile`; NULL where there is nothing to set. */
     void (*begin)(void);
@@ -101,7 +101,7 @@ struct oc_simd_bf16 {
     /* out[k*nr + r] = in[r*ld + k] for r < n, k < kk; columns from n to nr on zero. */
     void (*turn)(const float *in, int64_t ld, int n, int kk, float *out, int nr);
 
-    /* What attention of role P needs besides; exp_row NULL leaves it in f32. It takes two bf16 whatever `split` says. */
+    /* What attention of role P needs besides; exp_row NULL leaves it in f32. It takes two bf16. */
 
     /* out[n] = x[n] rounded to nearest even, out_low of what rounding took away, both zero from n to `whole`, a multiple
      * of OC_BF16_K. */
@@ -115,6 +115,85 @@ struct oc_simd_bf16 {
     /* out + out_low = exp(v[i]*scale - max) as round_row has it; returns the sum of the unrounded. */
     float (*exp_row)(const float *v, int n, int whole, float scale, float max, uint16_t *out, uint16_t *out_low);
 };
+
+/* Role P by hardware tiles: y = x W^T. x comes in strips of OC_TILES_N rows, W in panels of as many, both in steps of
+ * OC_TILES_K of k, zero-padded, as sums of one or two bf16 (`parts`, high before low). */
+#define OC_TILES_N 32
+#define OC_TILES_K 32
+#define OC_TILES_STEP (OC_TILES_N * OC_TILES_K) /* elements of one part of a step */
+#define OC_TILES_UNIT_K 128                     /* passes over k begin at its multiples, which are those of any group */
+
+/* A strip of x on its way to bf16: out[steps][parts][OC_TILES_N][OC_TILES_K]. */
+struct oc_tiles_cut {
+    const float *x;
+    int64_t ldx;
+    int n, rows; /* rows of x; and as many as are written, those from n on with zeros */
+    int k, steps;
+    int parts;
+    uint16_t *out;
+    float *sums; /* [steps][OC_TILES_N]: the sum of what is written of a row, or NULL */
+};
+
+/* A strip of c becomes y[rows, cols] = act(c + bias) (* (up + up_bias)) (+ y), piece by piece (a row of a panel). */
+struct oc_tiles_end {
+    const float *c, *up; /* panels; up: or NULL */
+    const float *bias, *up_bias;
+    int rows, cols, n_panels;
+    enum oc_act act;
+    bool add;
+    float *y;
+    int64_t ldy;
+    int row, panel; /* the next piece; all are done when row == rows */
+};
+
+/* c = (first) or += acc * scale of the column + sum of the row * zero bias of the column, for a panel of c: a group of k. */
+struct oc_tiles_scale {
+    const float *acc;
+    const float *scales; /* [2][OC_TILES_N] */
+    const float *sums;   /* [OC_TILES_N] */
+    float *c;
+    bool first;
+};
+
+/* c[n_panels][tiles 2 x 2][16][16] = (first) or += a strip of x times panels of W [n_panels][steps][b_parts][2][16][16][2]:
+ * of each tile of W, pairs of k side by side. All products of parts but that of two lows, k after k. */
+struct oc_tiles_strip {
+    const uint16_t *a, *b;
+    int a_parts, b_parts;
+    int steps, n_panels;
+    float *c;
+    bool first, lower; /* lower: there are more than 16 rows */
+    int group;           /* 0, or steps of a group: then W is whole numbers, and sums of a group are scaled, see struct oc_tiles_scale */
+    const float *scales; /* [n_panels][groups][2][OC_TILES_N]: scales, then zero biases */
+    const float *sums;   /* of the strip, [groups][OC_TILES_N] */
+    float *acc;          /* two panels of c */
+    void (*scale)(const struct oc_tiles_scale *g, int row, int n);
+    const uint16_t *next; /* the next strip, of which so many lines are fetched to L2 at each step; or NULL */
+    int n_next;
+    void (*finish)(struct oc_tiles_end *end, int n); /* meanwhile the strip before is finished, so many pieces at each step */
+    struct oc_tiles_end *end;
+    int n_end;
+};
+
+struct oc_simd_tiles {
+    bool split; /* x, and W when quantised, are two parts */
+    bool grouped; /* but quantised W is whole numbers in one part, and sums are scaled group by group */
+    int w_elements; /* of bf16 that a thread has of W at a time, in L2; OC_TILES_MAX_W at most */
+    int k_most[2];  /* k of a pass when W has one part, or two; multiples of OC_TILES_UNIT_K, OC_TILES_MAX_K at most */
+    void (*begin)(void); /* of a thread's use of `strip` */
+    void (*end)(void);
+    /* out = a panel of n <= OC_TILES_N rows of w from n0 on, kk long from k0 on. */
+    void (*panel)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out);
+    /* The same of the quantised numbers less 2^(bits - 1), exactly, and the scales, and zero biases that make up for that. */
+    void (*numbers)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out, float *scales);
+    void (*scale)(const struct oc_tiles_scale *g, int row, int n);
+    void (*cut)(const struct oc_tiles_cut *c);
+    void (*strip)(const struct oc_tiles_strip *s);
+    void (*finish)(struct oc_tiles_end *e, int n);
+};
+
+#define OC_TILES_MAX_W (640 * 1024)
+#define OC_TILES_MAX_K 2048
 
 /* Rows of x rounded for role D with int8 (kernels/int8.h), m of them: bytes [m, ldq], scales and sums of the rounded
  * groups [m, lds], 0 beyond the last group.
@@ -227,6 +306,7 @@ struct oc_simd {
     float (*exp_row)(float *v, int64_t n, float scale, float max);
 
     const struct oc_simd_bf16 *bf16; /* or NULL: role P is f32 for every weight */
+    const struct oc_simd_tiles *tiles; /* or NULL; linears go this way where they may be cut to bf16 */
     const struct oc_simd_digits *digits; /* or NULL: role D has `dot` for every weight */
 };
 
@@ -257,6 +337,8 @@ void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const str
 
 /* Role P in bf16, and whether all weights of the call may be cut to it: bf16 and quantised ones may. */
 void oc_tiled_gemm_bf16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
+void oc_tiled_gemm_tiles(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
+bool oc_tiled_may_tiles(const struct oc_multi_linear *a);
 bool oc_tiled_may_bf16(const struct oc_multi_linear *a);
 
 /* One output row's end: v[n] = act(v + bias) (* gate partner), stored or added. */
@@ -285,7 +367,10 @@ size_t oc_tiled_attn_thread_bytes(int max_hd);
 size_t oc_tiled_gemv_bytes(int64_t m, int64_t k);
 
 /* Scratch, in all, of oc_tiled_gemm_bf16. */
-size_t oc_tiled_gemm_bf16_bytes(const struct oc_simd_bf16 *b, int64_t m, int64_t k, int n_threads);
+size_t oc_tiled_gemm_bf16_bytes(int64_t m, int64_t k, int n_threads);
+
+/* The same of oc_tiled_gemm_tiles. */
+size_t oc_tiled_gemm_tiles_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The scratch of any of the above. */
 size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_threads);

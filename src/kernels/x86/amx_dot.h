@@ -13,13 +13,13 @@
 
 #include "kernels/x86/digits.h"
 
-#define AMX_BLOCKS (OC_D_SLICE / OC_DIGITS_BLOCK)
+#define AMX_DOT_BLOCKS (OC_D_SLICE / OC_DIGITS_BLOCK)
 
 struct amx_dot {
     _Alignas(4096) oc_digits_w a[4];
     _Alignas(4096) oc_digits_c c[2][2]; /* by columns, item */
     _Alignas(64) oc_digits_groups scales[2], zero_biases;
-    _Alignas(64) float acc[AMX_BLOCKS][2][2][256]; /* of 16 rows of W, 4 rows of x */
+    _Alignas(64) float acc[AMX_DOT_BLOCKS][2][2][256]; /* of 16 rows of W, 4 rows of x */
     _Alignas(64) float z[OC_D_SLICE][OC_D_NB];
 };
 

@@ -3,15 +3,17 @@
  * x86/amx_ops.c includes it after the real instructions; tests/kernels/amx_model.c after a model of them in plain C, so
  * that packing, edges and results are checked where there is no AMX. The includer defines AMX_CONFIG(p), AMX_RELEASE(),
  * AMX_ZERO(t), AMX_LOAD(t, p, stride), AMX_STORE(t, p, stride) and AMX_DP(c, a, b); t, a, b, c are literal numbers.
+ * AMX_BLOCKS are the sizes of blocks, which the model makes smaller.
  *
- * A tile is 16 rows of 64 bytes. Rows of W, as they lie, are operand A (16 rows of 32 k); a panel of x is operand B (16
- * pairs of k by 16 columns); 2 x 2 of them give 32 rows by 32 columns of y^T in four accumulators. The products of high
- * and low parts follow one another for each 32 of k, so that each tile comes from L2 once: 10 loads for 12 products. */
+ * A tile is 16 rows of 64 bytes: 16 rows of 32 k of operand A (x; in attention queries or probabilities), 16 pairs of k by 16
+ * columns of operand B (W; keys or values), 16 x 16 of the product. 2 x 2 of them give 32 rows by 32 columns in four
+ * accumulators. The products of high and low parts follow one another for each 32 of k, so that each tile is loaded once:
+ * 8 loads for 12 products. amx_gemm.h has the linears, here is attention's tile. */
 #ifndef OC_KERNELS_X86_AMX_TILE_H
 #define OC_KERNELS_X86_AMX_TILE_H
 
 #include "kernels/x86/amx_dot.h"
-#include "kernels/x86/x86.h"
+#include "kernels/x86/amx_gemm.h"
 
 enum { C00, C01, C10, C11, A0, A1, B0, B1, N_TILES };
 
@@ -51,21 +53,26 @@ static inline void amx_products(bool lower, bool right) {
     if (lower && right) AMX_DP(3, 5, 7);
 }
 
+/* Products, and what is done beside them. */
+AMX_INLINE void amx_products_of(const struct oc_bf16_tile *t, const bool lower, const bool right) {
+    amx_products(lower, right);
+    if (t->beside) t->beside(t->arg);
+}
+
 /* The four accumulators += 32 (16 when !lower) rows of a times 32 (16 when !right) columns of b, low parts where given. */
 static inline __attribute__((always_inline)) void amx_sum(const struct oc_bf16_tile *t, const bool lower, const bool right) {
     const uint16_t *a = t->a, *b = t->b, *a_low = t->a_low, *b_low = t->b_low;
     for (int k = 0; k < t->kk; k += 32) {
         amx_load_a(a + k, t->lda, lower);
-        amx_load_b(b + k * OC_BF16_COLS, right);
-        amx_products(lower, right);
-        if (a_low) {
-            amx_load_a(a_low + k, t->lda, lower);
-            amx_products(lower, right);
+        if (b_low) {
+            amx_load_b(b_low + k * OC_BF16_COLS, right);
+            amx_products_of(t, lower, right);
         }
-        if (!b_low) continue;
-        if (a_low) amx_load_a(a + k, t->lda, lower);
-        amx_load_b(b_low + k * OC_BF16_COLS, right);
-        amx_products(lower, right);
+        amx_load_b(b + k * OC_BF16_COLS, right);
+        amx_products_of(t, lower, right);
+        if (!a_low) continue;
+        amx_load_a(a_low + k, t->lda, lower);
+        amx_products_of(t, lower, right);
     }
 }
 
@@ -95,25 +102,42 @@ static void amx_tile(const struct oc_bf16_tile *t) {
     if (lower && right) AMX_STORE(3, below + 16, stride);
 }
 
-#define AMX_BF16(is_split)                                                                                             \
+/* Of the tile only what attention needs: linears have `strip`. */
+static const struct oc_simd_bf16 amx_attn = {
+    .mr = 32,
+    .pad_rows = 32,
+    .begin = amx_begin,
+    .end = amx_end,
+    .pack = oc_avx512bf16_pack,
+    .tile = amx_tile,
+    .round_row = oc_avx512bf16_round_row,
+    .pack_pairs = oc_avx512bf16_pack_pairs,
+    .exp_row = oc_avx512bf16_exp_row,
+};
+
+#ifndef AMX_BLOCKS
+#define AMX_BLOCKS .w_elements = 384 * 1024, .k_most = {1024, 1024}
+#endif
+
+#define AMX_TILES(is_split)                                                                                            \
     {                                                                                                                  \
-        .mr = 32, .pad_rows = 32, .mb = 768, .kb = 128, .split = is_split, .begin = amx_begin, .end = amx_end,         \
-        .pack = oc_avx512bf16_pack, .row = oc_avx512bf16_row, .tile = amx_tile, .turn = oc_avx2_transpose_to,          \
-        .round_row = oc_avx512bf16_round_row, .pack_pairs = oc_avx512bf16_pack_pairs,                                  \
-        .exp_row = oc_avx512bf16_exp_row                                                                               \
+        .split = is_split, .grouped = is_split, AMX_BLOCKS,                                                            \
+        .begin = amx_begin, .end = amx_end, .panel = oc_avx512bf16_panel,                                              \
+        .numbers = oc_avx512bf16_numbers, .scale = oc_avx512bf16_scale, .cut = oc_avx512bf16_cut,                      \
+        .strip = amx_strip, .finish = oc_avx512_finish                                                                 \
     }
 
 /* Products with the low parts, as exact as f32 sums; and without, three times (bf16 weights: twice) as fast. */
-static const struct oc_simd_bf16 amx_split = AMX_BF16(true), amx_rounded = AMX_BF16(false);
+static const struct oc_simd_tiles amx_split = AMX_TILES(true), amx_rounded = AMX_TILES(false);
 
-#define AMX_SIMD(products, role_d)                                                                                     \
+#define AMX_SIMD(linears, role_d)                                                                                     \
     {                                                                                                                  \
         .mr = 12, .nr = 32, .lanes = 16, .tile = oc_avx512_tile, .panel = oc_avx512_panel,                             \
         .transpose = oc_avx512_transpose, .widen = oc_avx512_widen, .dot_prepare = oc_avx512_dot_prepare,                \
         .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8, .digits = role_d,            \
         .act_row = oc_avx512_act_row,                                                                                  \
         .max_row = oc_avx512_max_row, .exp_row = oc_avx512_exp_row,                                                      \
-        .pair_scores = oc_avx512_pair_scores, .bf16 = products                                                         \
+        .pair_scores = oc_avx512_pair_scores, .bf16 = &amx_attn, .tiles = linears                                      \
     }
 
 static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split, NULL), amx_rounded_simd = AMX_SIMD(&amx_rounded, NULL),

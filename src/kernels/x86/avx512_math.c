@@ -67,6 +67,61 @@ void oc_avx512_act_row(enum oc_act act, float *v, int64_t n) {
     }
 }
 
+/* 16 columns of one row: `at` is where they stand in c, `col` in y. */
+static inline __attribute__((always_inline)) void finish16(const struct oc_tiles_end *e, const enum oc_act act, int at, int col) {
+    const __mmask16 mask = oc_avx512_mask(e->cols - col);
+    float *y = e->y + e->row * e->ldy + col;
+    __m512 v = _mm512_load_ps(e->c + at);
+    if (e->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, e->bias + col));
+    if (act != OC_ACT_NONE) v = act16(act, v);
+    if (e->up) {
+        __m512 up = _mm512_load_ps(e->up + at);
+        if (e->up_bias) up = _mm512_add_ps(up, _mm512_maskz_loadu_ps(mask, e->up_bias + col));
+        v = _mm512_mul_ps(v, up);
+    }
+    if (e->add) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, y));
+    _mm512_mask_storeu_ps(y, mask, v);
+}
+
+enum { FINISH_AHEAD = 4 * OC_TILES_N }; /* columns of y that are prefetched: they come from L3 or memory */
+
+static inline __attribute__((always_inline)) void finish_some(struct oc_tiles_end *e, int n, const enum oc_act act) {
+    for (; n > 0 && e->row < e->rows; n--) {
+        int col = e->panel * OC_TILES_N;
+        int at = e->panel * OC_TILES_N * OC_TILES_N + e->row / 16 * 512 + e->row % 16 * 16; /* tiles: two above, two below */
+        const float *y = e->y + e->row * e->ldy + col;
+        if (col + FINISH_AHEAD + 16 < e->cols) {
+            __builtin_prefetch(y + FINISH_AHEAD, 1);
+            __builtin_prefetch(y + FINISH_AHEAD + 16, 1);
+        }
+        finish16(e, act, at, col);
+        if (e->cols - col > 16) finish16(e, act, at + 256, col + 16);
+        if (++e->panel < e->n_panels) continue;
+        e->panel = 0;
+        e->row++;
+    }
+}
+
+void oc_avx512_finish(struct oc_tiles_end *e, int n) {
+    switch (e->act) {
+    case OC_ACT_NONE:
+        finish_some(e, n, OC_ACT_NONE);
+        break;
+    case OC_ACT_SILU:
+        finish_some(e, n, OC_ACT_SILU);
+        break;
+    case OC_ACT_GELU:
+        finish_some(e, n, OC_ACT_GELU);
+        break;
+    case OC_ACT_GELU_TANH:
+        finish_some(e, n, OC_ACT_GELU_TANH);
+        break;
+    case OC_ACT_QUICK_GELU:
+        finish_some(e, n, OC_ACT_QUICK_GELU);
+        break;
+    }
+}
+
 float oc_avx512_max_row(const float *v, int64_t n) {
     const __m512 least = _mm512_set1_ps(-INFINITY);
     __m512 most = least;

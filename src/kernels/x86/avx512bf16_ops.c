@@ -4,8 +4,6 @@
 static const struct oc_simd_bf16 bf16 = {
     .mr = 12,
     .pad_rows = 1,
-    .mb = 384,
-    .kb = 256,
     .pack = oc_avx512bf16_pack,
     .row = oc_avx512bf16_row,
     .tile = oc_avx512bf16_tile,

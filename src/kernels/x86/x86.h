@@ -27,6 +27,14 @@ void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);
 float oc_avx512_max_row(const float *v, int64_t n);
 float oc_avx512_exp_row(float *v, int64_t n, float scale, float max);
 
+void oc_avx512_finish(struct oc_tiles_end *e, int n);
+
+/* Of oc_simd_tiles. */
+void oc_avx512bf16_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int parts, uint16_t *out);
+void oc_avx512bf16_numbers(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, uint16_t *out, float *scales);
+void oc_avx512bf16_scale(const struct oc_tiles_scale *g, int row, int n);
+void oc_avx512bf16_cut(const struct oc_tiles_cut *c);
+
 /* oc_simd_bf16.pack and .row; the code needs AVX512_BF16. */
 void oc_avx512bf16_pack(const float *x, int64_t ldx, int n, int kk, uint16_t *out, uint16_t *out_low, uint16_t *tmp);
 void oc_avx512bf16_row(const struct oc_weight *w, int64_t row, int64_t k0, int kk, uint16_t *out, uint16_t *out_low);

@@ -17,7 +17,7 @@ struct fixture {
 };
 
 static void open_all(struct fixture *f, bool on) {
-    assert_int_equal(oc_lm_kv_cache_open(&f->kv, 1, 1, 8, OC_F32, N_PAGES, NULL), OC_OK);
+    assert_int_equal(oc_lm_kv_cache_open(&f->kv, NULL, 1, 1, 8, OC_F32, N_PAGES, NULL), OC_OK);
     assert_int_equal(oc_engine_prefix_cache_open(&f->c, &f->kv, on, NULL), OC_OK);
 }
 

@@ -25,10 +25,11 @@ static const struct oc_ipc_choice sample_top[] = {{1, -0.5f}, {2, -INFINITY}};
 static const struct oc_ipc_pick sample_picks[] = {{1, -0.5f, 2, sample_top}, {INT32_MAX, 0, 0, NULL}};
 
 static const struct oc_ipc_ready sample_ready = {
-    .version = OC_IPC_VERSION, .architecture = {"SomeModel", 9}, .family = {"some", 4}, .isa = {"", 0}, .throughput = 1, .n_threads = OC_LIMIT_THREADS,
+    .version = OC_IPC_VERSION, .architecture = {"SomeModel", 9}, .family = {"some", 4}, .isa = {"", 0}, .device = {"cuda:0", 6},
+    .device_name = {"a card", 6}, .device_why = {"", 0}, .throughput = 1, .n_threads = OC_LIMIT_THREADS,
     .n_vocab = OC_LIMIT_VOCAB, .ctx_tokens = OC_LIMIT_CTX_TOKENS, .model_ctx_tokens = INT32_MAX, .n_sessions = 64, .kv_tokens = INT32_MAX,
     .image_max_tokens = 0, .image_token = -1, .n_params = UINT64_MAX, .weight_bytes = 1, .kv_bytes = 1ull << 40, .workspace_bytes = 3,
-    .decode_weight_bytes = 4, .load_ms = 0.25, .rules = SAMPLE_RULES};
+    .decode_weight_bytes = 4, .device_bytes = 1ull << 36, .load_ms = 0.25, .rules = SAMPLE_RULES};
 static const struct oc_ipc_refused sample_refused = {.err = OC_ERR_NOT_FOUND, .message = {"no such model", 13}};
 static const struct oc_ipc_job sample_job = {
     .tokens = sample_ids, .n_tokens = 5,

@@ -108,6 +108,42 @@ static void measurements(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_int_equal(parse(bad[i], &m), OC_ERR_FORMAT);
 }
 
+/* Where weights, KV and workspace are in a device's memory, the host's budget holds what is left of them. */
+static void measurements_of_a_device(void **state) {
+    (void)state;
+    struct oc_server_measure m;
+#define DEVICE(device, bytes)                                                                                           \
+    "{\"device\":" device ",\"device_why\":\"so\",\"device_bytes\":" bytes ",\"device_free_bytes\":9000,\"host_bytes\":3,\"weight_bytes\":5,"  \
+    "\"kv_bytes\":700,\"workspace_bytes\":11,\"embed_cache_bytes\":13," REST
+    assert_int_equal(parse(DEVICE("\"cuda:0\"", "716"), &m), OC_OK);
+    assert_string_equal(m.device, "cuda:0");
+    assert_string_equal(m.device_why, "so");
+    assert_true(m.device_bytes == 716 && m.device_free_bytes == 9000 && m.host_bytes == 3);
+    assert_int_equal(oc_server_budget_need(&m, 100), 3 + 13 + 17);
+    assert_int_equal(oc_server_budget_need(&m, 1000), 3 + 13 + 17);
+    assert_int_equal(parse(DEVICE("\"cpu\"", "0"), &m), OC_OK);
+    assert_int_equal(oc_server_budget_need(&m, 100), 747);
+    assert_int_equal(parse(DEVICE("7", "716"), &m), OC_ERR_FORMAT);
+    assert_int_equal(parse(DEVICE("\"a name that is far too long\"", "716"), &m), OC_ERR_FORMAT);
+    assert_int_equal(parse(DEVICE("\"cuda:0\"", "-1"), &m), OC_ERR_FORMAT);
+    assert_int_equal(parse(DEVICE("\"cuda:0\"", "699"), &m), OC_ERR_FORMAT);
+}
+
+/* A quarter of its free memory, as long as the model leaves as much. */
+static void the_kv_pool_of_a_device_is_sized_by_its_memory(void **state) {
+    (void)state;
+    const int64_t mib = 1 << 20;
+    struct oc_server_measure m = {.kv_bytes = 1000 * mib, .ctx_tokens = 1000, .kv_tokens = 1000, .n_sessions = 8,
+                                  .device_bytes = 5000 * mib, .device_free_bytes = 80000 * mib};
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 8000);
+    m.device_free_bytes = 16000 * mib;
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 4000);
+    m.device_free_bytes = 7000 * mib; /* 7000 - 1536 - 4000 are left */
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 1456);
+    m.device_free_bytes = 100 * mib;
+    assert_int_equal(oc_server_budget_kv_tokens(&m, 1), 1000);
+}
+
 static void the_kv_pool_is_sized_by_contexts_and_the_budget(void **state) {
     struct oc_server_measure m = {.kv_bytes = 1000, .ctx_tokens = 1000, .kv_tokens = 1000, .n_sessions = 8};
     (void)state;
@@ -128,6 +164,8 @@ int main(void) {
         cmocka_unit_test(those_on_their_way_out_are_waited_for),
         cmocka_unit_test(the_number_of_models_is_bounded),
         cmocka_unit_test(measurements),
+        cmocka_unit_test(measurements_of_a_device),
+        cmocka_unit_test(the_kv_pool_of_a_device_is_sized_by_its_memory),
         cmocka_unit_test(the_kv_pool_is_sized_by_contexts_and_the_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

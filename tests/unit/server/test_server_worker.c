@@ -103,7 +103,7 @@ static void start(struct fixture *fx, const char *how) {
         .arg = fx, .on_ready = on_ready, .on_refused = on_refused, .on_dead = on_dead};
     fx->n_ready = fx->n_refused = fx->n_dead = 0;
     fx->how[0] = fx->message[0] = '\0';
-    assert_int_equal(oc_server_worker_start(&fx->rig.s, how, 2048, &ev, &fx->w, &ei), OC_OK);
+    assert_int_equal(oc_server_worker_start(&fx->rig.s, how, 2048, NULL, &ev, &fx->w, &ei), OC_OK);
     assert_int_equal(oc_server_worker_state(fx->w), OC_WORKER_STARTING);
 }
 

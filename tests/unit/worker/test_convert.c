@@ -168,13 +168,15 @@ static void test_ready(void **state) {
     (void)state;
     static char name[OC_LIMIT_IPC_STRING_BYTES + 2];
     memset(name, 'x', sizeof name - 1);
-    const struct oc_engine_info info = {.architecture = name, .family = "some", .isa = "ref", .throughput = true, .n_threads = 2, .n_vocab = 3,
+    const struct oc_engine_info info = {.architecture = name, .family = "some", .isa = "ref", .device = "cuda:1",
+                                        .device_name = "a card", .device_why = "", .device_bytes = 16, .throughput = true, .n_threads = 2, .n_vocab = 3,
                                         .ctx_tokens = 4, .kv_tokens = 50, .n_sessions = 6, .model_ctx_tokens = 7, .image_max_tokens = 8,
                                         .has_vision = true, .image_token = 9, .n_params = 10, .weight_bytes = 11,
                                         .decode_weight_bytes = 12, .kv_bytes_per_token = 1000, .workspace_bytes = 14, .load_ms = 15};
     struct oc_ipc_ready r;
     oc_worker_convert_ready(&info, &rules, &r);
     assert_true(r.version == OC_IPC_VERSION && r.architecture.n == OC_LIMIT_IPC_STRING_BYTES && oc_str_is(r.family, "some"));
+    assert_true(oc_str_is(r.device, "cuda:1") && oc_str_is(r.device_name, "a card") && r.device_why.n == 0 && r.device_bytes == 16);
     assert_int_equal(r.throughput, 1);
     assert_true(r.n_threads == 2 && r.n_vocab == 3 && r.ctx_tokens == 4 && r.kv_tokens == 50 && r.n_sessions == 6);
     assert_true(r.model_ctx_tokens == 7 && r.image_max_tokens == 8 && r.image_token == 9 && r.n_params == 10 && r.load_ms == 15);

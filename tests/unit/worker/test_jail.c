@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -243,6 +244,51 @@ static void test_a_workers_work(void **state) {
     close(sockets[1]);
 }
 
+/* A GPU's driver may: open what is there, talk to it, start threads, which do the same. */
+static void *open_and_ask(void *arg) {
+    int fd = open("/dev/null", O_RDWR), *result = arg;
+    *result = fd < 0 ? 1 : ioctl(fd, 0x5401, NULL) == 0 || errno != ENOTTY ? 2 : close(fd) ? 3 : 0;
+    return NULL;
+}
+
+static int drive(void) {
+    pthread_t thread;
+    int here = -1, there = -1;
+    open_and_ask(&here);
+    if (here || pthread_create(&thread, NULL, open_and_ask, &there) || pthread_join(thread, NULL)) return 1;
+    return there ? 2 : compute();
+}
+
+static void test_a_workers_work_on_a_device(void **state) {
+    (void)state;
+    /* Not those that the driver needs, nor two that ask about a descriptor of the process itself. */
+    static const struct {
+        const char *name;
+        int (*try)(void);
+    } tries[] = {
+#define T(name) {#name, name}
+        T(create_file), T(openat2_file), T(remove_file), T(rename_file), T(change_mode), T(make_socket), T(make_unix_socket), T(make_pair),
+        T(connect_somewhere), T(bind_somewhere), T(send_to), T(run_program), T(run_program_at), T(split_off), T(split_off_3), T(kill_parent),
+        T(kill_group), T(signal_init), T(signal_init_abort), T(trace_parent), T(read_other_process), T(write_other_process), T(open_process),
+        T(take_descriptor), T(change_process), T(raise_limit), T(mount_something), T(make_namespace), T(enter_namespace), T(use_ring), T(use_bpf),
+        T(use_keys), T(use_events), T(fault_by_hand), T(use_memory_as_code), T(make_memory_code), T(name_group), T(become_other), T(change_root),
+        T(share_memory), T(change_host), T(wait_child), T(make_memfd),
+#undef T
+    };
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+        const int status = child_status(enter_and_try, oc_worker_jail_filter_device, tries[i].try);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != REFUSED) fail_msg("%s: status %#x", tries[i].name, status);
+    }
+    memory_of_others = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    assert_int_equal(ftruncate(memory_of_others, 4096), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
+    const int status = child_status(enter_and_try, oc_worker_jail_filter_device, drive);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fail_msg("status %#x", status);
+    close(memory_of_others);
+    close(sockets[0]);
+    close(sockets[1]);
+}
+
 static int abort_in_jail(void) {
     abort();
 }
@@ -294,6 +340,7 @@ int main(void) {
         cmocka_unit_test(test_harmless_calls_fail),
         cmocka_unit_test(test_allowed_work),
         cmocka_unit_test(test_a_workers_work),
+        cmocka_unit_test(test_a_workers_work_on_a_device),
         cmocka_unit_test(test_limits),
     };
     if (!oc_worker_jail_is_possible()) {
