@@ -50,9 +50,12 @@ static bool is_digits(const struct job *j, const struct oc_weight *w) {
     return j->s->digits && w->bits != 0 && w->group % 64 == 0 && !j->int8;
 }
 
-static void prepare_digits(const struct job *j, const struct oc_weight *w, int64_t row, const float *x, float *out, float *scale) {
+/* Row `row` of the slice; x NULL for one that fills up a tile. */
+static void prepare_digits(const struct job *j, const struct oc_weight *w, int64_t row, const float *x, float *out,
+                           float *scale) {
     int64_t first = row & ~(int64_t)3;
-    j->s->digits->prepare(w, x, (int8_t *)out + first * 4 * w->k, oc_digits_width((int)j->m, (int)first), (int)(row - first), scale);
+    int width = oc_digits_width((int)j->m, (int)first);
+    j->s->digits->prepare(w, x, (int8_t *)out + first * 4 * w->k, width, (int)(row - first), scale);
 }
 
 static void prepare_rows(void *arg, int thread, int n_threads) {
@@ -77,8 +80,7 @@ static void prepare_rows(void *arg, int thread, int n_threads) {
         }
         if (lo == hi || hi != j->m || !is_digits(j, w)) continue;
         for (int64_t i = j->m; i < oc_digits_rows(j->m); i++) {
-            float scale;
-            prepare_digits(j, w, i, NULL, p->x[f], &scale);
+            prepare_digits(j, w, i, NULL, p->x[f], NULL);
         }
     }
 }

@@ -1,11 +1,13 @@
 /* kernels/x86/amx_dot.h - role D by AMX, over the instructions of whoever includes it, as amx_tile.h is.
  *
- * Weights as signed bytes are operand A, 16 rows of 64 k; digits of x (struct oc_dot_digits) are operand B, so a product is the exact
- * sum of a group in 32 bits, one for each digit. The includer defines, besides what amx_tile.h wants, AMX_DP_BYTES(c, a, b).
+ * Weights as signed bytes are operand A, 16 rows of 64 k; digits of x (struct oc_dot_digits) are operand B,
+ * so a product is the exact sum of a group in 32 bits, one for each digit. The includer defines, besides what
+ * amx_tile.h wants, AMX_DP_BYTES(c, a, b).
  *
- * Loads of what was stored a moment ago wait until it has reached the cache, tile loads as others after tile stores. So an
- * item of work (16 rows of W by 128 k by up to 8 rows of x) is unpacked two items before it is multiplied and added
- * up an item after that, and the buffers of an item and of the next one differ in the address within 4 KiB. */
+ * Loads of what was stored a moment ago wait until it has reached the cache, tile loads as others after tile
+ * stores. So an item of work (16 rows of W by 128 k by up to 8 rows of x) is unpacked two items before it is
+ * multiplied and added up an item after that, and the buffers of an item and of the next one differ in the
+ * address within 4 KiB. */
 #ifndef OC_KERNELS_X86_AMX_DOT_H
 #define OC_KERNELS_X86_AMX_DOT_H
 
@@ -27,7 +29,7 @@ struct amx_dot_call {
     const struct oc_dot_digits *x;
     int64_t row;
     int m, n, n_blocks;
-    int tiles_of_group; /* of 64 k */
+    int tiles_of_group;                                   /* of 64 k */
     const uint8_t *lead, *lead_scales, *lead_zero_biases; /* next to prefetch */
     struct amx_dot *s;
 };
@@ -71,43 +73,46 @@ static void amx_dot_end(void) {
 }
 
 /* Products of one group, n_tiles times 64 k, with the digits of one tile's columns. */
-#define AMX_DOT_ONE(name, ct, bt)                                                                                      \
-    static inline void name(const uint8_t (*a)[16][64], const int8_t *b, size_t row, int n_tiles, int32_t *c) {        \
-        AMX_ZERO(ct);                                                                                                  \
-        for (int t = 0; t < n_tiles; t++, b += 16 * row) {                                                             \
-            AMX_LOAD(bt, b, row);                                                                                      \
-            AMX_LOAD(4, a[t][0], 64);                                                                                  \
-            AMX_DP_BYTES(ct, 4, bt);                                                                                   \
-        }                                                                                                              \
-        AMX_STORE(ct, c, row);                                                                                         \
+#define AMX_DOT_ONE(name, ct, bt)                                                                            \
+    static inline void name(const uint8_t(*a)[16][64], const int8_t *b, size_t row, int n_tiles,             \
+                            int32_t *c) {                                                                    \
+        AMX_ZERO(ct);                                                                                        \
+        for (int t = 0; t < n_tiles; t++, b += 16 * row) {                                                   \
+            AMX_LOAD(bt, b, row);                                                                            \
+            AMX_LOAD(4, a[t][0], 64);                                                                        \
+            AMX_DP_BYTES(ct, 4, bt);                                                                         \
+        }                                                                                                    \
+        AMX_STORE(ct, c, row);                                                                               \
     }
 
 AMX_DOT_ONE(amx_dot_even, 0, 6)
 AMX_DOT_ONE(amx_dot_odd, 1, 7)
 
 /* With those of two. */
-#define AMX_DOT_TWO(name, c0, c1, at)                                                                                  \
-    static inline void name(const uint8_t (*a)[16][64], const int8_t *b0, size_t row0, const int8_t *b1, size_t row1,  \
-                            int n_tiles, int32_t *sum0, int32_t *sum1) {                                               \
-        AMX_ZERO(c0);                                                                                                  \
-        AMX_ZERO(c1);                                                                                                  \
-        for (int t = 0; t < n_tiles; t++, b0 += 16 * row0, b1 += 16 * row1) {                                          \
-            AMX_LOAD(6, b0, row0);                                                                                     \
-            AMX_LOAD(at, a[t][0], 64);                                                                                 \
-            AMX_DP_BYTES(c0, at, 6);                                                                                   \
-            AMX_LOAD(7, b1, row1);                                                                                     \
-            AMX_DP_BYTES(c1, at, 7);                                                                                   \
-        }                                                                                                              \
-        AMX_STORE(c0, sum0, row0);                                                                                     \
-        AMX_STORE(c1, sum1, row1);                                                                                     \
+#define AMX_DOT_TWO(name, c0, c1, at)                                                                        \
+    static inline void name(const uint8_t(*a)[16][64], const int8_t *b0, size_t row0, const int8_t *b1,      \
+                            size_t row1, int n_tiles, int32_t *sum0, int32_t *sum1) {                        \
+        AMX_ZERO(c0);                                                                                        \
+        AMX_ZERO(c1);                                                                                        \
+        for (int t = 0; t < n_tiles; t++, b0 += 16 * row0, b1 += 16 * row1) {                                \
+            AMX_LOAD(6, b0, row0);                                                                           \
+            AMX_LOAD(at, a[t][0], 64);                                                                       \
+            AMX_DP_BYTES(c0, at, 6);                                                                         \
+            AMX_LOAD(7, b1, row1);                                                                           \
+            AMX_DP_BYTES(c1, at, 7);                                                                         \
+        }                                                                                                    \
+        AMX_STORE(c0, sum0, row0);                                                                           \
+        AMX_STORE(c1, sum1, row1);                                                                           \
     }
 
 AMX_DOT_TWO(amx_dot_two_even, 0, 1, 4)
 AMX_DOT_TWO(amx_dot_two_odd, 2, 3, 5)
 
 /* n_groups groups of 16 rows of W at w, from k0 on, with the rows of x of a block; `lines` are prefetched. */
-static void amx_dot_multiply(struct amx_dot_call *d, oc_digits_w w, int64_t k0, int n_groups, int block, int slot, int lines) {
-    int first = block * OC_DIGITS_BLOCK, width = oc_digits_width(d->m, first), width1 = oc_digits_width(d->m, first + 4);
+static void amx_dot_multiply(struct amx_dot_call *d, oc_digits_w w, int64_t k0, int n_groups, int block,
+                             int slot, int lines) {
+    int first = block * OC_DIGITS_BLOCK, width = oc_digits_width(d->m, first),
+        width1 = oc_digits_width(d->m, first + 4);
     const int8_t *b0 = d->x->q + first * 4 * d->x->k + k0 * 4 * width;
     const int8_t *b1 = d->x->q + (first + 4) * 4 * d->x->k + k0 * 4 * width1;
     const size_t row0 = (size_t)(16 * width), row1 = (size_t)(16 * width1);
@@ -117,7 +122,8 @@ static void amx_dot_multiply(struct amx_dot_call *d, oc_digits_w w, int64_t k0, 
     if (width1) {
         amx_dot_two_even(a, b0, row0, b1, row1, n_tiles, c0, c1);
         amx_dot_lead(d, lines / 2);
-        if (n_groups == 2) amx_dot_two_odd(a + 1, b0 + 16 * row0, row0, b1 + 16 * row1, row1, 1, c0 + 256, c1 + 256);
+        if (n_groups == 2)
+            amx_dot_two_odd(a + 1, b0 + 16 * row0, row0, b1 + 16 * row1, row1, 1, c0 + 256, c1 + 256);
     } else {
         amx_dot_even(a, b0, row0, n_tiles, c0);
         amx_dot_lead(d, lines / 2);
@@ -130,7 +136,8 @@ static void amx_dot_add(struct amx_dot_call *d, const struct amx_dot_products *p
     for (int j = 0; j < 2 && p->n_groups > 0; j++) {
         int width = oc_digits_width(d->m, p->block * OC_DIGITS_BLOCK + 4 * j);
         if (width > 0)
-            oc_avx512vbmi_digits_add(d->s->c[j][p->slot][0], p->n_groups, p->scales, d->s->acc[p->block][p->half][j], width);
+            oc_avx512vbmi_digits_add(d->s->c[j][p->slot][0], p->n_groups, p->scales,
+                                     d->s->acc[p->block][p->half][j], width);
     }
     amx_dot_lead(d, lines);
 }
@@ -138,7 +145,8 @@ static void amx_dot_add(struct amx_dot_call *d, const struct amx_dot_products *p
 /* Half `half` of the rows at step k0, if there is such a step, to a; `lines` are prefetched. */
 static void amx_dot_unpack(struct amx_dot_call *d, int half, int64_t k0, oc_digits_w a, int lines) {
     int64_t left = d->w->k - k0;
-    int kk = left < OC_DIGITS_STEP ? (int)left : OC_DIGITS_STEP, n = d->n - 16 * half < 16 ? d->n - 16 * half : 16;
+    int kk = left < OC_DIGITS_STEP ? (int)left : OC_DIGITS_STEP,
+        n = d->n - 16 * half < 16 ? d->n - 16 * half : 16;
     if (left <= 0) return;
     oc_avx512vbmi_digits_unpack(d->w, d->row + 16 * half, n < 8 ? n : 8, k0, kk, a[0]);
     amx_dot_lead(d, lines / 2);
@@ -172,8 +180,12 @@ static void amx_dot_walk(struct amx_dot_call *d, const struct oc_dot_next *next)
                 if (b == 0) amx_dot_unpack(d, h, k0 + OC_DIGITS_STEP, s->a[2 - 2 * step + h], few);
                 amx_dot_add(d, &before, few);
                 if (b == 0) amx_dot_lead_groups(d);
-                before = (struct amx_dot_products){.n_groups = count, .block = b, .half = h, .slot = slot,
-                                                   .scales = (const float(*)[OC_D_NB]) & (*scales)[g % OC_DIGITS_SPAN][16 * h]};
+                before = (struct amx_dot_products){.n_groups = count,
+                                                   .block = b,
+                                                   .half = h,
+                                                   .slot = slot,
+                                                   .scales = (const float(*)[OC_D_NB]) &
+                                                             (*scales)[g % OC_DIGITS_SPAN][16 * h]};
             }
         }
         g += count;
@@ -181,28 +193,36 @@ static void amx_dot_walk(struct amx_dot_call *d, const struct oc_dot_next *next)
     amx_dot_add(d, &before, 0);
 }
 
-static void amx_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_digits *x, int m, float *out, int64_t ldo,
-                    const struct oc_dot_next *next) {
+static void amx_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_digits *x, int m,
+                    float *out, int64_t ldo, const struct oc_dot_next *next) {
     struct amx_dot s;
-    struct amx_dot_call d = {.w = w, .x = x, .row = n0, .m = m, .n = n, .n_blocks = (m + OC_DIGITS_BLOCK - 1) / OC_DIGITS_BLOCK,
-                             .tiles_of_group = w->group / 64, .s = &s};
+    struct amx_dot_call d = {.w = w,
+                             .x = x,
+                             .row = n0,
+                             .m = m,
+                             .n = n,
+                             .n_blocks = (m + OC_DIGITS_BLOCK - 1) / OC_DIGITS_BLOCK,
+                             .tiles_of_group = w->group / 64,
+                             .s = &s};
     OC_ASSERT(n <= OC_D_NB && m <= OC_D_SLICE);
     for (int first = 0; first < m; first += 4) {
         for (int h = 0; h < 2; h++)
-            memset(s.acc[first / OC_DIGITS_BLOCK][h][first / 4 % 2], 0, (size_t)(256 * oc_digits_width(m, first)));
+            memset(s.acc[first / OC_DIGITS_BLOCK][h][first / 4 % 2], 0,
+                   (size_t)(256 * oc_digits_width(m, first)));
     }
     memset(s.z, 0, sizeof s.z[0] * (size_t)m);
     amx_dot_walk(&d, next);
     for (int first = 0; first < m; first += 4) {
         int width = oc_digits_width(m, first), n_x = m - first < width ? m - first : width;
         for (int r = 0; r < n; r += 16) {
-            oc_avx512vbmi_digits_finish(s.acc[first / OC_DIGITS_BLOCK][r / 16][first / 4 % 2], width, n_x,
-                                        x->scales + first * x->lds, x->lds, (const float(*)[OC_D_NB])(s.z[first] + r),
-                                        out + first * ldo + r, ldo, n - r);
+            oc_avx512vbmi_digits_finish(
+                s.acc[first / OC_DIGITS_BLOCK][r / 16][first / 4 % 2], width, n_x, x->scales + first * x->lds,
+                x->lds, (const float(*)[OC_D_NB])(s.z[first] + r), out + first * ldo + r, ldo, n - r);
         }
     }
 }
 
-static const struct oc_simd_digits amx_digits = {amx_dot_begin, amx_dot_end, oc_avx512vbmi_digits_prepare, amx_dot};
+static const struct oc_simd_digits amx_digits = {amx_dot_begin, amx_dot_end, oc_avx512vbmi_digits_prepare,
+                                                 amx_dot};
 
 #endif

@@ -3,9 +3,10 @@
 #include "kernels/x86/digits.h"
 
 /* Bytes of a row of W by which the prefetch to L1 runs ahead of unpacking. */
-#define AHEAD 128
+#define AHEAD 256
 
-/* ---- x ---------------------------------------------------------------------------------------------------- */
+/* ---- x ----------------------------------------------------------------------------------------------------
+ */
 
 static inline uint32_t largest_bits(const float *x, int64_t k) {
     __m512i most = _mm512_setzero_si512();
@@ -19,7 +20,8 @@ static inline float power_of_two(int e) {
     return oc_f32_from_bits(e > -127 ? (uint32_t)(e + 127) << 23 : 1u << (e + 149));
 }
 
-/* The two factors that bring x under 2^30 (one alone may not be a float), and in *scale what 2^24 of the integers are worth. */
+/* The two factors that bring x under 2^30 (one alone may not be a float), and in *scale what 2^24 of the
+ * integers are worth. */
 static void factors_of(uint32_t most, float f[2], float *scale) {
     f[0] = f[1] = 0;
     *scale = oc_f32_from_bits(0x7fc00000u);
@@ -33,7 +35,8 @@ static void factors_of(uint32_t most, float f[2], float *scale) {
 /* Four k of 32 bits become four digits of four k, in each quarter of a vector. */
 static inline __m512i digits_of(__m512i v) {
     const __m512i half = _mm512_set1_epi32(0x808080);
-    const __m512i turn = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m512i turn =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     return _mm512_shuffle_epi8(_mm512_xor_si512(_mm512_add_epi32(v, half), half), turn);
 }
 
@@ -50,7 +53,8 @@ static void prepare_zeros(int64_t k, int8_t *q, int width) {
     for (int64_t i = 0; i < k; i += 16, q += 64 * width) store_rows(q, width, _mm512_setzero_si512());
 }
 
-void oc_avx512vbmi_digits_prepare(const struct oc_weight *w, const float *x, int8_t *q, int width, int slot, float *scale) {
+void oc_avx512vbmi_digits_prepare(const struct oc_weight *w, const float *x, int8_t *q, int width, int slot,
+                                  float *scale) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     q += 16 * slot;
@@ -66,7 +70,8 @@ void oc_avx512vbmi_digits_prepare(const struct oc_weight *w, const float *x, int
         __m512i v[4], t[4];
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++)
-            t[j] = v[j] = _mm512_maskz_cvtps_epi32(any, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * j), f0), f1));
+            t[j] = v[j] = _mm512_maskz_cvtps_epi32(
+                any, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * j), f0), f1));
         if (w->bits == 4) {
             t[0] = _mm512_permutex2var_epi32(v[0], even, v[1]);
             t[1] = _mm512_permutex2var_epi32(v[2], even, v[3]);
@@ -78,13 +83,17 @@ void oc_avx512vbmi_digits_prepare(const struct oc_weight *w, const float *x, int
     }
 }
 
-/* ---- W ---------------------------------------------------------------------------------------------------- */
+/* ---- W ----------------------------------------------------------------------------------------------------
+ */
 
-/* A step of a row: 64 bytes at p, 32 where the row ends. The low six bits of a byte are an index into a table that does not look at the
- * upper two of them. */
-static inline __attribute__((always_inline)) void unpack4(const uint8_t *p, uint8_t *a, __m512i table, const bool half) {
-    __m512i v = half ? _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p)) : _mm512_loadu_si512(p);
-    __m512i even = _mm512_permutexvar_epi8(v, table), odd = _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table);
+/* A step of a row: 64 bytes at p, 32 where the row ends. The low six bits of a byte are an index into a table
+ * that does not look at the upper two of them. */
+static inline __attribute__((always_inline)) void unpack4(const uint8_t *p, uint8_t *a, __m512i table,
+                                                          const bool half) {
+    __m512i v = half ? _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p))
+                     : _mm512_loadu_si512(p);
+    __m512i even = _mm512_permutexvar_epi8(v, table),
+            odd = _mm512_permutexvar_epi8(_mm512_srli_epi16(v, 4), table);
     _mm512_store_si512(a, _mm512_inserti64x4(even, _mm512_castsi512_si256(odd), 1));
     _mm512_store_si512(a + sizeof(uint8_t[16][64]), _mm512_shuffle_i64x2(even, odd, 0xee));
 }
@@ -96,8 +105,8 @@ static inline __attribute__((always_inline)) void unpack8(const uint8_t *p, uint
         _mm512_store_si512(a + sizeof(uint8_t[16][64]), _mm512_xor_si512(_mm512_loadu_si512(p + 64), middle));
 }
 
-static inline __attribute__((always_inline)) void unpack(const uint8_t *p, size_t row_bytes, int n, uint8_t (*a)[64],
-                                                         const int bits, const bool half) {
+static inline __attribute__((always_inline)) void unpack(const uint8_t *p, size_t row_bytes, int n,
+                                                         uint8_t (*a)[64], const int bits, const bool half) {
     const __m512i table = _mm512_set4_epi32(0x07060504, 0x03020100, (int)0xfffefdfc, (int)0xfbfaf9f8);
     for (int r = 0; r < n; r++, p += row_bytes) {
         _mm_prefetch((const char *)p + AHEAD * bits / 4, _MM_HINT_T0);
@@ -107,7 +116,8 @@ static inline __attribute__((always_inline)) void unpack(const uint8_t *p, size_
     }
 }
 
-void oc_avx512vbmi_digits_unpack(const struct oc_weight *w, int64_t row, int n, int64_t k0, int kk, uint8_t (*a)[64]) {
+void oc_avx512vbmi_digits_unpack(const struct oc_weight *w, int64_t row, int n, int64_t k0, int kk,
+                                 uint8_t (*a)[64]) {
     const size_t row_bytes = oc_weight_row_bytes(w);
     const uint8_t *p = w->w + (size_t)row * row_bytes + (size_t)k0 * w->bits / 8;
     if (w->bits == 4 && kk == 128) unpack(p, row_bytes, n, a, 4, false);
@@ -131,7 +141,8 @@ static inline __attribute__((always_inline)) void transpose(__m512 v[16]) {
 #pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
         __m512 a = _mm512_shuffle_f32x4(t[c], t[4 + c], 0x88), b = _mm512_shuffle_f32x4(t[c], t[4 + c], 0xdd);
-        __m512 d = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0x88), e = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0xdd);
+        __m512 d = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0x88),
+               e = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0xdd);
         v[c] = _mm512_shuffle_f32x4(a, d, 0x88);
         v[8 + c] = _mm512_shuffle_f32x4(a, d, 0xdd);
         v[4 + c] = _mm512_shuffle_f32x4(b, e, 0x88);
@@ -139,9 +150,11 @@ static inline __attribute__((always_inline)) void transpose(__m512 v[16]) {
     }
 }
 
-/* 16 rows, of which n are there: scales, and zero biases of weights of which the middle of their range was taken. */
-static inline __attribute__((always_inline)) void groups16(const uint8_t *s, const uint8_t *z, size_t row_bytes, int n, int count,
-                                                           float middle, float *scales, float *zero_biases,
+/* 16 rows, of which n are there: scales, and zero biases of weights of which the middle of their range was
+ * taken. */
+static inline __attribute__((always_inline)) void groups16(const uint8_t *s, const uint8_t *z,
+                                                           size_t row_bytes, int n, int count, float middle,
+                                                           float *scales, float *zero_biases,
                                                            const enum oc_dtype dtype) {
     __m512 sv[16], zv[16];
     const __mmask16 mask = oc_avx512_mask(count);
@@ -158,9 +171,10 @@ static inline __attribute__((always_inline)) void groups16(const uint8_t *s, con
     for (int g = 0; g < 16; g++) _mm512_store_ps(zero_biases + g * OC_D_NB, zv[g]);
 }
 
-/* The same of bf16, both in one pass: a scale and a zero bias are the halves of a lane while they are turned. */
-static inline void groups16_bf16(const uint8_t *s, const uint8_t *z, size_t row_bytes, int n, int count, float middle,
-                                 float *scales, float *zero_biases) {
+/* The same of bf16, both in one pass: a scale and a zero bias are the halves of a lane while they are turned.
+ */
+static inline void groups16_bf16(const uint8_t *s, const uint8_t *z, size_t row_bytes, int n, int count,
+                                 float middle, float *scales, float *zero_biases) {
     __m512 both[16];
     const __mmask16 mask = oc_avx512_mask(count);
 #pragma GCC unroll 16
@@ -182,13 +196,14 @@ static inline void groups16_bf16(const uint8_t *s, const uint8_t *z, size_t row_
     }
 }
 
-void oc_avx512vbmi_digits_groups(const struct oc_weight *w, int64_t row, int n, int64_t g, int count, oc_digits_groups scales,
-                                 oc_digits_groups zero_biases) {
+void oc_avx512vbmi_digits_groups(const struct oc_weight *w, int64_t row, int n, int64_t g, int count,
+                                 oc_digits_groups scales, oc_digits_groups zero_biases) {
     const size_t size = w->dtype == OC_F32 ? 4 : 2, row_bytes = (size_t)(w->k / w->group) * size;
     const size_t at = (size_t)row * row_bytes + (size_t)g * size;
     const float middle = w->bits == 4 ? 8 : 128;
     for (int half = 0; half < n; half += 16) {
-        const uint8_t *s = w->scales + at + (size_t)half * row_bytes, *z = w->zero_biases + at + (size_t)half * row_bytes;
+        const uint8_t *s = w->scales + at + (size_t)half * row_bytes,
+                      *z = w->zero_biases + at + (size_t)half * row_bytes;
         float *so = &scales[0][half], *zo = &zero_biases[0][half];
         if (w->dtype == OC_BF16) groups16_bf16(s, z, row_bytes, n - half, count, middle, so, zo);
         if (w->dtype == OC_F16) groups16(s, z, row_bytes, n - half, count, middle, so, zo, OC_F16);
@@ -196,18 +211,20 @@ void oc_avx512vbmi_digits_groups(const struct oc_weight *w, int64_t row, int n, 
     }
 }
 
-/* ---- Products --------------------------------------------------------------------------------------------- */
+/* ---- Products ---------------------------------------------------------------------------------------------
+ */
 
 /* The scales of the rows that vector v of a tile holds, each for all columns of its row. */
 static inline __attribute__((always_inline)) __m512 spread(const float *scales, int v, const int width) {
     if (width == 4) return _mm512_set1_ps(scales[v]);
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i row = _mm512_add_epi32(_mm512_srli_epi32(lane, width == 2 ? 3 : 2), _mm512_set1_epi32(v * (4 / width)));
+    __m512i row =
+        _mm512_add_epi32(_mm512_srli_epi32(lane, width == 2 ? 3 : 2), _mm512_set1_epi32(v * (4 / width)));
     return _mm512_permutexvar_ps(row, _mm512_load_ps(scales));
 }
 
-static inline __attribute__((always_inline)) void add(const int32_t *c, const float (*scales)[OC_D_NB], float *acc, const int width,
-                                                      const int n_groups) {
+static inline __attribute__((always_inline)) void add(const int32_t *c, const float (*scales)[OC_D_NB],
+                                                      float *acc, const int width, const int n_groups) {
 #pragma GCC unroll 4
     for (int v = 0; v < 4 * width; v++) {
         __m512 sum = _mm512_load_ps(acc + 16 * v);
@@ -220,7 +237,8 @@ static inline __attribute__((always_inline)) void add(const int32_t *c, const fl
     }
 }
 
-void oc_avx512vbmi_digits_add(const int32_t *c, int n_groups, const float (*scales)[OC_D_NB], float *acc, int width) {
+void oc_avx512vbmi_digits_add(const int32_t *c, int n_groups, const float (*scales)[OC_D_NB], float *acc,
+                              int width) {
     if (n_groups == 2) {
         if (width == 1) add(c, scales, acc, 1, 2);
         if (width == 2) add(c, scales, acc, 2, 2);
@@ -246,8 +264,8 @@ void oc_avx512vbmi_digits_zero(oc_digits_groups zero_biases, int count, const fl
     }
 }
 
-/* The four digits of each (row of W, row of x) in four vectors of acc, added from the smallest up: lane 4b + i is quarter b of vector
- * i. */
+/* The four digits of each (row of W, row of x) in four vectors of acc, added from the smallest up: lane 4b +
+ * i is quarter b of vector i. */
 static inline __m512 add_digits(const float *acc) {
     __m512 v[4];
     for (int i = 0; i < 4; i++) v[i] = _mm512_load_ps(acc + 16 * i);
@@ -271,9 +289,11 @@ void oc_avx512vbmi_digits_finish(const float *acc, int width, int n_x, const flo
         /* Row r and column i stand in quarter `part` of vector `at`. */
         __m512i at = _mm512_srli_epi32(row, (unsigned)(2 - log2));
         __m512i part = _mm512_add_epi32(
-            _mm512_slli_epi32(_mm512_and_si512(row, _mm512_set1_epi32(4 / width - 1)), (unsigned)log2), _mm512_set1_epi32(i));
-        __m512i index = _mm512_add_epi32(_mm512_slli_epi32(_mm512_srli_epi32(at, 2), 4),
-                                         _mm512_add_epi32(_mm512_slli_epi32(part, 2), _mm512_and_si512(at, _mm512_set1_epi32(3))));
+            _mm512_slli_epi32(_mm512_and_si512(row, _mm512_set1_epi32(4 / width - 1)), (unsigned)log2),
+            _mm512_set1_epi32(i));
+        __m512i index = _mm512_add_epi32(
+            _mm512_slli_epi32(_mm512_srli_epi32(at, 2), 4),
+            _mm512_add_epi32(_mm512_slli_epi32(part, 2), _mm512_and_si512(at, _mm512_set1_epi32(3))));
         __m512 v = _mm512_i32gather_ps(index, sums, 4);
         v = _mm512_fmadd_ps(v, _mm512_set1_ps(scales[i * lds]), _mm512_load_ps(z[i]));
         _mm512_mask_storeu_ps(out + i * ldo, oc_avx512_mask(n), v);
