@@ -74,6 +74,7 @@ static int check_plugin(const char *device, bool quick, bool timing, bool few, u
         check_device(&c, device_of(t));
         all_checks(&c, false);
         if (!few) check_real_bits(&c, t);
+        check_refusal(&c, t);
         printf("%s: %s, %d failures\n", c.n_failures ? "FAIL" : "ok", device, c.n_failures);
     }
     device_ops_close(t);

@@ -338,8 +338,6 @@ void check_device(struct chk *c, struct oc_device *d) {
         c->n_cases++;
     }
     d->wait(d);
-    void *huge = NULL;
-    if (d->alloc(d, (size_t)1 << 41, &huge, &ei) != OC_ERR_NOMEM || huge) fail(c, "2 TiB were not refused");
     d->free(d, NULL, 0);
     d->free(d, p, BYTES);
     free(host), free(back);
@@ -405,5 +403,32 @@ void check_real_bits(struct chk *c, struct under_test *t) {
     };
     op_begin(c, "bits: linear at real shapes");
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) same_real_bits(c, t, &shapes[i], shapes[i].role == OC_ROLE_P ? 1230 : 64);
+    op_end(c, 0);
+}
+
+/* What cannot be had is refused, and what the device gives up to make room changes no bits. */
+void check_refusal(struct chk *c, struct under_test *t) {
+    enum { M = 70, N = 300, K = 704 };
+    struct oc_errinfo ei;
+    struct oc_kctx ctx = {.device = t};
+    struct weight w[N_WFORMATS];
+    struct mat x = mat_new(M, K, K), want[N_WFORMATS], got = mat_new(M, N, N);
+    void *huge = NULL;
+    mat_random(c, &x);
+    op_begin(c, "memory refused");
+    for (enum wformat f = 0; f < N_WFORMATS; f++) {
+        w[f] = weight_new(c, f, N, K, 64, OC_BF16, true), want[f] = mat_new(M, N, N);
+        struct oc_linear a = {OC_ROLE_P, M, x.p, K, &w[f].w, want[f].p, N, OC_ACT_SILU, false};
+        run_linear(&ctx, &a);
+    }
+    if (t->d->alloc(t->d, (size_t)1 << 41, &huge, &ei) != OC_ERR_NOMEM || huge) fail(c, "2 TiB were not refused");
+    for (enum wformat f = 0; f < N_WFORMATS; f++) {
+        struct oc_linear a = {OC_ROLE_P, M, x.p, K, &w[f].w, got.p, N, OC_ACT_SILU, false};
+        run_linear(&ctx, &a);
+        if (memcmp(want[f].p, got.p, got.mem.bytes) != 0) fail(c, "%s: other bits after a refusal", wformat_name(f));
+        c->n_cases++;
+        mat_free(&want[f]), weight_free(&w[f]);
+    }
+    mat_free(&x), mat_free(&got);
     op_end(c, 0);
 }

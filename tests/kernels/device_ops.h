@@ -15,6 +15,8 @@ void device_ops_close(struct under_test *t);
 void check_device(struct chk *c, struct oc_device *d);
 /* Linears at the shapes of real models: a row's bits must not depend on the rows beside it. */
 void check_real_bits(struct chk *c, struct under_test *t);
+/* The last check: what it does to the device lasts. */
+void check_refusal(struct chk *c, struct under_test *t);
 void bench_device(struct oc_device *d, bool quick);
 
 #endif

@@ -143,6 +143,9 @@ void cu_expand(struct cu_state *s, const struct cu_weight *w, int64_t first, int
  * with low, other ones of models without, so nothing is allocated later but for an op that mixes f32 or f16 with others. */
 bool cu_keep_expanded(struct cu_state *s, const struct cu_weight *w, bool with_low);
 
+/* Frees all expanded weights, and keeps none from now on; whether there were any. Their ops go on, slower, with the same bits. */
+bool cu_drop_expanded(struct cu_state *s);
+
 /* Role D's and role P's parts of the three linear ops: n_w weights, glu when y is act(gate) * up. */
 struct cu_linear {
     int64_t m;

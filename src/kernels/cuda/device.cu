@@ -23,8 +23,13 @@ static struct cu_state *state_of(struct oc_device *d) {
     return s;
 }
 
+/* Expanded weights are a luxury: they go when memory is needed for something else. */
 enum oc_err cu_malloc(struct cu_state *s, size_t bytes, void **out, struct oc_errinfo *ei) {
     cudaError_t e = cudaMalloc(out, bytes ? bytes : 1);
+    if (e == cudaErrorMemoryAllocation && cu_drop_expanded(s)) {
+        cudaGetLastError();
+        e = cudaMalloc(out, bytes ? bytes : 1);
+    }
     if (e == cudaErrorMemoryAllocation) {
         size_t free_bytes = 0, total = 0;
         cudaGetLastError();

@@ -181,6 +181,18 @@ static __half *try_room(struct cu_state *s, size_t bytes) {
     return (__half *)p;
 }
 
+bool cu_drop_expanded(struct cu_state *s) {
+    bool any = false;
+    cu_check("waiting", cudaStreamSynchronize(s->stream));
+    for (struct cu_weight *w = s->weights; w; w = w->next) {
+        any = any || w->high || w->low;
+        cudaFree(w->high), cudaFree(w->low);
+        w->high = w->low = NULL;
+    }
+    s->expand_left = 0;
+    return any;
+}
+
 bool cu_keep_expanded(struct cu_state *s, const struct cu_weight *weight, bool with_low) {
     struct cu_weight *w = (struct cu_weight *)weight;
     int64_t rows = cu_up(w->n, CU_ROW_TILE);
