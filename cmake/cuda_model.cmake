@@ -1,7 +1,6 @@
 # The CUDA kernels over a model of the GPU in plain C++ (tests/kernels/cuda_model), so that their indices,
 # barriers and sums are checked where there is no GPU.
 set(oc_cuda_model OFF)
-find_package(Python3 QUIET COMPONENTS Interpreter)
 if(CMAKE_C_COMPILER_ID STREQUAL GNU AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND Python3_FOUND AND NOT OC_FUZZ
    AND NOT OC_SANITIZE MATCHES thread)
   include(CheckLanguage)

@@ -30,3 +30,9 @@ endif()
 
 set(OC_IMAGE_LIBS PkgConfig::JPEG PkgConfig::PNG PkgConfig::WEBP PkgConfig::WEBPDEMUX ${GIF_LIBRARY})
 set(OC_CHAT_LIBS PkgConfig::UTF8PROC PkgConfig::PCRE2)
+
+# For tests.
+if(NOT Python3_EXECUTABLE AND EXISTS /usr/bin/python3)
+  set(Python3_EXECUTABLE /usr/bin/python3) # it sees Debian's python3-numpy; one earlier in PATH may not
+endif()
+find_package(Python3 QUIET COMPONENTS Interpreter)

@@ -60,10 +60,6 @@ if(TARGET oc_http AND NOT OC_FUZZ)
 endif()
 
 # End to end: tests/e2e/test_<x>.py run the built command; each case is a line in cmocka's style.
-if(NOT Python3_EXECUTABLE AND EXISTS /usr/bin/python3)
-  set(Python3_EXECUTABLE /usr/bin/python3) # it sees Debian's python3-numpy; one earlier in PATH may not
-endif()
-find_package(Python3 QUIET COMPONENTS Interpreter)
 file(GLOB e2e_tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/e2e/test_*.py)
 if(Python3_FOUND AND TARGET ocellus AND NOT OC_FUZZ)
   # Where the trained model is not in the tree, a random one of the same architecture stands in: these tests are about the
