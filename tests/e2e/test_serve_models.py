@@ -401,23 +401,35 @@ def bb_108_memory_after_loads_and_unloads():
     assert after - base < 150 * 2**20, (base, after)
 
 
+def cycle(s):
+    load(s, A).ok()
+    s.chat(user(image_part(data_url(picture(112, 112, 5))), "x"), model=A).ok()
+    unload_all(s)
+
+
+def least_private_bytes(pid):
+    """What an answer just took may not be given back yet."""
+    samples = []
+    for _ in range(10):
+        samples.append(private_bytes(pid))
+        time.sleep(0.1)
+    return min(samples)
+
+
 @case
 def bb_109_cycles_leave_no_memory_behind():
     """Item 109 wants 95 % back and under 0.15 GB left; the orchestrator's own memory must not grow from cycle to cycle."""
-    s = server()
-
-    def cycle():
-        load(s, A).ok()
-        s.chat(user(image_part(data_url(picture(112, 112, 5))), "x"), model=A).ok()
-        unload_all(s)
-    for _ in range(3):
-        cycle()
-    before, before_fds = private_bytes(s.pid), rested(lambda: s.n_descriptors()[s.pid])
-    for _ in range(20 if LONG else 5):
-        cycle()
-    wait_until(lambda: s.n_descriptors()[s.pid] == before_fds, 5,
-               lambda: f"{before_fds} descriptors, not {s.n_descriptors()[s.pid]}")
-    assert private_bytes(s.pid) - before < 20 * 2**20, (before, private_bytes(s.pid))
+    # AddressSanitizer keeps what was freed, 256 MB of it unless told otherwise: that would be taken for growth.
+    with Server(models=[A], env={"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"}) as s:
+        for _ in range(3):
+            cycle(s)
+        before, before_fds = least_private_bytes(s.pid), rested(lambda: s.n_descriptors()[s.pid])
+        for _ in range(20 if LONG else 5):
+            cycle(s)
+        wait_until(lambda: s.n_descriptors()[s.pid] == before_fds, 5,
+                   lambda: f"{before_fds} descriptors, not {s.n_descriptors()[s.pid]}")
+        after = least_private_bytes(s.pid)
+        assert after - before < 20 * 2**20, (before, after)
 
 
 @case
