@@ -482,7 +482,7 @@ enum { HEADS = 16, HD = 80, PATCHES = 4800, COLS = HEADS * HD };
 static void segments(const struct lab *l, int segment) {
     struct oc_ops ops;
     memset(&ops, 0, sizeof ops);
-    amx_set(&ops, false);
+    amx_set(&ops, false, false);
     struct oc_kctx ctx = l->ctx;
     ctx.scratch = l->memory[1];
     ctx.scratch_bytes = oc_tiled_attn_thread_bytes(HD) * (size_t)l->n_threads;

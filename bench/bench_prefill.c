@@ -40,7 +40,7 @@ WRAP(attn_paged, PAGED)
 WRAP(attn_segments, a->n_segs > 8 ? WINDOWS : FULL)
 
 static void wrap(struct bench *b) {
-    struct oc_ops *o = &b->e->ops;
+    struct oc_ops *o = &b->e->dev->ops;
     b->real = *o;
     o->embed = timed_embed;
     o->rmsnorm = timed_rmsnorm;
