@@ -114,13 +114,22 @@ static int n_kv_pages(const struct oc_engine *e) {
     return (e->info.kv_tokens + OC_LM_PAGE_TOKENS - 1) / OC_LM_PAGE_TOKENS + e->n_sessions - 1;
 }
 
+/* Brings all weights to the walk's device, or counts them. */
+static enum oc_err walk_weights(struct oc_model *m, struct oc_device_walk *k, struct oc_errinfo *ei) {
+    OC_TRY(oc_lm_decoder_take(&m->lm, k, ei));
+    return m->has_vision ? oc_vision_encoder_take(&m->vision, k, ei) : OC_OK;
+}
+
+static uint64_t count_weights(struct oc_model *m) {
+    struct oc_device_walk count = {.d = NULL};
+    OC_ASSERT(walk_weights(m, &count, NULL) == OC_OK); /* counting asks nobody */
+    return count.n_bytes;
+}
+
 uint64_t oc_engine_device_bytes(const struct oc_engine *e) {
-    struct oc_device_walk k = {.d = NULL};
     struct oc_model *m = e->model;
     uint8_t *lm_ws, *vision_ws;
-    if (oc_lm_decoder_take(&m->lm, &k, NULL) != OC_OK || (m->has_vision && oc_vision_encoder_take(&m->vision, &k, NULL) != OC_OK))
-        OC_ASSERT(!"counting fails");
-    return k.n_bytes + lay_out(e, false, NULL, &lm_ws, &vision_ws) +
+    return count_weights(m) + lay_out(e, false, NULL, &lm_ws, &vision_ws) +
            oc_lm_kv_cache_bytes(m->lm.n_layers, m->lm.n_kv_heads, m->lm.hd, m->lm.kv_dtype, n_kv_pages(e));
 }
 
@@ -225,13 +234,9 @@ static enum oc_err take_weights(struct oc_engine *e, const struct oc_engine_para
     bool waits = e->dev->is_host && p->progress;
     OC_TRY(oc_weights_prefetch(m->checkpoint, waits ? report_progress : NULL, (void *)p, ei));
     if (e->dev->is_host) return OC_OK;
-    struct oc_device_walk count = {.d = NULL};
-    OC_TRY(oc_lm_decoder_take(&m->lm, &count, ei));
-    if (m->has_vision) OC_TRY(oc_vision_encoder_take(&m->vision, &count, ei));
-    struct taking t = {p, count.n_bytes};
+    struct taking t = {p, count_weights(m)};
     struct oc_device_walk k = {.d = e->dev, .progress = report_taken, .arg = &t};
-    OC_TRY(oc_lm_decoder_take(&m->lm, &k, ei));
-    if (m->has_vision) OC_TRY(oc_vision_encoder_take(&m->vision, &k, ei));
+    OC_TRY(walk_weights(m, &k, ei));
     e->dev->wait(e->dev);
     oc_weights_forget(m->checkpoint);
     return OC_OK;
