@@ -83,8 +83,8 @@ bool amx_model_ops(struct oc_ops *ops, const char *name);
 
 /* What role P of this ISA does to bf16 and quantised weights, and to the x they meet: nothing; rounds them to bf16; makes
  * x a sum of two bf16 (of attention also what it meets, without the product of the second ones); rounds them to the 11 bits
- * of f16 and TF32. */
-enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT, F16_ROUND };
+ * of f16 and TF32; or whole numbers of 16 bits, blocks of k with a scale each. */
+enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT, F16_ROUND, INT16_BLOCKS };
 enum isa_bf16 isa_bf16(const char *isa);
 
 /* The same of the attention of role P, whose queries, keys, values and probabilities are cut, for heads of this size. */

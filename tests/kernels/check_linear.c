@@ -12,12 +12,12 @@ struct oracle {
 
 /* How the ISA under test multiplies these weights: what bf16 takes from x and W is taken from the oracle too, so that
  * the bound is on the products and sums alone. Two bf16 are of x alone: W stays what it is. A gated pair of two kinds is not
- * cut by AMX. */
+ * rounded by AMX to bf16. */
 static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struct oc_weight *const *w, int n_w) {
     if (role != OC_ROLE_P) return BF16_NONE;
     for (int i = 0; i < n_w; i++) {
         if (w[i]->bits == 0 && w[i]->dtype != OC_BF16) return BF16_NONE;
-        if (n_w == 2 && w[i]->group != w[0]->group && strncmp(c->ops.isa, "amx", 3) == 0) return BF16_NONE;
+        if (n_w == 2 && w[i]->group != w[0]->group && strncmp(c->ops.isa, "amxbf16", 7) == 0) return BF16_NONE;
     }
     return isa_bf16(c->ops.isa);
 }
@@ -37,7 +37,102 @@ static double *seen_x(const struct chk *c, enum oc_role role, const struct mat *
     return seen;
 }
 
+/* A row of whole numbers, and what one is worth in each block of k. */
+struct int16_row {
+    int32_t *q;
+    float *scales;
+};
+
+enum { INT16_BLOCK = 256, INT16_MOST = 32639 };
+
+static struct int16_row int16_row_new(int64_t k) {
+    struct int16_row r = {malloc((size_t)k * sizeof *r.q), malloc((size_t)(k / INT16_BLOCK + 1) * sizeof *r.scales)};
+    OC_ASSERT(r.q && r.scales);
+    return r;
+}
+
+static void int16_row_free(struct int16_row *r) {
+    free(r->q), free(r->scales);
+}
+
+static float int16_scale(struct int16_row *r, int64_t k, float most) {
+    r->scales[k / INT16_BLOCK] = most > 1e-30f ? most / INT16_MOST : 0;
+    return most > 1e-30f ? INT16_MOST / most : 0;
+}
+
+static void int16_of_floats(const double *v, int64_t n, struct int16_row *r) {
+    for (int64_t k = 0; k < n; k += INT16_BLOCK) {
+        int64_t end = k + INT16_BLOCK < n ? k + INT16_BLOCK : n;
+        float most = 0;
+        for (int64_t i = k; i < end; i++) most = fmaxf(most, fabsf((float)v[i]));
+        float inverse = int16_scale(r, k, most);
+        for (int64_t i = k; i < end; i++) r->q[i] = (int32_t)nearbyintf((float)v[i] * inverse);
+    }
+}
+
+/* Of quantised weights the largest that a group can have counts, whether it has it or not. */
+static void int16_of_weight(const struct oc_weight *w, int64_t n, const double *row, struct int16_row *r) {
+    if (!w->bits) {
+        int16_of_floats(row, w->k, r);
+        return;
+    }
+    const uint8_t *in = w->w + (size_t)n * oc_weight_row_bytes(w);
+    int64_t first = n * (w->k / w->group);
+    for (int64_t k = 0; k < w->k; k += INT16_BLOCK) {
+        int64_t end = k + INT16_BLOCK < w->k ? k + INT16_BLOCK : w->k;
+        float most = 0, top = (float)((1 << w->bits) - 1);
+        for (int64_t g = k / w->group; g < end / w->group; g++) {
+            float scale = oc_load_float(w->scales, w->dtype, first + g), zero = oc_load_float(w->zero_biases, w->dtype, first + g);
+            most = fmaxf(most, fmaxf(fabsf(zero), fabsf(fmaf(scale, top, zero))));
+        }
+        float inverse = int16_scale(r, k, most);
+        for (int64_t i = k; i < end; i++) {
+            int q = w->bits == 8 ? in[i] : i % 2 ? in[i / 2] >> 4 : in[i / 2] & 15;
+            float scale = oc_load_float(w->scales, w->dtype, first + i / w->group) * inverse;
+            r->q[i] = (int32_t)nearbyintf(fmaf((float)q, scale, oc_load_float(w->zero_biases, w->dtype, first + i / w->group) * inverse));
+        }
+    }
+}
+
+/* Without the product of the low bytes. */
+static void int16_dot(const struct int16_row *x, const struct int16_row *w, int64_t n, double *sum, double *mag) {
+    for (int64_t k = 0; k < n; k++) {
+        double worth = (double)x->scales[k / INT16_BLOCK] * w->scales[k / INT16_BLOCK];
+        double product = (double)x->q[k] * w->q[k];
+        *sum += worth * (product - (int8_t)(uint8_t)(x->q[k] & 255) * (int8_t)(uint8_t)(w->q[k] & 255));
+        *mag += worth * fabs(product);
+    }
+}
+
+static struct oracle int16_oracle(const struct mat *x, const struct oc_weight *w) {
+    size_t count = (size_t)(x->rows * w->n);
+    struct oracle o = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
+    double *row = malloc((size_t)w->k * sizeof(double));
+    struct int16_row *xs = malloc((size_t)x->rows * sizeof *xs), ws = int16_row_new(w->k);
+    OC_ASSERT(o.want && o.mag && row && xs);
+    for (int64_t i = 0; i < x->rows; i++) {
+        for (int64_t k = 0; k < w->k; k++) row[k] = x->p[i * x->ld + k];
+        xs[i] = int16_row_new(w->k);
+        int16_of_floats(row, w->k, &xs[i]);
+    }
+    for (int64_t n = 0; n < w->n; n++) {
+        weight_row_double(w, n, row);
+        int16_of_weight(w, n, row, &ws);
+        for (int64_t i = 0; i < x->rows; i++) {
+            double sum = w->bias ? w->bias[n] : 0, mag = fabs(sum);
+            int16_dot(&xs[i], &ws, w->k, &sum, &mag);
+            o.want[i * w->n + n] = sum;
+            o.mag[i * w->n + n] = mag;
+        }
+    }
+    for (int64_t i = 0; i < x->rows; i++) int16_row_free(&xs[i]);
+    int16_row_free(&ws);
+    free(row), free(xs);
+    return o;
+}
+
 static struct oracle oracle_new(const struct chk *c, enum oc_role role, const struct mat *x, const struct oc_weight *w, enum isa_bf16 how) {
+    if (how == INT16_BLOCKS) return int16_oracle(x, w);
     size_t count = (size_t)(x->rows * w->n);
     struct oracle o = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
     double *row = malloc((size_t)w->k * sizeof(double)), *seen = seen_x(c, role, x, w);

@@ -23,6 +23,8 @@ static void run(const struct oc_simd *s, const struct oc_kctx *ctx, const struct
     if (a->m == 0) return;
     if (a->role == OC_ROLE_D) {
         oc_tiled_gemv(s, ctx, a);
+    } else if (s->bytes && oc_tiled_may_bf16(a)) {
+        oc_tiled_gemm_bytes(s, ctx, a);
     } else if (s->tiles && oc_tiled_may_tiles(a)) {
         oc_tiled_gemm_tiles(s, ctx, a);
     } else if (s->bf16 && !s->tiles && oc_tiled_may_bf16(a)) {

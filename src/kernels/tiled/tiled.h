@@ -198,6 +198,63 @@ struct oc_simd_tiles {
 #define OC_TILES_MAX_W (640 * 1024)
 #define OC_TILES_MAX_K 2048
 
+/* Role P by tiles of bytes: y = x W^T, both as whole numbers of 16 bits.
+ *
+ * A row of x and a row of W have one scale for each OC_BYTES_BLOCK k: the largest absolute value there becomes OC_INT16_MOST, and
+ * q is the nearest integer, ties to even; q = 256 high + low, both signed bytes. A block's product is 2^16 high high + 2^8 (high low +
+ * low high), exact integers; low low, some 2^-17 of a product of two largest values, is left out. Sums of blocks are added in f32, in order.
+ *
+ * Operand A is 16 rows of x (a strip), operand B 32 rows of W (a panel), in steps of 64 k, zero-padded. */
+#define OC_INT16_MOST 32639
+#define OC_BYTES_M 16
+#define OC_BYTES_N 32
+#define OC_BYTES_K 64
+#define OC_BYTES_BLOCK 256
+#define OC_BYTES_TILE 1024
+#define OC_BYTES_X_STEP (2 * OC_BYTES_TILE) /* high, low */
+#define OC_BYTES_W_STEP (4 * OC_BYTES_TILE) /* of the left 16 rows high and low, of the right 16 */
+
+/* c = (first) or += the sums of a block, for some rows of a strip. */
+struct oc_bytes_add {
+    const int32_t *acc; /* tiles as W's: of the left columns 2^16 and 2^8, of the right */
+    const float *x_scales, *w_scales; /* [OC_BYTES_M], [OC_BYTES_N] */
+    float *c;                         /* two tiles */
+    const float *ahead;               /* c of another strip, to be prefetched */
+    bool first;
+};
+
+/* All strips past one panel, a block of k. */
+struct oc_bytes_run {
+    const int8_t *x, *w;              /* [strips][steps][2][16][64]; [steps][4][16][64], quads of k side by side */
+    const float *x_scales, *w_scales; /* [strips][OC_BYTES_M]; [OC_BYTES_N] */
+    int steps, n_strips;
+    int32_t *acc; /* two of four tiles */
+    float *c;     /* of two strips: tiles 2 x 2, as struct oc_tiles_end has it */
+    int64_t ldc;  /* to those of the next two */
+    bool first;
+    void (*add)(const struct oc_bytes_add *a, int row, int n);
+    void (*finish)(struct oc_tiles_end *end, int n);
+    const struct oc_tiles_end *end; /* of the first two strips, whose c is finished after this; or NULL */
+    int rows;                       /* of x in all */
+    const char *next;               /* lines to be fetched to L2 meanwhile, so many at each step; or NULL */
+    int n_next;
+    const uint8_t *far; /* and n_far rows of W, of so many bytes, from memory */
+    int64_t far_stride;
+    int n_far, far_bytes;
+};
+
+struct oc_simd_bytes {
+    void (*begin)(void); /* of a thread's use of `run` */
+    void (*end)(void);
+    /* One block, k <= OC_BYTES_BLOCK, of n rows of x, as a strip; zeros for the rows from n on. */
+    void (*cut)(const float *x, int64_t ldx, int n, int k, int8_t *out, float *scales);
+    /* A panel: kk k from k0 on of n rows of W. */
+    void (*panel)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int8_t *out, float *scales);
+    void (*add)(const struct oc_bytes_add *a, int row, int n);
+    void (*run)(const struct oc_bytes_run *r);
+    void (*finish)(struct oc_tiles_end *e, int n);
+};
+
 /* Rows of x rounded for role D with int8 (kernels/int8.h), m of them: bytes [m, ldq], scales and sums of the rounded
  * groups [m, lds], 0 beyond the last group.
  *
@@ -310,6 +367,7 @@ struct oc_simd {
 
     const struct oc_simd_bf16 *bf16; /* or NULL: role P is f32 for every weight */
     const struct oc_simd_tiles *tiles; /* or NULL; linears go this way where they may be cut to bf16 */
+    const struct oc_simd_bytes *bytes; /* or NULL; the same, before tiles */
     const struct oc_simd_digits *digits; /* or NULL: role D has `dot` for every weight */
 };
 
@@ -341,6 +399,7 @@ void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const str
 /* Role P in bf16, and whether all weights of the call may be cut to it: bf16 and quantised ones may. */
 void oc_tiled_gemm_bf16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
 void oc_tiled_gemm_tiles(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
+void oc_tiled_gemm_bytes(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a);
 bool oc_tiled_may_tiles(const struct oc_multi_linear *a);
 bool oc_tiled_may_bf16(const struct oc_multi_linear *a);
 
@@ -374,6 +433,9 @@ size_t oc_tiled_gemm_bf16_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The same of oc_tiled_gemm_tiles. */
 size_t oc_tiled_gemm_tiles_bytes(int64_t m, int64_t k, int n_threads);
+
+/* The same of oc_tiled_gemm_bytes. */
+size_t oc_tiled_gemm_bytes_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The scratch of any of the above. */
 size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_threads);

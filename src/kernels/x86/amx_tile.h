@@ -12,6 +12,7 @@
 #ifndef OC_KERNELS_X86_AMX_TILE_H
 #define OC_KERNELS_X86_AMX_TILE_H
 
+#include "kernels/x86/amx_bytes.h"
 #include "kernels/x86/amx_dot.h"
 #include "kernels/x86/amx_gemm.h"
 
@@ -130,18 +131,28 @@ static const struct oc_simd_bf16 amx_attn = {
 /* Products with the low parts, as exact as f32 sums; and without, three times (bf16 weights: twice) as fast. */
 static const struct oc_simd_tiles amx_split = AMX_TILES(true), amx_rounded = AMX_TILES(false);
 
-#define AMX_SIMD(linears, role_d)                                                                                     \
+static const struct oc_simd_bytes amx_bytes = {
+    .begin = amx_begin,
+    .end = amx_end,
+    .cut = oc_avx512vbmi_bytes_cut,
+    .panel = oc_avx512vbmi_bytes_panel,
+    .add = oc_avx512vbmi_bytes_add,
+    .run = amx_bytes_run,
+    .finish = oc_avx512_finish,
+};
+
+#define AMX_SIMD(linears, whole, role_d)                                                                                     \
     {                                                                                                                  \
         .mr = 12, .nr = 32, .lanes = 16, .tile = oc_avx512_tile, .panel = oc_avx512_panel,                             \
         .transpose = oc_avx512_transpose, .widen = oc_avx512_widen, .dot_prepare = oc_avx512_dot_prepare,                \
         .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8, .digits = role_d,            \
         .act_row = oc_avx512_act_row,                                                                                  \
         .max_row = oc_avx512_max_row, .exp_row = oc_avx512_exp_row,                                                      \
-        .pair_scores = oc_avx512_pair_scores, .bf16 = &amx_attn, .tiles = linears                                      \
+        .pair_scores = oc_avx512_pair_scores, .bf16 = &amx_attn, .tiles = linears, .bytes = whole                                     \
     }
 
-static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split, NULL), amx_rounded_simd = AMX_SIMD(&amx_rounded, NULL),
-                            amx_many_simd = AMX_SIMD(&amx_split, &amx_digits);
+static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split, &amx_bytes, NULL), amx_rounded_simd = AMX_SIMD(&amx_rounded, NULL, NULL),
+                            amx_many_simd = AMX_SIMD(&amx_split, &amx_bytes, &amx_digits);
 
 #define AMX_OP(op)                                                                                                     \
     static void amx_split_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                   \

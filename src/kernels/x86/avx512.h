@@ -40,6 +40,34 @@ static inline __m128 oc_avx512_sum4(__m512 a, __m512 b, __m512 c, __m512 d) {
     return _mm512_castps512_ps128(_mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12), v));
 }
 
+/* 16 rows of 16 words become 16 columns. */
+static inline void oc_avx512_turn16(__m512i r[16]) {
+    __m512i t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) { /* lane l of r[4g + c]: column 4l + c of rows 4g .. 4g + 3 */
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        __m512i even[2] = {_mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88)};
+        __m512i odd[2] = {_mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd), _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd)};
+        t[c] = _mm512_shuffle_i32x4(even[0], even[1], 0x88);
+        t[4 + c] = _mm512_shuffle_i32x4(odd[0], odd[1], 0x88);
+        t[8 + c] = _mm512_shuffle_i32x4(even[0], even[1], 0xdd);
+        t[12 + c] = _mm512_shuffle_i32x4(odd[0], odd[1], 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) r[i] = t[i];
+}
+
 /* exp(x) as oc_avx2_exp has it: within 2 ulp for x in [-87.33, 88.37], 0 below, 2.4e38 above; NaN stays
  * NaN. */
 static inline __m512 oc_avx512_exp(__m512 x) {

@@ -1,41 +1,13 @@
 /* Strips of x and panels of W for hardware tiles (struct oc_simd_tiles). */
 #include "kernels/x86/avx512bf16.h"
 
-/* 16 rows of 16 words become 16 columns. */
-static inline void turn16(__m512i r[16]) {
-    __m512i t[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) { /* lane l of r[4g + c]: column 4l + c of rows 4g .. 4g + 3 */
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; c++) {
-        __m512i even[2] = {_mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88)};
-        __m512i odd[2] = {_mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd), _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd)};
-        t[c] = _mm512_shuffle_i32x4(even[0], even[1], 0x88);
-        t[4 + c] = _mm512_shuffle_i32x4(odd[0], odd[1], 0x88);
-        t[8 + c] = _mm512_shuffle_i32x4(even[0], even[1], 0xdd);
-        t[12 + c] = _mm512_shuffle_i32x4(odd[0], odd[1], 0xdd);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) r[i] = t[i];
-}
-
 /* A tile of W: 32 k of n <= 16 rows, `stride` bytes apart, of which k are there, as pairs of k. */
 static inline void tile_of(const uint8_t *in, size_t stride, int n, int k, uint16_t *out) {
     const __mmask32 there = k >= 32 ? 0xffffffffu : (1u << k) - 1;
     __m512i r[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++) r[i] = _mm512_maskz_loadu_epi16(i < n ? there : 0, in + (size_t)(i < n ? i : 0) * stride);
-    turn16(r);
+    oc_avx512_turn16(r);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++) _mm512_store_si512(out + 32 * i, r[i]);
 }
@@ -98,7 +70,7 @@ static inline void words_of(const uint8_t *in, size_t stride, int n, int there, 
         _mm_prefetch((const char *)row + 128, _MM_HINT_T0);
         r[i] = _mm512_maskz_loadu_epi32(i < n ? mask : 0, row);
     }
-    turn16(r);
+    oc_avx512_turn16(r);
 }
 
 static void numbers_q4(const uint8_t *in, size_t stride, int n, int kk, uint16_t *out) {
@@ -149,8 +121,8 @@ static void scales_of(const struct oc_weight *w, int64_t n0, int n, int64_t firs
             s[i] = _mm512_castps_si512(scale);
             z[i] = _mm512_castps_si512(_mm512_fmadd_ps(scale, middle, zero));
         }
-        turn16(s);
-        turn16(z);
+        oc_avx512_turn16(s);
+        oc_avx512_turn16(z);
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++) {
             if (g + i >= n_groups) break;

@@ -35,6 +35,11 @@ void oc_avx512bf16_numbers(const struct oc_weight *w, int64_t n0, int n, int64_t
 void oc_avx512bf16_scale(const struct oc_tiles_scale *g, int row, int n);
 void oc_avx512bf16_cut(const struct oc_tiles_cut *c);
 
+/* Of oc_simd_bytes; needs VBMI. */
+void oc_avx512vbmi_bytes_cut(const float *x, int64_t ldx, int n, int k, int8_t *out, float *scales);
+void oc_avx512vbmi_bytes_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int8_t *out, float *scales);
+void oc_avx512vbmi_bytes_add(const struct oc_bytes_add *a, int row, int n);
+
 /* oc_simd_bf16.pack and .row; the code needs AVX512_BF16. */
 void oc_avx512bf16_pack(const float *x, int64_t ldx, int n, int kk, uint16_t *out, uint16_t *out_low, uint16_t *tmp);
 void oc_avx512bf16_row(const struct oc_weight *w, int64_t row, int64_t k0, int kk, uint16_t *out, uint16_t *out_low);

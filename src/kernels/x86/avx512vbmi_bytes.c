@@ -1,0 +1,227 @@
+/* x and W as numbers of 16 bits for tiles of bytes (struct oc_simd_bytes), and what becomes of the products. */
+#include "kernels/x86/avx512.h"
+
+#include <math.h>
+
+/* ---- Rows to bytes ---- */
+
+/* The scale of a block whose largest absolute value is `most`, and its inverse, 0 where all of q is 0. */
+static inline float scale_of(float most, float *scale) {
+    bool finite = most < INFINITY, any = finite && most > 1e-30f; /* a NaN is not finite */
+    *scale = any ? most / OC_INT16_MOST : finite ? 0.0f : oc_f32_from_bits(0x7fc00000u);
+    return any ? OC_INT16_MOST / most : 0.0f;
+}
+
+/* Of absolute values, as integers: NaN is the largest. */
+static inline float largest(__m512i most) {
+    return oc_f32_from_bits(_mm512_reduce_max_epu32(most));
+}
+
+static inline __m512i larger(__m512i most, __m512 v) {
+    return _mm512_max_epu32(most, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
+}
+
+/* Byte e of 64 is that of element e, from two vectors that _mm512_packs_epi32 made of 16 elements each: its even (low) bytes, or
+ * the odd ones. */
+static const uint8_t low_bytes[64] = {0,  2,  4,  6,  16, 18, 20, 22, 32, 34, 36,  38,  48,  50,  52,  54,  8,  10, 12,  14,  24, 26,
+                                      28, 30, 40, 42, 44, 46, 56, 58, 60, 62, 64,  66,  68,  70,  80,  82,  84, 86, 96,  98,  100, 102,
+                                      112, 114, 116, 118, 72, 74, 76, 78, 88, 90, 92, 94, 104, 106, 108, 110, 120, 122, 124, 126};
+
+static inline void bytes64(const __m512 v[4], __m512 inverse, int8_t *high, int8_t *low) {
+    const __m512i at = _mm512_loadu_si512(low_bytes), half = _mm512_set1_epi16(128);
+    __m512i q[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], inverse));
+    __m512i a = _mm512_packs_epi32(q[0], q[1]), b = _mm512_packs_epi32(q[2], q[3]);
+    _mm512_store_si512(low, _mm512_permutex2var_epi8(a, at, b));
+    a = _mm512_add_epi16(a, half), b = _mm512_add_epi16(b, half);
+    _mm512_store_si512(high, _mm512_permutex2var_epi8(a, _mm512_add_epi8(at, _mm512_set1_epi8(1)), b));
+}
+
+/* A row of 16 vectors, of which n are there: to high and low bytes of four steps, `step` bytes from one to the next. */
+static inline __attribute__((always_inline)) float row_to_bytes(const __m512 v[16], int n_steps, int8_t *high, int8_t *low, int64_t step) {
+    float scale;
+    __m512i most = _mm512_setzero_si512();
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) most = larger(most, v[i]);
+    __m512 inverse = _mm512_set1_ps(scale_of(largest(most), &scale));
+#pragma GCC unroll 4
+    for (int s = 0; s < 4; s++) {
+        if (s < n_steps) bytes64(v + 4 * s, inverse, high + s * step, low + s * step);
+    }
+    return scale;
+}
+
+static inline int steps_of(int k) {
+    return (k + OC_BYTES_K - 1) / OC_BYTES_K;
+}
+
+void oc_avx512vbmi_bytes_cut(const float *x, int64_t ldx, int n, int k, int8_t *out, float *scales) {
+    const int steps = steps_of(k);
+    for (int r = 0; r < OC_BYTES_M; r++, out += OC_BYTES_K, x += ldx) {
+        __m512 v[16];
+        if (r < n && k == OC_BYTES_BLOCK) {
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++) v[i] = _mm512_loadu_ps(x + 16 * i);
+        } else {
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++) v[i] = _mm512_maskz_loadu_ps(r < n && k > 16 * i ? oc_avx512_mask(k - 16 * i) : 0, x + 16 * i);
+        }
+        scales[r] = row_to_bytes(v, steps, out, out + OC_BYTES_TILE, OC_BYTES_X_STEP);
+    }
+}
+
+/* ---- W ---- */
+
+/* High and low bytes of 16 rows, step by step. */
+struct rows {
+    int8_t high[4][16][OC_BYTES_K], low[4][16][OC_BYTES_K];
+} __attribute__((aligned(64)));
+
+enum { MAX_GROUPS = OC_BYTES_BLOCK / 32 };
+
+/* Scales and zero biases of a row's groups, as numbers of 16 bits have them: times the inverse of the row's scale. */
+struct groups {
+    float scales[16], zeros[16];
+    int size;
+};
+
+static float groups_of(const struct oc_weight *w, int64_t row, int64_t k0, int kk, struct groups *g) {
+    const int64_t size = w->dtype == OC_F32 ? 4 : 2, at = (row * (w->k / w->group) + k0 / w->group) * size;
+    const __mmask16 mask = oc_avx512_mask(kk / w->group);
+    const __m512 most_q = _mm512_set1_ps((float)((1 << w->bits) - 1));
+    __m512 s = oc_avx512_load_float(w->scales + at, w->dtype, mask), z = oc_avx512_load_float(w->zero_biases + at, w->dtype, mask);
+    float scale;
+    __m512 inverse = _mm512_set1_ps(scale_of(largest(larger(larger(_mm512_setzero_si512(), z), _mm512_fmadd_ps(s, most_q, z))), &scale));
+    _mm512_storeu_ps(g->scales, _mm512_mul_ps(s, inverse));
+    _mm512_storeu_ps(g->zeros, _mm512_mul_ps(z, inverse));
+    g->size = w->group;
+    return scale;
+}
+
+/* The 16 values of a group as bytes: high, low. */
+static inline void table_of(const struct groups *g, int group, __m128i t[2]) {
+    const __m512 q = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i v = _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_set1_ps(g->scales[group]), q, _mm512_set1_ps(g->zeros[group])));
+    t[0] = _mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8));
+    t[1] = _mm512_cvtepi32_epi8(v);
+}
+
+static void row_q4(const uint8_t *in, const struct groups *g, int kk, struct rows *out, int r) {
+    __m512i high = _mm512_setzero_si512(), low = high;
+    for (int k = 0, s = 0; k < kk; k += OC_BYTES_K, s++) {
+        __m128i a[2], b[2];
+        if (k % g->size == 0) {
+            table_of(g, k / g->size, a);
+            high = _mm512_broadcast_i32x4(a[0]), low = _mm512_broadcast_i32x4(a[1]);
+        }
+        if (g->size == 32) {
+            table_of(g, k / 32 + 1, b);
+            high = _mm512_inserti64x4(high, _mm256_broadcastsi128_si256(b[0]), 1);
+            low = _mm512_inserti64x4(low, _mm256_broadcastsi128_si256(b[1]), 1);
+        }
+        __m256i bytes = _mm256_maskz_loadu_epi8(kk - k >= OC_BYTES_K ? 0xffffffffu : 0xffffu, in + k / 2);
+        __m512i words = _mm512_cvtepu8_epi16(bytes);
+        __m512i q = _mm512_and_si512(_mm512_or_si512(words, _mm512_slli_epi16(words, 4)), _mm512_set1_epi8(15));
+        _mm512_store_si512(out->high[s][r], _mm512_shuffle_epi8(high, q));
+        _mm512_store_si512(out->low[s][r], _mm512_shuffle_epi8(low, q));
+    }
+}
+
+static void row_q8(const uint8_t *in, const struct groups *g, int kk, struct rows *out, int r) {
+    for (int k = 0, s = 0; k < kk; k += OC_BYTES_K, s++) {
+        __m512 v[4];
+        for (int i = 0; i < 4; i++) {
+            int at = k + 16 * i, group = at < kk ? at / g->size : 0;
+            __m512 q = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(at < kk ? 0xffff : 0, in + at)));
+            v[i] = _mm512_fmadd_ps(q, _mm512_set1_ps(g->scales[group]), _mm512_set1_ps(g->zeros[group]));
+        }
+        bytes64(v, _mm512_set1_ps(1), out->high[s][r], out->low[s][r]);
+    }
+}
+
+static float row_plain(const uint8_t *in, int kk, struct rows *out, int r) {
+    __m512 v[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) v[i] = oc_avx512_load_float(in + 32 * i, OC_BF16, kk > 16 * i ? oc_avx512_mask(kk - 16 * i) : 0);
+    return row_to_bytes(v, steps_of(kk), out->high[0][r], out->low[0][r], sizeof out->high[0]);
+}
+
+static void row_of(const struct oc_weight *w, int64_t row, int64_t k0, int kk, struct rows *out, int r, float *scale) {
+    const uint8_t *in = w->w + (size_t)row * oc_weight_row_bytes(w);
+    struct groups g;
+    if (w->bits == 0) {
+        *scale = row_plain(in + 2 * k0, kk, out, r);
+        return;
+    }
+    *scale = groups_of(w, row, k0, kk, &g);
+    if (w->bits == 4) row_q4(in + k0 / 2, &g, kk, out, r);
+    if (w->bits == 8) row_q8(in + k0, &g, kk, out, r);
+}
+
+static inline void turn_rows(int8_t (*rows)[OC_BYTES_K], int8_t *out) {
+    __m512i v[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) v[i] = _mm512_load_si512(rows[i]);
+    oc_avx512_turn16(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) _mm512_store_si512(out + 64 * i, v[i]);
+}
+
+void oc_avx512vbmi_bytes_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int8_t *out, float *scales) {
+    struct rows rows;
+    for (int half = 0; half < 2; half++, n0 += 16, n -= 16, out += 2 * OC_BYTES_TILE, scales += 16) {
+        for (int r = 0; r < 16; r++) {
+            scales[r] = 0;
+            if (r < n) {
+                row_of(w, n0 + r, k0, kk, &rows, r, &scales[r]);
+                continue;
+            }
+            for (int s = 0; s < 4; s++) {
+                memset(rows.high[s][r], 0, OC_BYTES_K);
+                memset(rows.low[s][r], 0, OC_BYTES_K);
+            }
+        }
+        for (int s = 0; s < steps_of(kk); s++) {
+            turn_rows(rows.high[s], out + s * OC_BYTES_W_STEP);
+            turn_rows(rows.low[s], out + s * OC_BYTES_W_STEP + OC_BYTES_TILE);
+        }
+    }
+}
+
+/* ---- Products ---- */
+
+static inline __m512 sum_of(const int32_t *acc) {
+    __m512i v = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(acc), 8), _mm512_load_si512(acc + 256));
+    return _mm512_cvtepi32_ps(v);
+}
+
+static inline __attribute__((always_inline)) void add_rows(const struct oc_bytes_add *a, int row, int n, const bool first) {
+    /* What the two scales' product is worth: 2^8 of it. */
+    const __m512 s0 = _mm512_mul_ps(_mm512_loadu_ps(a->w_scales), _mm512_set1_ps(256)), s1 = _mm512_mul_ps(_mm512_loadu_ps(a->w_scales + 16), _mm512_set1_ps(256));
+    for (int r = row; r < row + n; r++) {
+        const __m512 x = _mm512_set1_ps(a->x_scales[r]);
+        float *c = a->c + 16 * r;
+        __m512 v0 = sum_of(a->acc + 16 * r), v1 = sum_of(a->acc + 512 + 16 * r);
+        if (a->ahead) {
+            _mm_prefetch((const char *)(a->ahead + 16 * r), _MM_HINT_T0);
+            _mm_prefetch((const char *)(a->ahead + 256 + 16 * r), _MM_HINT_T0);
+        }
+        if (first) {
+            v0 = _mm512_mul_ps(v0, _mm512_mul_ps(x, s0)), v1 = _mm512_mul_ps(v1, _mm512_mul_ps(x, s1));
+        } else {
+            v0 = _mm512_fmadd_ps(v0, _mm512_mul_ps(x, s0), _mm512_load_ps(c));
+            v1 = _mm512_fmadd_ps(v1, _mm512_mul_ps(x, s1), _mm512_load_ps(c + 256));
+        }
+        _mm512_store_ps(c, v0);
+        _mm512_store_ps(c + 256, v1);
+    }
+}
+
+void oc_avx512vbmi_bytes_add(const struct oc_bytes_add *a, int row, int n) {
+    if (a->first) {
+        add_rows(a, row, n, true);
+    } else {
+        add_rows(a, row, n, false);
+    }
+}
