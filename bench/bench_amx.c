@@ -380,7 +380,7 @@ struct result {
 };
 
 static struct result linear_s(const struct lab *l, struct oc_simd_tiles tiles, const struct shape *sh, int huge) {
-    struct oc_simd simd = amx_split_simd;
+    struct oc_simd simd = amx_simds[AMX_SPLIT];
     struct result r = {0};
     tiles.cut = timed_cut, tiles.panel = timed_panel, tiles.numbers = timed_numbers, tiles.strip = timed_strip, tiles.finish = timed_finish;
     simd.tiles = &tiles;
@@ -482,7 +482,7 @@ enum { HEADS = 16, HD = 80, PATCHES = 4800, COLS = HEADS * HD };
 static void segments(const struct lab *l, int segment) {
     struct oc_ops ops;
     memset(&ops, 0, sizeof ops);
-    amx_set(&ops, false, false);
+    amx_set(&ops, AMX_SPLIT);
     struct oc_kctx ctx = l->ctx;
     ctx.scratch = l->memory[1];
     ctx.scratch_bytes = oc_tiled_attn_thread_bytes(HD) * (size_t)l->n_threads;

@@ -17,7 +17,7 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 /* The names of tables that round x to 8 bits in role D; for another the wish stays one. */
 static const char *const int8_names[][2] = {
     {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
-    {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
+    {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"}, {"amxint16", "amxint16-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
@@ -41,7 +41,7 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
     bool rounded = features & OC_CPU_ROUND;
     if ((features & OC_CPU_AVX512BF16) && rounded) oc_ops_set_avx512bf16(ops);
-    if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded, features & OC_CPU_MANY);
+    if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, features);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
 #endif
@@ -58,6 +58,7 @@ static const struct isa_name {
     {"avx512bf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND},
     {"amx", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX},
     {"amxmany", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_MANY},
+    {"amxint16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_INT16},
     {"amxbf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_ROUND},
     {"neon", OC_CPU_NEON},
 };
@@ -74,14 +75,14 @@ enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wish
     }
     for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
         if (strcmp(isa, isa_names[i].name) != 0) continue;
-        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY);
+        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY | OC_CPU_INT16);
         if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }
         oc_ops_init(ops, isa_names[i].features | (have & OC_CPU_AVX512VNNI) | wishes);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxmany, amxbf16, neon", isa);
+    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxint16, amxmany, amxbf16, neon", isa);
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {

@@ -215,6 +215,9 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
+    /* And one: role P may take bf16 and quantised weights, and the x they meet, as whole numbers of 16 bits with a scale for each block
+     * of k. Errors are some 1e-3 of the logits' deviation, ten times those of what it replaces and a twentieth of what is asked. */
+    OC_CPU_INT16 = 512,
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
@@ -223,7 +226,7 @@ unsigned oc_cpu_features(void);
 /* Pure: the table for these feature bits (0 gives ref). */
 void oc_ops_init(struct oc_ops *ops, unsigned features);
 
-/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "amxmany" (with OC_CPU_MANY), "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
+/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "amxmany" (with OC_CPU_MANY), "amxint16" (with OC_CPU_INT16), "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
 

@@ -1,5 +1,5 @@
-/* A model of the AMX tile instructions in plain C, for x86/amx_tile.h: "amx-model", "amxmany-model" and "amxbf16-model" are the
- * AMX kernels with it. As the manual has it: rows of bytes under the configured size, TDPBF16PS with even and odd k
+/* A model of the AMX tile instructions in plain C, for x86/amx_tile.h: "amx-model", "amxint16-model", "amxmany-model" and "amxbf16-model"
+ * are the AMX kernels with it. As the manual has it: rows of bytes under the configured size, TDPBF16PS with even and odd k
  * summed apart, then added to the accumulator; small numbers count as zero. */
 #include "check.h"
 
@@ -113,13 +113,16 @@ static void model_dp_bytes(int c, int a, int b) {
 #include "kernels/x86/amx_tile.h"
 
 bool amx_model_ops(struct oc_ops *ops, const char *name) {
-    bool rounded = strcmp(name, "amxbf16-model") == 0, many = strcmp(name, "amxmany-model") == 0;
-    if (!rounded && !many && strcmp(name, "amx-model") != 0) return false;
-    if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK || !__builtin_cpu_supports("avx512vbmi"))
-        return false; /* the vector parts are the real ones */
-    ops->isa = rounded ? "amxbf16-model" : many ? "amxmany-model" : "amx-model";
-    amx_set(ops, rounded, many);
-    return true;
+    static const char *const models[N_AMX_KINDS] = {"amx-model", "amxmany-model", "amxbf16-model", "amxint16-model"};
+    for (enum amx_kind kind = 0; kind < N_AMX_KINDS; kind++) {
+        if (strcmp(name, models[kind]) != 0) continue;
+        if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK || !__builtin_cpu_supports("avx512vbmi"))
+            return false; /* the vector parts are the real ones */
+        ops->isa = models[kind];
+        amx_set(ops, kind);
+        return true;
+    }
+    return false;
 }
 
 #else

@@ -17,7 +17,7 @@ static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struc
     if (role != OC_ROLE_P) return BF16_NONE;
     for (int i = 0; i < n_w; i++) {
         if (w[i]->bits == 0 && w[i]->dtype != OC_BF16) return BF16_NONE;
-        if (n_w == 2 && w[i]->group != w[0]->group && strncmp(c->ops.isa, "amxbf16", 7) == 0) return BF16_NONE;
+        if (n_w == 2 && w[i]->group != w[0]->group && strncmp(c->ops.isa, "amx", 3) == 0 && isa_bf16(c->ops.isa) != INT16_BLOCKS) return BF16_NONE;
     }
     return isa_bf16(c->ops.isa);
 }

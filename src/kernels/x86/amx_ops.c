@@ -4,7 +4,11 @@
 #include "kernels/x86/amx_instructions.h"
 #include "kernels/x86/amx_tile.h"
 
-void oc_ops_set_amx(struct oc_ops *ops, bool rounded, bool many) {
-    ops->isa = rounded ? "amxbf16" : many ? "amxmany" : "amx";
-    amx_set(ops, rounded, many);
+void oc_ops_set_amx(struct oc_ops *ops, unsigned wishes) {
+    enum amx_kind kind = wishes & OC_CPU_ROUND   ? AMX_ROUNDED
+                         : wishes & OC_CPU_INT16 ? AMX_INT16
+                         : wishes & OC_CPU_MANY  ? AMX_MANY
+                                                 : AMX_SPLIT;
+    ops->isa = amx_names[kind];
+    amx_set(ops, kind);
 }

@@ -151,37 +151,61 @@ static const struct oc_simd_bytes amx_bytes = {
         .pair_scores = oc_avx512_pair_scores, .bf16 = &amx_attn, .tiles = linears, .bytes = whole                                     \
     }
 
-static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split, &amx_bytes, NULL), amx_rounded_simd = AMX_SIMD(&amx_rounded, NULL, NULL),
-                            amx_many_simd = AMX_SIMD(&amx_split, &amx_bytes, &amx_digits);
+/* What is done to x and W in role P, and in role D. */
+enum amx_kind { AMX_SPLIT, AMX_MANY, AMX_ROUNDED, AMX_INT16, N_AMX_KINDS };
+
+static const char *const amx_names[N_AMX_KINDS] = {"amx", "amxmany", "amxbf16", "amxint16"};
+
+static const struct oc_simd amx_simds[N_AMX_KINDS] = {
+    [AMX_SPLIT] = AMX_SIMD(&amx_split, NULL, NULL),
+    [AMX_MANY] = AMX_SIMD(&amx_split, NULL, &amx_digits),
+    [AMX_ROUNDED] = AMX_SIMD(&amx_rounded, NULL, NULL),
+    [AMX_INT16] = AMX_SIMD(NULL, &amx_bytes, NULL),
+};
 
 #define AMX_OP(op)                                                                                                     \
     static void amx_split_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                   \
-        oc_tiled_##op(&amx_split_simd, ctx, a);                                                                        \
-    }                                                                                                                  \
-    static void amx_rounded_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                 \
-        oc_tiled_##op(&amx_rounded_simd, ctx, a);                                                                      \
+        oc_tiled_##op(&amx_simds[AMX_SPLIT], ctx, a);                                                                  \
     }                                                                                                                  \
     static void amx_many_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                    \
-        oc_tiled_##op(&amx_many_simd, ctx, a);                                                                         \
+        oc_tiled_##op(&amx_simds[AMX_MANY], ctx, a);                                                                   \
+    }                                                                                                                  \
+    static void amx_rounded_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                 \
+        oc_tiled_##op(&amx_simds[AMX_ROUNDED], ctx, a);                                                                \
+    }                                                                                                                  \
+    static void amx_int16_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                   \
+        oc_tiled_##op(&amx_simds[AMX_INT16], ctx, a);                                                                  \
     }
 
 AMX_OP(linear)
 AMX_OP(linear_glu)
 AMX_OP(linear3)
 
-/* Attention is as exact in both. */
+/* Attention is as exact in all. */
 static void amx_attn_paged(const struct oc_kctx *ctx, const struct oc_attn_paged *a) {
-    oc_tiled_attn_paged(&amx_split_simd, ctx, a);
+    oc_tiled_attn_paged(&amx_simds[AMX_SPLIT], ctx, a);
 }
 
 static void amx_attn_segments(const struct oc_kctx *ctx, const struct oc_attn_segments *a) {
-    oc_tiled_attn_segments(&amx_split_simd, ctx, a);
+    oc_tiled_attn_segments(&amx_simds[AMX_SPLIT], ctx, a);
 }
 
-static void amx_set(struct oc_ops *ops, bool rounded, bool many) {
-    ops->linear = rounded ? amx_rounded_linear : many ? amx_many_linear : amx_split_linear;
-    ops->linear_glu = rounded ? amx_rounded_linear_glu : many ? amx_many_linear_glu : amx_split_linear_glu;
-    ops->linear3 = rounded ? amx_rounded_linear3 : many ? amx_many_linear3 : amx_split_linear3;
+/* Of each kind the three linear ops. */
+static const struct amx_ops {
+    void (*linear)(const struct oc_kctx *ctx, const struct oc_linear *a);
+    void (*glu)(const struct oc_kctx *ctx, const struct oc_linear_glu *a);
+    void (*linear3)(const struct oc_kctx *ctx, const struct oc_linear3 *a);
+} amx_ops[N_AMX_KINDS] = {
+    [AMX_SPLIT] = {amx_split_linear, amx_split_linear_glu, amx_split_linear3},
+    [AMX_MANY] = {amx_many_linear, amx_many_linear_glu, amx_many_linear3},
+    [AMX_ROUNDED] = {amx_rounded_linear, amx_rounded_linear_glu, amx_rounded_linear3},
+    [AMX_INT16] = {amx_int16_linear, amx_int16_linear_glu, amx_int16_linear3},
+};
+
+static void amx_set(struct oc_ops *ops, enum amx_kind kind) {
+    ops->linear = amx_ops[kind].linear;
+    ops->linear_glu = amx_ops[kind].glu;
+    ops->linear3 = amx_ops[kind].linear3;
     ops->attn_paged = amx_attn_paged;
     ops->attn_segments = amx_attn_segments;
 }
