@@ -155,6 +155,14 @@ static double alias_all(int thread) {
     return aliased(thread, 0);
 }
 
+static struct oc_weight weight_at(uint8_t *at, int bits, int64_t n, int64_t k) {
+    struct oc_weight w = {.n = n, .k = k, .dtype = OC_BF16, .bits = (uint8_t)bits, .group = bits ? 64 : 0, .w = at + 3};
+    size_t bytes = (size_t)n * oc_weight_row_bytes(&w) + 64;
+    w.scales = at + bytes + 5;
+    w.zero_biases = w.scales + n * k / 32;
+    return w;
+}
+
 /* ---- Strips past W ---- */
 
 static struct oc_bytes_run run_of(int thread, int steps) {
@@ -221,6 +229,21 @@ static double run_prefetch(int thread) {
     struct oc_bytes_run r = run_of(thread, 4);
     r.next = (const char *)own(thread) + 6 * MIB, r.n_next = 6;
     for (int i = 0; i < 6; i++, r.c += 1024) amx_bytes_run(&r);
+    return 6 * units_of(&r);
+}
+
+static double run_unpack(int thread) {
+    struct oc_bytes_run r = run_of(thread, 4);
+    struct oc_weight w = weight_at(own(thread) + 8 * MIB, 4, 192, 2048);
+    r.panel = oc_avx512vbmi_bytes_panel;
+    for (int i = 0; i < 6; i++, r.c += 1024) {
+        struct oc_bytes_panel p = {.w = &w, .n0 = 32 * i, .n = 32, .kk = 256, .rows = (int8_t *)own(thread) + 65536};
+        p.out = (int8_t *)own(thread) + (i + 1) % 2 * 16384;
+        p.scales = (float *)(void *)(own(thread) + MIB / 2 + 8192);
+        r.w = (const int8_t *)own(thread) + i % 2 * 16384;
+        r.ahead = &p;
+        amx_bytes_run(&r);
+    }
     return 6 * units_of(&r);
 }
 
@@ -332,18 +355,13 @@ static double strips_unscaled(int thread) {
 
 /* ---- Cutting and unpacking, a unit as 2048 weights or x ---- */
 
-static struct oc_weight weight_at(uint8_t *at, int bits, int64_t n, int64_t k) {
-    struct oc_weight w = {.n = n, .k = k, .dtype = OC_BF16, .bits = (uint8_t)bits, .group = bits ? 64 : 0, .w = at + 3};
-    size_t bytes = (size_t)n * oc_weight_row_bytes(&w) + 64;
-    w.scales = at + bytes + 5;
-    w.zero_biases = w.scales + n * k / 32;
-    return w;
-}
-
 static double panels(int thread, int bits) {
     struct oc_weight w = weight_at(own(thread) + 8 * MIB, bits, 32, 2048);
-    for (int i = 0; i < 16; i++)
-        oc_avx512vbmi_bytes_panel(&w, 0, 32, i % 8 * 256, 256, (int8_t *)own(thread), (float *)(void *)(own(thread) + MIB / 2));
+    for (int i = 0; i < 16; i++) {
+        struct oc_bytes_panel p = {.w = &w, .n = 32, .k0 = i % 8 * 256, .kk = 256, .out = (int8_t *)own(thread), .rows = (int8_t *)own(thread) + 65536};
+        p.scales = (float *)(void *)(own(thread) + MIB / 2);
+        oc_avx512vbmi_bytes_panel(&p, OC_BYTES_PIECES);
+    }
     return 16 * 4;
 }
 
@@ -399,6 +417,7 @@ static const struct part {
     {"  all", run_256},
     {"  all, x in L1", run_same_x},
     {"  all, 6 lines to L2 a step", run_prefetch},
+    {"  all, and the next panel of 4 bits", run_unpack},
     {"  all, and its place in y", run_end},
     {"  all, and gated silu", run_silu},
     {"  block of 384", run_384},

@@ -1,8 +1,8 @@
 /* Role P by tiles of bytes: y = x W^T for bf16 and quantised weights, x and W as numbers of 16 bits (tiled.h says how).
  *
- * x is cut once per slice of rows, block of k by block of k. A thread takes a few panels of W and, for each block of k, makes one
- * panel after the other bytes, in L1, and leads all strips of x past it, whose block stays in L2. Sums of blocks wait in the
- * thread's scratch, in L2 too. A panel's last block is followed by bias, activation and its place in y.
+ * x is cut once per slice of rows, block of k by block of k. A thread takes a few panels of W and, for each block of k, leads
+ * all strips of x, whose block stays in L2, past one panel after the other, which is in L1; meanwhile the next one is made. Sums of
+ * blocks wait in the thread's scratch, in L2 too. A panel's last block is followed by bias, activation and its place in y.
  * An element's bits depend on its own row of x and of W only: blocks are exact, and added in order. */
 #include "kernels/tiled/tiled.h"
 
@@ -27,14 +27,16 @@ enum {
     PAGE = 4096,
     BLOCK_STEPS = OC_BYTES_BLOCK / OC_BYTES_K,
     W_BYTES = BLOCK_STEPS * OC_BYTES_W_STEP,
+    ROWS = W_BYTES / 2,
     ACC = 2 * 4 * OC_BYTES_M * OC_BYTES_M,
 };
 
 /* A thread's part of the scratch. */
 struct space {
-    int8_t *w; /* a panel */
+    int8_t *w[2]; /* panels: at work, and in the making */
+    int8_t *rows;
     int32_t *acc;
-    float *scales; /* of the panel */
+    float *scales[2]; /* of the panels */
     float *c;      /* [pairs of strips][panels][C_PANEL] */
 };
 
@@ -57,7 +59,7 @@ static size_t scale_bytes(int64_t m, int64_t k) {
 }
 
 static size_t thread_bytes(void) {
-    return W_BYTES + ACC * sizeof(int32_t) + PAGE + C_FLOATS * sizeof(float);
+    return 2 * W_BYTES + ROWS + ACC * sizeof(int32_t) + PAGE + C_FLOATS * sizeof(float);
 }
 
 size_t oc_tiled_gemm_bytes_bytes(int64_t m, int64_t k, int n_threads) {
@@ -67,10 +69,11 @@ size_t oc_tiled_gemm_bytes_bytes(int64_t m, int64_t k, int n_threads) {
 
 static struct space thread_space(const struct job *j, int thread) {
     uint8_t *at = j->spaces + (size_t)thread * thread_bytes();
-    struct space sp = {.w = (int8_t *)at};
-    sp.acc = (int32_t *)(void *)(at + W_BYTES);
-    sp.scales = (float *)(void *)(sp.acc + ACC);
-    sp.c = sp.scales + PAGE / sizeof(float);
+    struct space sp = {.w = {(int8_t *)at, (int8_t *)at + W_BYTES}, .rows = (int8_t *)at + 2 * W_BYTES};
+    sp.acc = (int32_t *)(void *)(at + 2 * W_BYTES + ROWS);
+    sp.scales[0] = (float *)(void *)(sp.acc + ACC);
+    sp.scales[1] = sp.scales[0] + OC_BYTES_N;
+    sp.c = sp.scales[0] + PAGE / sizeof(float);
     return sp;
 }
 
@@ -146,41 +149,67 @@ static struct oc_tiles_end end_at(const struct job *j, const struct unit *u, con
     return e;
 }
 
-/* What panel i, in the order of work, needs from memory is fetched while the one before is multiplied. */
-static void fetch_panel(const struct job *j, const struct unit *u, int64_t block, int i, struct oc_bytes_run *r) {
-    if (i == u->n_all) i = 0, block++;
-    if (block == j->n_blocks) return;
-    struct panel p = panel_at(j, u, i);
-    size_t row = oc_weight_row_bytes(p.w), bytes = (size_t)block_k(j, block) * (p.w->bits ? p.w->bits : 16) / 8;
-    r->far = p.w->w + (size_t)p.n0 * row + (size_t)block * OC_BYTES_BLOCK * (p.w->bits ? p.w->bits : 16) / 8;
-    r->far_stride = (int64_t)row;
-    r->n_far = p.n;
-    r->far_bytes = (int)bytes;
+/* A unit's panels in the order of work: block for block of k. */
+struct at {
+    int64_t block;
+    int i;
+};
+
+static struct at after(const struct unit *u, struct at at) {
+    return at.i + 1 < u->n_all ? (struct at){at.block, at.i + 1} : (struct at){at.block + 1, 0};
 }
 
-static void one_block(const struct job *j, const struct space *sp, const struct unit *u, int64_t block) {
-    const bool last = block + 1 == j->n_blocks;
-    const int kk = block_k(j, block);
+/* What the panel at `at` needs from memory is fetched. */
+static void fetch_panel(const struct job *j, const struct unit *u, struct at at, struct oc_bytes_run *r) {
+    r->n_far = 0;
+    if (at.block >= j->n_blocks) return;
+    struct panel p = panel_at(j, u, at.i);
+    size_t row = oc_weight_row_bytes(p.w), bits = p.w->bits ? p.w->bits : 16;
+    r->far = p.w->w + (size_t)p.n0 * row + (size_t)at.block * OC_BYTES_BLOCK * bits / 8;
+    r->far_stride = (int64_t)row;
+    r->far_bytes = (int)((size_t)block_k(j, at.block) * bits / 8);
+    r->n_far = p.n;
+}
+
+static struct oc_bytes_panel begin_panel(const struct job *j, const struct space *sp, const struct unit *u, struct at at, int turn) {
+    struct panel p = panel_at(j, u, at.i);
+    struct oc_bytes_panel b = {.w = p.w, .n0 = p.n0, .n = p.n, .k0 = at.block * OC_BYTES_BLOCK, .kk = block_k(j, at.block)};
+    b.out = sp->w[turn % 2], b.scales = sp->scales[turn % 2], b.rows = sp->rows;
+    return b;
+}
+
+/* All strips past the panel, and meanwhile the next panel is made and the one after it fetched. */
+static void one_panel(const struct job *j, const struct space *sp, const struct unit *u, struct at at, int turn) {
+    const bool last = at.block + 1 == j->n_blocks;
     const int64_t strip = u->m0 / OC_BYTES_M;
-    struct oc_bytes_run r = {.w = sp->w, .w_scales = sp->scales, .acc = sp->acc, .first = block == 0, .rows = u->mm};
-    r.x = x_at(j, block, strip), r.x_scales = scales_at(j, block, strip);
-    r.steps = (int)steps_of(kk), r.n_strips = (u->mm + OC_BYTES_M - 1) / OC_BYTES_M;
-    r.ldc = (int64_t)u->n_all * C_PANEL;
-    r.add = j->t->add, r.finish = j->t->finish;
-    const char *next = last ? NULL : (const char *)x_at(j, block + 1, strip);
-    r.n_next = (OC_BYTES_X_STEP / 64 + u->n_all - 1) / u->n_all;
-    for (int i = 0; i < u->n_all; i++) {
-        struct panel p = panel_at(j, u, i);
-        struct oc_tiles_end end;
-        j->t->panel(p.w, p.n0, p.n, block * OC_BYTES_BLOCK, kk, sp->w, sp->scales);
-        r.c = sp->c + i * C_PANEL;
-        r.end = NULL;
-        if (last && (!j->a->glu || i % 2)) end = end_at(j, u, &p, r.c), r.end = &end;
-        r.next = next ? next + (int64_t)i * r.n_strips * r.steps * r.n_next * 64 : NULL;
-        r.n_far = 0;
-        fetch_panel(j, u, block, i + 1, &r);
-        j->t->run(&r);
+    struct oc_bytes_run r = {.w = sp->w[turn % 2], .w_scales = sp->scales[turn % 2], .acc = sp->acc, .first = at.block == 0, .rows = u->mm};
+    r.x = x_at(j, at.block, strip), r.x_scales = scales_at(j, at.block, strip);
+    r.steps = (int)steps_of(block_k(j, at.block)), r.n_strips = (u->mm + OC_BYTES_M - 1) / OC_BYTES_M;
+    r.c = sp->c + at.i * C_PANEL, r.ldc = (int64_t)u->n_all * C_PANEL;
+    r.add = j->t->add, r.finish = j->t->finish, r.panel = j->t->panel;
+    struct oc_tiles_end end;
+    if (last && (!j->a->glu || at.i % 2)) {
+        struct panel p = panel_at(j, u, at.i);
+        end = end_at(j, u, &p, r.c);
+        r.end = &end;
     }
+    r.n_next = (OC_BYTES_X_STEP / 64 + u->n_all - 1) / u->n_all;
+    if (!last) r.next = (const char *)x_at(j, at.block + 1, strip) + (int64_t)at.i * r.n_strips * r.steps * r.n_next * 64;
+    struct at next = after(u, at);
+    struct oc_bytes_panel ahead;
+    if (next.block < j->n_blocks) {
+        ahead = begin_panel(j, sp, u, next, turn + 1);
+        r.ahead = &ahead;
+    }
+    fetch_panel(j, u, after(u, next), &r);
+    j->t->run(&r);
+}
+
+static void one_unit(const struct job *j, const struct space *sp, const struct unit *u) {
+    struct oc_bytes_panel first = begin_panel(j, sp, u, (struct at){0, 0}, 0);
+    j->t->panel(&first, OC_BYTES_PIECES);
+    int turn = 0;
+    for (struct at at = {0, 0}; at.block < j->n_blocks; at = after(u, at)) one_panel(j, sp, u, at, turn++);
 }
 
 static void work(void *arg, int thread, int n_threads) {
@@ -192,7 +221,7 @@ static void work(void *arg, int thread, int n_threads) {
         long at = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
         if (at >= j->n_units) break;
         struct unit u = unit_at(j, at);
-        for (int64_t block = 0; block < j->n_blocks; block++) one_block(j, &sp, &u, block);
+        one_unit(j, &sp, &u);
     }
     j->t->end();
 }

@@ -223,9 +223,22 @@ struct oc_bytes_add {
     bool first;
 };
 
+/* A panel in the making: kk k from k0 on of n rows of W, piece by piece. */
+struct oc_bytes_panel {
+    const struct oc_weight *w;
+    int64_t n0, k0;
+    int n, kk;
+    int8_t *out;   /* [steps][4][16][64], quads of k side by side */
+    float *scales; /* [OC_BYTES_N] */
+    int8_t *rows;  /* room: 16 rows [high, low][steps][16][64] */
+    int next;      /* piece; all are done when it is OC_BYTES_PIECES */
+};
+
+#define OC_BYTES_PIECES (2 * (OC_BYTES_M + 2 * OC_BYTES_BLOCK / OC_BYTES_K)) /* of each half its rows, then its tiles */
+
 /* All strips past one panel, a block of k. */
 struct oc_bytes_run {
-    const int8_t *x, *w;              /* [strips][steps][2][16][64]; [steps][4][16][64], quads of k side by side */
+    const int8_t *x, *w;              /* [strips][steps][2][16][64]; a panel */
     const float *x_scales, *w_scales; /* [strips][OC_BYTES_M]; [OC_BYTES_N] */
     int steps, n_strips;
     int32_t *acc; /* two of four tiles */
@@ -241,6 +254,8 @@ struct oc_bytes_run {
     const uint8_t *far; /* and n_far rows of W, of so many bytes, from memory */
     int64_t far_stride;
     int n_far, far_bytes;
+    struct oc_bytes_panel *ahead; /* the panel after this one, made meanwhile; or NULL */
+    void (*panel)(struct oc_bytes_panel *p, int n);
 };
 
 struct oc_simd_bytes {
@@ -248,8 +263,8 @@ struct oc_simd_bytes {
     void (*end)(void);
     /* One block, k <= OC_BYTES_BLOCK, of n rows of x, as a strip; zeros for the rows from n on. */
     void (*cut)(const float *x, int64_t ldx, int n, int k, int8_t *out, float *scales);
-    /* A panel: kk k from k0 on of n rows of W. */
-    void (*panel)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int8_t *out, float *scales);
+    /* The next n pieces of a panel. */
+    void (*panel)(struct oc_bytes_panel *p, int n);
     void (*add)(const struct oc_bytes_add *a, int row, int n);
     void (*run)(const struct oc_bytes_run *r);
     void (*finish)(struct oc_tiles_end *e, int n);

@@ -54,6 +54,7 @@ static void amx_bytes_run(const struct oc_bytes_run *t) {
     const char *next = t->next;
     struct oc_bytes_add old = {.w_scales = t->w_scales, .first = t->first};
     struct oc_tiles_end end = {0};
+    const int pieces = (OC_BYTES_PIECES + t->n_strips * t->steps - 1) / (t->n_strips * t->steps);
     for (int i = 0; i < t->n_strips; i++) {
         const int8_t *w = t->w;
         int32_t *acc = t->acc + i % 2 * 1024;
@@ -69,6 +70,7 @@ static void amx_bytes_run(const struct oc_bytes_run *t) {
             if (old.acc) t->add(&old, from, to - from);
             if (end.row < end.rows) t->finish(&end, to - from);
             for (int l = 0; next && l < t->n_next; l++, next += 64) __builtin_prefetch(next, 0, 2);
+            if (t->ahead) t->panel(t->ahead, pieces);
         }
         AMX_STORE(0, acc, 64);
         AMX_STORE(1, acc + 256, 64);
@@ -82,6 +84,7 @@ static void amx_bytes_run(const struct oc_bytes_run *t) {
     }
     old.ahead = NULL;
     t->add(&old, 0, OC_BYTES_M);
+    if (t->ahead) t->panel(t->ahead, OC_BYTES_PIECES);
     if (!t->end) return;
     t->finish(&end, INT32_MAX);
     amx_bytes_end_at(t, (t->n_strips - 1) / 2, &end);

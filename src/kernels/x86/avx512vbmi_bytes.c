@@ -168,23 +168,29 @@ static inline void turn_rows(int8_t (*rows)[OC_BYTES_K], int8_t *out) {
     for (int i = 0; i < 16; i++) _mm512_store_si512(out + 64 * i, v[i]);
 }
 
-void oc_avx512vbmi_bytes_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int8_t *out, float *scales) {
-    struct rows rows;
-    for (int half = 0; half < 2; half++, n0 += 16, n -= 16, out += 2 * OC_BYTES_TILE, scales += 16) {
-        for (int r = 0; r < 16; r++) {
-            scales[r] = 0;
-            if (r < n) {
-                row_of(w, n0 + r, k0, kk, &rows, r, &scales[r]);
-                continue;
-            }
-            for (int s = 0; s < 4; s++) {
-                memset(rows.high[s][r], 0, OC_BYTES_K);
-                memset(rows.low[s][r], 0, OC_BYTES_K);
-            }
-        }
-        for (int s = 0; s < steps_of(kk); s++) {
-            turn_rows(rows.high[s], out + s * OC_BYTES_W_STEP);
-            turn_rows(rows.low[s], out + s * OC_BYTES_W_STEP + OC_BYTES_TILE);
+/* Row `at` of a half, or nothing of it. */
+static void row_piece(const struct oc_bytes_panel *p, int half, int at, struct rows *rows) {
+    int r = 16 * half + at;
+    p->scales[r] = 0;
+    if (r < p->n) {
+        row_of(p->w, p->n0 + r, p->k0, p->kk, rows, at, &p->scales[r]);
+        return;
+    }
+    for (int s = 0; s < 4; s++) {
+        memset(rows->high[s][at], 0, OC_BYTES_K);
+        memset(rows->low[s][at], 0, OC_BYTES_K);
+    }
+}
+
+void oc_avx512vbmi_bytes_panel(struct oc_bytes_panel *p, int n) {
+    enum { OF_HALF = OC_BYTES_PIECES / 2 };
+    struct rows *rows = (struct rows *)(void *)p->rows;
+    for (; n > 0 && p->next < OC_BYTES_PIECES; n--, p->next++) {
+        int half = p->next / OF_HALF, at = p->next % OF_HALF, tile = at - OC_BYTES_M;
+        if (tile < 0) {
+            row_piece(p, half, at, rows);
+        } else if (tile / 2 < steps_of(p->kk)) {
+            turn_rows(tile % 2 ? rows->low[tile / 2] : rows->high[tile / 2], p->out + tile / 2 * OC_BYTES_W_STEP + (2 * half + tile % 2) * OC_BYTES_TILE);
         }
     }
 }

@@ -37,7 +37,7 @@ void oc_avx512bf16_cut(const struct oc_tiles_cut *c);
 
 /* Of oc_simd_bytes; needs VBMI. */
 void oc_avx512vbmi_bytes_cut(const float *x, int64_t ldx, int n, int k, int8_t *out, float *scales);
-void oc_avx512vbmi_bytes_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int8_t *out, float *scales);
+void oc_avx512vbmi_bytes_panel(struct oc_bytes_panel *p, int n);
 void oc_avx512vbmi_bytes_add(const struct oc_bytes_add *a, int row, int n);
 
 /* oc_simd_bf16.pack and .row; the code needs AVX512_BF16. */
