@@ -36,6 +36,16 @@ AMX_BYTES_INLINE void amx_bytes_end_at(const struct oc_bytes_run *t, int pair, s
     end->rows = t->rows - pair * 2 * OC_BYTES_M < 2 * OC_BYTES_M ? t->rows - pair * 2 * OC_BYTES_M : 2 * OC_BYTES_M;
 }
 
+/* Rows of y that are finished two strips later. */
+AMX_BYTES_INLINE void amx_bytes_fetch_y(const struct oc_bytes_run *t, int row, int n) {
+    for (; n > 0 && row < t->rows; n--, row++) {
+        const float *y = t->end->y + row * t->end->ldy;
+        __builtin_prefetch(y, 1, 3);
+        if (t->end->cols > 16) __builtin_prefetch(y + 16, 1, 3);
+        __builtin_prefetch(y + t->end->cols - 1, 1, 3);
+    }
+}
+
 AMX_BYTES_INLINE float *amx_bytes_c(const struct oc_bytes_run *t, int strip) {
     return t->c + strip / 2 * t->ldc + strip % 2 * 512;
 }
@@ -71,6 +81,7 @@ static void amx_bytes_run(const struct oc_bytes_run *t) {
             if (end.row < end.rows) t->finish(&end, to - from);
             for (int l = 0; next && l < t->n_next; l++, next += 64) __builtin_prefetch(next, 0, 2);
             if (t->ahead) t->panel(t->ahead, pieces);
+            if (t->end) amx_bytes_fetch_y(t, i * OC_BYTES_M + from, to - from);
         }
         AMX_STORE(0, acc, 64);
         AMX_STORE(1, acc + 256, 64);
