@@ -123,7 +123,7 @@ static double byte_stores(int thread) {
 static double bytes_l1(int thread) {
     const int8_t *p = (const int8_t *)own(thread);
     amx_clear_c();
-    for (int i = 0; i < 2 * LOOPS; i++) amx_bytes_step(p + i % 4 * OC_BYTES_X_STEP, p + 8192 + i % 4 * OC_BYTES_W_STEP);
+    for (int i = 0; i < 2 * LOOPS; i++) amx_bytes_step(p + i % 4 * OC_BYTES_X_STEP, p + 8192 + i % 4 * OC_BYTES_W_STEP, NULL, false);
     return LOOPS;
 }
 
@@ -183,14 +183,27 @@ static double units_of(const struct oc_bytes_run *r) {
 
 static double run_256(int thread) {
     struct oc_bytes_run r = run_of(thread, 4);
+    for (int i = 0; i < 24; i++) {
+        amx_bytes_run(&r);
+        r.c += i % 6 == 5 ? -5 * 1024 : 1024;
+    }
+    return 24 * units_of(&r);
+}
+
+/* c from L2 at best once. */
+static double run_cold(int thread) {
+    struct oc_bytes_run r = run_of(thread, 4);
     for (int i = 0; i < 6; i++, r.c += 1024) amx_bytes_run(&r);
     return 6 * units_of(&r);
 }
 
 static double run_512(int thread) {
     struct oc_bytes_run r = run_of(thread, 8);
-    for (int i = 0; i < 3; i++, r.c += 1024) amx_bytes_run(&r);
-    return 3 * units_of(&r);
+    for (int i = 0; i < 12; i++) {
+        amx_bytes_run(&r);
+        r.c += i % 3 == 2 ? -2 * 1024 : 1024;
+    }
+    return 12 * units_of(&r);
 }
 
 static double run_384(int thread) {
@@ -267,10 +280,8 @@ static double run_silu(int thread) {
     return end_of(thread, OC_ACT_SILU);
 }
 
-/* Without the sums' stores and what follows them; x by the load for data that is read once. */
-#define AMX_LOAD_ONCE(t, p) __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t ::"r"(p), "r"((int64_t)64) : "memory")
-
-static double bare(int thread, const bool once, const bool ahead) {
+/* Without the sums' stores and what follows them. */
+static double bare(int thread, const bool ahead) {
     struct oc_bytes_run r = run_of(thread, 4);
     amx_clear_c();
     for (int panel = 0; panel < 6; panel++) {
@@ -278,25 +289,8 @@ static double bare(int thread, const bool once, const bool ahead) {
         for (int i = 0; i < r.n_strips; i++) {
             const int8_t *w = r.w;
             for (int s = 0; s < 4; s++, x += OC_BYTES_X_STEP, w += OC_BYTES_W_STEP) {
-                if (ahead) {
-                    for (int l = 0; l < 32; l++) __builtin_prefetch(x + 2 * OC_BYTES_X_STEP + 64 * l, 0, 3);
-                }
-                if (!once) {
-                    amx_bytes_step(x, w);
-                    continue;
-                }
-                AMX_LOAD_ONCE(5, x + OC_BYTES_TILE);
-                AMX_LOAD(6, w, 64);
-                AMX_DP_BYTES(1, 5, 6);
-                AMX_LOAD(7, w + 2 * OC_BYTES_TILE, 64);
-                AMX_DP_BYTES(3, 5, 7);
-                AMX_LOAD_ONCE(4, x);
-                AMX_DP_BYTES(0, 4, 6);
-                AMX_LOAD(5, w + OC_BYTES_TILE, 64);
-                AMX_DP_BYTES(1, 4, 5);
-                AMX_LOAD(6, w + 3 * OC_BYTES_TILE, 64);
-                AMX_DP_BYTES(3, 4, 6);
-                AMX_DP_BYTES(2, 4, 7);
+                for (int l = 0; ahead && l < 32; l++) __builtin_prefetch(x + 2 * OC_BYTES_X_STEP + 64 * l, 0, 3);
+                amx_bytes_step(x, w, NULL, false);
             }
         }
     }
@@ -304,15 +298,11 @@ static double bare(int thread, const bool once, const bool ahead) {
 }
 
 static double bare_run(int thread) {
-    return bare(thread, false, false);
-}
-
-static double bare_once(int thread) {
-    return bare(thread, true, false);
+    return bare(thread, false);
 }
 
 static double bare_ahead(int thread) {
-    return bare(thread, false, true);
+    return bare(thread, true);
 }
 
 /* Two bf16: strips past 6 panels of 1024 k. */
@@ -411,10 +401,10 @@ static const struct part {
     {"bytes, and tile stores of 256 k", byte_stores},
     {"bytes, six tiles from L1 a step", bytes_l1},
     {"bytes, x from L2, W from L1", bare_run},
-    {"  x by tileloaddt1", bare_once},
     {"  x prefetched to L1", bare_ahead},
     {"  stores, no adding", run_no_add},
     {"  all", run_256},
+    {"  all, c from L3 or memory", run_cold},
     {"  all, x in L1", run_same_x},
     {"  all, 6 lines to L2 a step", run_prefetch},
     {"  all, and the next panel of 4 bits", run_unpack},
@@ -622,6 +612,10 @@ int main(int argc, char **argv) {
     lab.memory = (uint8_t *)(((uintptr_t)p + 2 * MIB - 1) / (2 * MIB) * (2 * MIB));
     (void)madvise(lab.memory, lab.bytes, MADV_HUGEPAGE);
     fill(lab.memory, lab.bytes);
+    if (argc > 3) {
+        whole(turns < 7 ? turns : 7);
+        return 0;
+    }
     in_turn(turns);
     whole(turns < 7 ? turns : 7);
     attention(3);

@@ -103,6 +103,7 @@ static void model_dp_bytes(int c, int a, int b) {
 #define AMX_RELEASE() model_release()
 #define AMX_ZERO(t) model_zero(t)
 #define AMX_LOAD(t, p, stride) model_load(t, p, stride)
+#define AMX_LOAD_ONCE(t, p, stride) model_load(t, p, stride)
 #define AMX_STORE(t, p, stride) model_store(t, p, stride)
 #define AMX_DP(c, a, b) model_dp(c, a, b)
 #define AMX_DP_BYTES(c, a, b) model_dp_bytes(c, a, b)

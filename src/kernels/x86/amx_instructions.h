@@ -11,6 +11,9 @@
 #define AMX_ZERO(t) _tile_zero(t)
 #define AMX_LOAD(t, p, stride)                                                                                         \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"(p), "r"((int64_t)(stride)) : "memory")
+/* The same of what is read once: it need not stay in L1. */
+#define AMX_LOAD_ONCE(t, p, stride)                                                                                    \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t ::"r"(p), "r"((int64_t)(stride)) : "memory")
 #define AMX_STORE(t, p, stride) _tile_stored(t, p, stride)
 #define AMX_DP(c, a, b) _tile_dpbf16ps(c, a, b)
 #define AMX_DP_BYTES(c, a, b) _tile_dpbssd(c, a, b) /* needs AMX-INT8 */

@@ -2,7 +2,7 @@
  *
  * x86/amx_ops.c includes it after the real instructions; tests/kernels/amx_model.c after a model of them in plain C, so
  * that packing, edges and results are checked where there is no AMX. The includer defines AMX_CONFIG(p), AMX_RELEASE(),
- * AMX_ZERO(t), AMX_LOAD(t, p, stride), AMX_STORE(t, p, stride) and AMX_DP(c, a, b); t, a, b, c are literal numbers.
+ * AMX_ZERO(t), AMX_LOAD(t, p, stride), AMX_LOAD_ONCE(t, p, stride), AMX_STORE(t, p, stride) and AMX_DP(c, a, b); t, a, b, c are literal numbers.
  * AMX_BLOCKS are the sizes of blocks, which the model makes smaller.
  *
  * A tile is 16 rows of 64 bytes: 16 rows of 32 k of operand A (x; in attention queries or probabilities), 16 pairs of k by 16

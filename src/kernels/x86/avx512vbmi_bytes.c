@@ -83,46 +83,54 @@ enum { MAX_GROUPS = OC_BYTES_BLOCK / 32 };
 /* Scales and zero biases of a row's groups, as numbers of 16 bits have them: times the inverse of the row's scale. */
 struct groups {
     float scales[16], zeros[16];
-    int size;
+    int shift; /* a group is 1 << shift weights */
 };
 
+static inline int shift_of(const struct oc_weight *w) {
+    return __builtin_ctz(w->group);
+}
+
 static float groups_of(const struct oc_weight *w, int64_t row, int64_t k0, int kk, struct groups *g) {
-    const int64_t size = w->dtype == OC_F32 ? 4 : 2, at = (row * (w->k / w->group) + k0 / w->group) * size;
-    const __mmask16 mask = oc_avx512_mask(kk / w->group);
+    const int shift = shift_of(w);
+    const int64_t size = w->dtype == OC_F32 ? 4 : 2, at = ((row * w->k + k0) >> shift) * size;
+    const __mmask16 mask = oc_avx512_mask(kk >> shift);
     const __m512 most_q = _mm512_set1_ps((float)((1 << w->bits) - 1));
     __m512 s = oc_avx512_load_float(w->scales + at, w->dtype, mask), z = oc_avx512_load_float(w->zero_biases + at, w->dtype, mask);
     float scale;
     __m512 inverse = _mm512_set1_ps(scale_of(largest(larger(larger(_mm512_setzero_si512(), z), _mm512_fmadd_ps(s, most_q, z))), &scale));
     _mm512_storeu_ps(g->scales, _mm512_mul_ps(s, inverse));
     _mm512_storeu_ps(g->zeros, _mm512_mul_ps(z, inverse));
-    g->size = w->group;
+    g->shift = shift;
     return scale;
 }
 
-/* The 16 values of a group as bytes: high, low. */
-static inline void table_of(const struct groups *g, int group, __m128i t[2]) {
+/* The 16 values of a group as bytes, high and low, in each quarter of a vector. */
+static inline void table_of(const struct groups *g, int group, __m512i *high, __m512i *low) {
     const __m512 q = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i words = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60));
     __m512i v = _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_set1_ps(g->scales[group]), q, _mm512_set1_ps(g->zeros[group])));
-    t[0] = _mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8));
-    t[1] = _mm512_cvtepi32_epi8(v);
+    *low = _mm512_permutexvar_epi8(words, v);
+    *high = _mm512_permutexvar_epi8(_mm512_add_epi8(words, _mm512_set1_epi8(1)), _mm512_add_epi32(v, _mm512_set1_epi32(128)));
+}
+
+/* 64 weights, or 32 and zeros. */
+static inline __m512i nibbles(const uint8_t *in, bool whole) {
+    __m256i bytes = whole ? _mm256_loadu_si256((const __m256i *)(const void *)in) : _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)in));
+    __m512i words = _mm512_cvtepu8_epi16(whole ? bytes : _mm256_zextsi128_si256(_mm256_castsi256_si128(bytes)));
+    return _mm512_and_si512(_mm512_or_si512(words, _mm512_slli_epi16(words, 4)), _mm512_set1_epi8(15));
 }
 
 static void row_q4(const uint8_t *in, const struct groups *g, int kk, struct rows *out, int r) {
     __m512i high = _mm512_setzero_si512(), low = high;
     for (int k = 0, s = 0; k < kk; k += OC_BYTES_K, s++) {
-        __m128i a[2], b[2];
-        if (k % g->size == 0) {
-            table_of(g, k / g->size, a);
-            high = _mm512_broadcast_i32x4(a[0]), low = _mm512_broadcast_i32x4(a[1]);
+        if (g->shift < 7 || s % 2 == 0) table_of(g, k >> g->shift, &high, &low);
+        if (g->shift == 5) {
+            __m512i high1, low1;
+            table_of(g, k / 32 + 1, &high1, &low1);
+            high = _mm512_mask_blend_epi64(0xf0, high, high1);
+            low = _mm512_mask_blend_epi64(0xf0, low, low1);
         }
-        if (g->size == 32) {
-            table_of(g, k / 32 + 1, b);
-            high = _mm512_inserti64x4(high, _mm256_broadcastsi128_si256(b[0]), 1);
-            low = _mm512_inserti64x4(low, _mm256_broadcastsi128_si256(b[1]), 1);
-        }
-        __m256i bytes = _mm256_maskz_loadu_epi8(kk - k >= OC_BYTES_K ? 0xffffffffu : 0xffffu, in + k / 2);
-        __m512i words = _mm512_cvtepu8_epi16(bytes);
-        __m512i q = _mm512_and_si512(_mm512_or_si512(words, _mm512_slli_epi16(words, 4)), _mm512_set1_epi8(15));
+        __m512i q = nibbles(in + k / 2, kk - k >= OC_BYTES_K);
         _mm512_store_si512(out->high[s][r], _mm512_shuffle_epi8(high, q));
         _mm512_store_si512(out->low[s][r], _mm512_shuffle_epi8(low, q));
     }
@@ -132,7 +140,7 @@ static void row_q8(const uint8_t *in, const struct groups *g, int kk, struct row
     for (int k = 0, s = 0; k < kk; k += OC_BYTES_K, s++) {
         __m512 v[4];
         for (int i = 0; i < 4; i++) {
-            int at = k + 16 * i, group = at < kk ? at / g->size : 0;
+            int at = k + 16 * i, group = at < kk ? at >> g->shift : 0;
             __m512 q = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(at < kk ? 0xffff : 0, in + at)));
             v[i] = _mm512_fmadd_ps(q, _mm512_set1_ps(g->scales[group]), _mm512_set1_ps(g->zeros[group]));
         }
@@ -140,11 +148,30 @@ static void row_q8(const uint8_t *in, const struct groups *g, int kk, struct row
     }
 }
 
+static inline __m512 wide_bf16(const uint8_t *in, __mmask16 mask) {
+    return oc_avx512_load_float(in, OC_BF16, mask);
+}
+
+/* A row of bf16: 32 at a time for the largest, whose order is that of their bits. */
 static float row_plain(const uint8_t *in, int kk, struct rows *out, int r) {
-    __m512 v[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) v[i] = oc_avx512_load_float(in + 32 * i, OC_BF16, kk > 16 * i ? oc_avx512_mask(kk - 16 * i) : 0);
-    return row_to_bytes(v, steps_of(kk), out->high[0][r], out->low[0][r], sizeof out->high[0]);
+    float scale;
+    __m512i most = _mm512_setzero_si512();
+    for (int i = 0; i < kk; i += 32) {
+        __mmask32 there = kk - i >= 32 ? 0xffffffffu : (1u << (kk - i)) - 1;
+        most = _mm512_max_epu16(most, _mm512_and_si512(_mm512_maskz_loadu_epi16(there, in + 2 * i), _mm512_set1_epi16(0x7fff)));
+    }
+    most = _mm512_max_epu32(_mm512_slli_epi32(most, 16), _mm512_and_si512(most, _mm512_set1_epi32((int32_t)0xffff0000u)));
+    const __m512 inverse = _mm512_set1_ps(scale_of(largest(most), &scale));
+    for (int k = 0, s = 0; k < kk; k += OC_BYTES_K, s++) {
+        __m512 v[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            int left = kk - k - 16 * i;
+            v[i] = wide_bf16(in + 2 * (k + 16 * i), left > 0 ? oc_avx512_mask(left) : 0);
+        }
+        bytes64(v, inverse, out->high[s][r], out->low[s][r]);
+    }
+    return scale;
 }
 
 static void row_of(const struct oc_weight *w, int64_t row, int64_t k0, int kk, struct rows *out, int r, float *scale) {
