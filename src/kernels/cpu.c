@@ -37,7 +37,7 @@ unsigned oc_cpu_features(void) {
     bool has_amx = (d & leaf7_amx) == leaf7_amx && (c & bit_AVX512VBMI) && (saved & tiles_saved) == tiles_saved;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bit_AVX512BF16)) return found;
     found |= OC_CPU_AVX512BF16;
-    if (has_amx && amx_allowed()) found |= OC_CPU_AMX;
+    if (has_amx && amx_allowed()) found |= OC_CPU_AMX | OC_CPU_INT16;
     return found;
 }
 

@@ -193,6 +193,7 @@ struct oc_move_rows {
 struct oc_ops {
     const char *isa; /* "ref", "avx2", "avx512", ...; "ref-int8", ... with int8 */
     bool int8;       /* asked for with OC_CPU_INT8, and these kernels have it: struct oc_kctx may say so too */
+    bool int16;      /* role P rounds bf16 and quantised weights and the x they meet to 16 bits */
 #define OC_OP(name) void (*name)(const struct oc_kctx *ctx, const struct oc_##name *a);
 #include "kernels/ops.def"
 #undef OC_OP
@@ -215,9 +216,10 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
-    /* And one: role P may take bf16 and quantised weights, and the x they meet, as whole numbers of 16 bits with a scale for each block
-     * of k. Errors are some 1e-3 of the logits' deviation, ten times those of what it replaces and a twentieth of what is asked. */
-    OC_CPU_INT16 = 512,
+    /* Role P may take bf16 and quantised weights, and the x they meet, as whole numbers of 16 bits with a scale for each 256 k. Errors are
+     * some 1e-3 of the logits' deviation, ten times those of two bf16 and a sixteenth of what is asked. oc_cpu_features sets it where
+     * there is AMX; "amx" by name does without, and so does OC_CPU_INT8. */
+    OC_CPU_INT16 = 2048,
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */

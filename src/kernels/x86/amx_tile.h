@@ -208,6 +208,7 @@ static void amx_set(struct oc_ops *ops, enum amx_kind kind) {
     ops->linear3 = amx_ops[kind].linear3;
     ops->attn_paged = amx_attn_paged;
     ops->attn_segments = amx_attn_segments;
+    ops->int16 = kind == AMX_INT16;
 }
 
 #endif

@@ -78,6 +78,16 @@ static void nothing_rounds_unasked(void **state) {
     assert_string_equal(ops.isa, "amxmany");
     oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_MANY | OC_CPU_ROUND);
     assert_string_equal(ops.isa, "amxbf16");
+    oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_INT16);
+    assert_string_equal(ops.isa, "amxint16");
+    assert_true(ops.int16);
+    oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_INT16 | OC_CPU_ROUND);
+    assert_string_equal(ops.isa, "amxbf16");
+    oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_AVX512VNNI | OC_CPU_INT16 | OC_CPU_INT8);
+    assert_string_equal(ops.isa, "amx-int8");
+    assert_false(ops.int16);
+    oc_ops_init(&ops, most | OC_CPU_INT16); /* nor for 16 bits */
+    assert_string_equal(ops.isa, "avx512");
     oc_ops_init(&ops, most | OC_CPU_MANY); /* there is nothing else for many */
     assert_string_equal(ops.isa, "avx512");
 #endif
