@@ -311,7 +311,7 @@ static void uneven_error(struct chk *c, const struct oc_weight *w, int64_t n, co
     op_error(c, got, want, mag);
 }
 
-static void one_uneven(struct chk *c, enum wformat f) {
+static void one_uneven(struct chk *c, enum oc_role role, enum wformat f) {
     int group = RND_OF(c, groups);
     int64_t k = pick_k(c, f, group), n = rnd_int(c, 1, 40), m = N_UNEVEN;
     struct weight w = pick_weight(c, f, n, k, group);
@@ -320,11 +320,16 @@ static void one_uneven(struct chk *c, enum wformat f) {
     int kinds = rnd_int(c, 0, N_UNEVEN - 1); /* the row of kind 0 */
     for (int64_t i = 0; i < m; i++) uneven_row(c, (int)(i + kinds) % N_UNEVEN, x.p + i * x.ld, k);
     struct run_ctx r = run_ctx_new(c, 2, m, k, n, 8);
-    struct oc_linear a = {OC_ROLE_D, m, x.p, x.ld, &w.w, y.p, y.ld, OC_ACT_NONE, false};
+    struct oc_linear a = {role, m, x.p, x.ld, &w.w, y.p, y.ld, OC_ACT_NONE, false};
     c->ops.linear(&r.k, &a);
+    struct oracle o = {0};
+    if (role == OC_ROLE_P) o = int16_oracle(&x, &w.w);
     for (int64_t at = 0; at < m * n; at++) {
         float got = y.p[at / n * y.ld + at % n];
-        if ((at / n + kinds) % N_UNEVEN != NOT_FINITE) {
+        bool finite = (at / n + kinds) % N_UNEVEN != NOT_FINITE;
+        if (finite && role == OC_ROLE_P) {
+            op_error(c, got, o.want[at], o.mag[at]);
+        } else if (finite) {
             uneven_error(c, &w.w, at % n, x.p + at / n * x.ld, got);
         } else if (isfinite(got)) {
             fail(c, "%g of an x that is not finite, n %d k %d", (double)got, (int)n, (int)k);
@@ -332,6 +337,7 @@ static void one_uneven(struct chk *c, enum wformat f) {
     }
     if (!run_ctx_free(&r)) fail(c, "canary of the scratch");
     c->n_cases++;
+    oracle_free(&o);
     mat_free(&x), mat_free(&y);
     weight_free(&w);
 }
@@ -359,7 +365,12 @@ void check_linear(struct chk *c) {
         op_end(c, role == OC_ROLE_P ? bound_p : 12);
     }
     if (c->ops.int8) return;
+    if (isa_bf16(c->ops.isa) == INT16_BLOCKS) {
+        op_begin(c, "linear P, uneven x");
+        for (int i = 0; i < n; i++) one_uneven(c, OC_ROLE_P, i % 2 ? W_Q4 : W_Q8);
+        op_end(c, 12);
+    }
     op_begin(c, "linear D, uneven x");
-    for (int i = 0; i < n; i++) one_uneven(c, i % 2 ? W_Q4 : W_Q8);
+    for (int i = 0; i < n; i++) one_uneven(c, OC_ROLE_D, i % 2 ? W_Q4 : W_Q8);
     op_end(c, 24); /* ref, whose sums have one lane, comes to 18.4 where one x is 30,000 times larger */
 }
