@@ -21,7 +21,7 @@ struct job {
 
 enum {
     SLICE = 1024, /* rows of x that are cut at a time, at most: what a block of k of them takes in L2 */
-    C_FLOATS = 192 * 1024,
+    C_FLOATS = 128 * 1024,
     C_PANEL = OC_BYTES_N * OC_BYTES_N,
     PAIR = 2 * OC_BYTES_M, /* rows of two strips, whose sums are a panel of c */
     PAGE = 4096,
