@@ -4,10 +4,9 @@
  * columns. A tile product takes 16 cycles and its sum is ready after 52, so four sums in turn keep the unit busy. Two parts
  * of x: 6 loads for 8 products. All of k is summed in the tiles, both operands come from L2.
  *
- * A load whose address agrees in its last 12 bits with that of a store before it waits until the store has retired, and a store
- * retires behind all products before it. So the tiles that a step begins with are loaded before anything is stored beside the
- * step before, and what is loaded within a step, the low part of the strip, lies in another half of 4 KiB than what was stored
- * (struct oc_tiles_cut): else the products would stand still at each step. */
+ * The tiles that a step begins with are loaded before anything is stored beside the step before, and what is loaded within a step, the
+ * low part of the strip, lies in another half of 4 KiB than what was stored (struct oc_tiles_cut), so that no load agrees with a
+ * waiting store in its last 12 bits. No gain from that was seen (docs/KERNELS.md). */
 #ifndef OC_KERNELS_X86_AMX_GEMM_H
 #define OC_KERNELS_X86_AMX_GEMM_H
 

@@ -76,9 +76,7 @@ void oc_avx512vbmi_bytes_cut(const float *x, int64_t ldx, int n, int k, int8_t *
 /* High and low bytes of 16 rows, step by step. */
 struct rows {
     int8_t high[4][16][OC_BYTES_K], low[4][16][OC_BYTES_K];
-} __attribute__((aligned(64)));
-
-enum { MAX_GROUPS = OC_BYTES_BLOCK / 32 };
+};
 
 /* Scales and zero biases of a row's groups, as numbers of 16 bits have them: times the inverse of the row's scale. */
 struct groups {
