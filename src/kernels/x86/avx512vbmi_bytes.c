@@ -38,36 +38,40 @@ static inline void bytes64(const __m512 v[4], __m512 inverse, int8_t *high, int8
     _mm512_store_si512(high, _mm512_permutex2var_epi8(a, _mm512_add_epi8(at, _mm512_set1_epi8(1)), b));
 }
 
-/* A row of 16 vectors, of which n are there: to high and low bytes of four steps, `step` bytes from one to the next. */
-static inline __attribute__((always_inline)) float row_to_bytes(const __m512 v[16], int n_steps, int8_t *high, int8_t *low, int64_t step) {
-    float scale;
-    __m512i most = _mm512_setzero_si512();
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) most = larger(most, v[i]);
-    __m512 inverse = _mm512_set1_ps(scale_of(largest(most), &scale));
-#pragma GCC unroll 4
-    for (int s = 0; s < 4; s++) {
-        if (s < n_steps) bytes64(v + 4 * s, inverse, high + s * step, low + s * step);
-    }
-    return scale;
-}
+enum { STEPS = OC_BYTES_BLOCK / OC_BYTES_K };
 
 static inline int steps_of(int k) {
     return (k + OC_BYTES_K - 1) / OC_BYTES_K;
 }
 
+/* 64 of a row, of which `left` are there. */
+static inline __attribute__((always_inline)) void load64(const float *x, int left, __m512 v[4]) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) v[i] = left >= OC_BYTES_K ? _mm512_loadu_ps(x + 16 * i) : _mm512_maskz_loadu_ps(left > 16 * i ? oc_avx512_mask(left - 16 * i) : 0, x + 16 * i);
+}
+
+/* A row's k to high and low bytes of whole steps, OC_BYTES_X_STEP bytes from one to the next. */
+static float cut_row(const float *x, int k, int n_steps, int8_t *high, int8_t *low) {
+    float scale;
+    __m512 v[4];
+    __m512i most[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    for (int s = 0; s < n_steps; s++) {
+        load64(x + s * OC_BYTES_K, k - s * OC_BYTES_K, v);
+        most[0] = larger(larger(most[0], v[0]), v[1]);
+        most[1] = larger(larger(most[1], v[2]), v[3]);
+    }
+    const __m512 inverse = _mm512_set1_ps(scale_of(largest(_mm512_max_epu32(most[0], most[1])), &scale));
+    for (int s = 0; s < n_steps; s++, high += OC_BYTES_X_STEP, low += OC_BYTES_X_STEP) {
+        load64(x + s * OC_BYTES_K, k - s * OC_BYTES_K, v);
+        bytes64(v, inverse, high, low);
+    }
+    return scale;
+}
+
 void oc_avx512vbmi_bytes_cut(const float *x, int64_t ldx, int n, int k, int8_t *out, float *scales) {
-    const int steps = steps_of(k);
-    for (int r = 0; r < OC_BYTES_M; r++, out += OC_BYTES_K, x += ldx) {
-        __m512 v[16];
-        if (r < n && k == OC_BYTES_BLOCK) {
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; i++) v[i] = _mm512_loadu_ps(x + 16 * i);
-        } else {
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; i++) v[i] = _mm512_maskz_loadu_ps(r < n && k > 16 * i ? oc_avx512_mask(k - 16 * i) : 0, x + 16 * i);
-        }
-        scales[r] = row_to_bytes(v, steps, out, out + OC_BYTES_TILE, OC_BYTES_X_STEP);
+    for (int r = 0; r < OC_BYTES_M; r++, out += OC_BYTES_K) {
+        const float *row = x + (r < n ? r : 0) * ldx;
+        scales[r] = cut_row(row, r < n ? k : 0, steps_of(k), out, out + OC_BYTES_TILE);
     }
 }
 
@@ -75,7 +79,7 @@ void oc_avx512vbmi_bytes_cut(const float *x, int64_t ldx, int n, int k, int8_t *
 
 /* High and low bytes of 16 rows, step by step. */
 struct rows {
-    int8_t high[4][16][OC_BYTES_K], low[4][16][OC_BYTES_K];
+    int8_t high[STEPS][16][OC_BYTES_K], low[STEPS][16][OC_BYTES_K];
 };
 
 /* Scales and zero biases of a row's groups, as numbers of 16 bits have them: times the inverse of the row's scale. */
@@ -201,7 +205,7 @@ static void row_piece(const struct oc_bytes_panel *p, int half, int at, struct r
         row_of(p->w, p->n0 + r, p->k0, p->kk, rows, at, &p->scales[r]);
         return;
     }
-    for (int s = 0; s < 4; s++) {
+    for (int s = 0; s < STEPS; s++) {
         memset(rows->high[s][at], 0, OC_BYTES_K);
         memset(rows->low[s][at], 0, OC_BYTES_K);
     }
