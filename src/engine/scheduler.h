@@ -13,6 +13,7 @@
 
 #include "lm/sample.h"
 #include "ocellus.h"
+#include "vision/patches.h"
 
 #define OC_SCHED_ITL_FACTOR 2.0
 #define OC_SCHED_DIGEST_BYTES 32
@@ -23,7 +24,7 @@ struct oc_scheduler;
 struct oc_sched_picture {
     struct oc_picture_plan plan;
     uint8_t digest[OC_SCHED_DIGEST_BYTES]; /* of pixels and preprocessing; all zero: not cached */
-    const float *patches; /* [plan.n_patches, plan.patch_dim], borrowed until on_picture says so, or on_done */
+    struct oc_vision_patches patches; /* plan.n_patches rows of plan.patch_dim, read until on_picture says so, or on_done */
 };
 
 struct oc_sched_job {

@@ -215,7 +215,7 @@ static enum oc_err map_pictures(struct oc_worker_job *j, const struct oc_ipc_fra
     if (f->n_fds != n_pictures)
         return oc_fail(ei, OC_ERR_FORMAT, "a job of %d pictures came with the patches of %d", n_pictures, f->n_fds);
     for (int i = 0; i < n_pictures; i++)
-        OC_TRY(oc_worker_jobs_map(j, f->fds[i], oc_worker_convert_patch_bytes(&pictures[i].plan), &pictures[i].patches, ei));
+        OC_TRY(oc_worker_jobs_map(j, f->fds[i], oc_worker_convert_patch_bytes(&pictures[i].plan), &pictures[i].patches.all, ei));
     return OC_OK;
 }
 

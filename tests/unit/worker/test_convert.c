@@ -128,7 +128,7 @@ static void test_jobs(void **state) {
     oc_arena_init(&a, OC_MIB);
     assert_int_equal(oc_worker_convert_job(&a, 99, &job, &rules, &out, &pictures, &ei), OC_OK);
     assert_true(out.id == 99 && out.n_tokens == 3 && out.tokens[2] == 3 && out.n_pictures == 1 && out.pictures == pictures);
-    assert_true(pictures[0].digest[1] == 8 && pictures[0].patches == NULL && pictures[0].plan.n_tokens == 6);
+    assert_true(pictures[0].digest[1] == 8 && !pictures[0].patches.all && !pictures[0].patches.make && pictures[0].plan.n_tokens == 6);
     const struct oc_lm_sample_params *s = &out.sample;
     assert_true(s->temperature == 0.5f && s->top_p == 0.9f && s->min_p == 0.1f && s->repetition_penalty == 1.1f && s->top_k == 40);
     assert_true(s->presence_penalty == 0.2f && s->frequency_penalty == 0.3f && s->seed == 1ull << 63 && s->n_logprobs == 3);
