@@ -74,7 +74,7 @@ OC_MUST_CHECK enum oc_err oc_scheduler_open(struct oc_engine *e, const struct oc
                                             const struct oc_sched_events *ev, struct oc_scheduler **out,
                                             struct oc_errinfo *ei);
 /* The most memory that a scheduler's jobs take at once, over what the engine holds: samplers, sequences, embeddings of
- * pictures that are held (the cache of idle ones aside), the patches of the picture that is encoded, the books of the
+ * pictures that are held (the cache of idle ones aside), the pixels of the picture that is encoded, the books of the
  * prefix cache. */
 uint64_t oc_scheduler_jobs_bytes(const struct oc_engine *e);
 

@@ -61,7 +61,7 @@ static void test_a_plan_of_the_rules_passes(void **state) {
         assert_true(back.width == plan.width && back.height == plan.height && back.n_tokens == plan.n_tokens);
         assert_true(back.n_patches == plan.n_patches && back.patch_dim == plan.patch_dim && back.grid_h == plan.grid_h);
         assert_true(back.grid_t == 1 && back.grid_w == plan.grid_w && back.resample == plan.resample && back.std[2] == 0.6);
-        assert_int_equal(oc_worker_convert_patch_bytes(&back), (size_t)plan.n_patches * 1176 * 4);
+        assert_int_equal(oc_worker_convert_pixel_bytes(&back), (size_t)plan.width * (size_t)plan.height * 3);
     }
 }
 
