@@ -226,7 +226,8 @@ static void embed(const struct oc_vision_pass *p, struct span r) {
     int64_t most = p->patches.all ? r.to - r.from : p->ws->staged_rows;
     for (struct span some = {r.from, 0}; some.from < r.to; some.from = some.to) {
         some.to = r.to - some.from < most ? r.to : some.from + most;
-        linear_rows(p, some.to - some.from, patches_there(p, some), &p->v->patch_embed, p->ws->x + some.from * dim, OC_ACT_NONE, false);
+        linear_rows(p, some.to - some.from, patches_there(p, some), &p->v->patch_embed, p->ws->x + some.from * dim, OC_ACT_NONE,
+                    false);
     }
     move(p, r.to / per_block(p) - b, block, p->ws->x + b * block, p->ws->window_place + b, p->ws->h);
 }

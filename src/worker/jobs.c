@@ -17,7 +17,8 @@ struct oc_worker_job *oc_worker_jobs_find(const struct oc_worker_jobs *t, uint64
     return NULL;
 }
 
-enum oc_err oc_worker_jobs_add(struct oc_worker_jobs *t, uint64_t id, int n_pictures, struct oc_worker_job **out, struct oc_errinfo *ei) {
+enum oc_err oc_worker_jobs_add(struct oc_worker_jobs *t, uint64_t id, int n_pictures, struct oc_worker_job **out,
+                               struct oc_errinfo *ei) {
     *out = NULL;
     if (id == 0 || oc_worker_jobs_find(t, id))
         return oc_fail(ei, OC_ERR_USAGE, "a job with id %llu, which is %s", (unsigned long long)id, id ? "taken" : "none");

@@ -96,7 +96,8 @@ static enum oc_err write_resized(const struct oc_image *img, const struct oc_pic
     struct oc_image_resizer *r;
     OC_TRY(oc_image_resizer_open(img, p->width, p->height, p->resample, n_rows, &r, ei));
     uint8_t *strip = malloc((size_t)n_rows * row_bytes);
-    enum oc_err err = strip ? write_strips(r, p, strip, n_rows, fd, ei) : oc_fail(ei, OC_ERR_NOMEM, "no memory for the pixels of a picture");
+    enum oc_err err = strip ? write_strips(r, p, strip, n_rows, fd, ei)
+                            : oc_fail(ei, OC_ERR_NOMEM, "no memory for the pixels of a picture");
     free(strip);
     oc_image_resizer_close(r);
     return err;
