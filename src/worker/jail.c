@@ -29,7 +29,7 @@
 #define MAX_DESCRIPTORS 16
 /* Per pixel at most: 3 bytes decoded, 3 turned upright, 12 of coefficients or rows inside a decoder, 6 of resampling. */
 #define BYTES_PER_PIXEL 24u
-#define OTHER_BYTES (512 * OC_MIB)
+#define OTHER_BYTES OC_GIB /* stacks, libraries, strips; what is handed over is written to its file, not mapped */
 
 bool oc_worker_jail_is_possible(void) {
     return !SANITIZED;
@@ -57,11 +57,10 @@ static enum oc_err limit(int what, rlim_t value, const char *name, struct oc_err
 }
 
 enum oc_err oc_worker_jail_limit(struct oc_errinfo *ei) {
-    const rlim_t as = mapped_bytes() + OC_LIMIT_IMAGE_PIXELS * BYTES_PER_PIXEL + OC_LIMIT_IMAGE_BYTES +
-                      OC_LIMIT_IPC_PATCH_BYTES + OTHER_BYTES;
+    const rlim_t as = mapped_bytes() + OC_LIMIT_IMAGE_PIXELS * BYTES_PER_PIXEL + OC_LIMIT_IMAGE_BYTES + OTHER_BYTES;
     OC_TRY(limit(RLIMIT_CORE, 0, "RLIMIT_CORE", ei));
     OC_TRY(limit(RLIMIT_NOFILE, MAX_DESCRIPTORS, "RLIMIT_NOFILE", ei));
-    OC_TRY(limit(RLIMIT_FSIZE, OC_LIMIT_IPC_PATCH_BYTES, "RLIMIT_FSIZE", ei));
+    OC_TRY(limit(RLIMIT_FSIZE, OC_LIMIT_IPC_PIXEL_BYTES, "RLIMIT_FSIZE", ei));
     OC_TRY(limit(RLIMIT_AS, as, "RLIMIT_AS", ei));
     signal(SIGXFSZ, SIG_IGN); /* too large a file is an error of the call */
     if (prctl(PR_SET_DUMPABLE, 0) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0) return OC_OK;
@@ -91,7 +90,7 @@ static const struct rule allowed[] = {
     CALL(rt_sigprocmask), CALL(rt_sigaction), CALL(rt_sigreturn), CALL(getpid), CALL(gettid), CALL(exit), CALL(exit_group),
 };
 
-/* An image-worker makes the memfds of patches; a worker only reads them. */
+/* An image-worker makes the memfds of pixels; a worker only reads them. */
 static const struct rule allowed_maker[] = {
     CALL(memfd_create), CALL(ftruncate), CALL(fallocate), CALL1(fcntl, FCNTL(F_ADD_SEALS)),
 };

@@ -298,7 +298,8 @@ static void slices_of_a_picture_do_not_matter(void **state) {
         struct oc_vision_pass p;
         struct oc_vision_piece next;
         memset(got, 0, n_out * sizeof *got);
-        oc_vision_encoder_begin(&p, &e->model->vision, e->dev, &e->ctx, &e->vision_ws, patches, plan.grid_t, plan.grid_h,
+        const struct oc_vision_patches all = {.all = patches};
+        oc_vision_encoder_begin(&p, &e->model->vision, e->dev, &e->ctx, &e->vision_ws, &all, plan.grid_t, plan.grid_h,
                                 plan.grid_w, got, NULL);
         for (int n = 0; oc_vision_encoder_next(&p, &next); n++) {
             oc_vision_encoder_step(&p, 1 + (n * 7 + size) % size);
@@ -310,6 +311,57 @@ static void slices_of_a_picture_do_not_matter(void **state) {
     }
     free(patches), free(want), free(got);
     oc_session_close(s);
+    oc_engine_close(e);
+}
+
+struct making {
+    const float *patches;
+    size_t dim;
+    uint8_t *n_made; /* of each row */
+};
+
+static void make_patches(void *arg, int from, int to, float *out) {
+    const struct making *m = arg;
+    OC_ASSERT(from < to);
+    memcpy(out, m->patches + (size_t)from * m->dim, (size_t)(to - from) * m->dim * sizeof *out);
+    for (int i = from; i < to; i++) m->n_made[i]++;
+}
+
+/* As all at once, however many are asked for: no more are made than there is room for, and each only once. */
+static void patches_are_made_as_they_are_needed(void **state) {
+    (void)state;
+    static const int sizes[] = {60, 999, 1024, 1027, 100000};
+    struct oc_engine *e;
+    struct oc_picture_plan plan;
+    struct oc_engine_params params = {.model_dir = model_dir, .ctx_tokens = 1024, .n_threads = 3, .image_max_tokens = 400};
+    golden_device_set(&params);
+    assert_int_equal(oc_engine_open(&params, &e, NULL), OC_OK);
+    const struct oc_picture_limits lim = {.max_pixels = 560 * 532};
+    assert_int_equal(oc_engine_plan_picture(e, 560, 532, &lim, &plan, NULL), OC_OK);
+    assert_true(plan.n_patches > e->vision_ws.staged_rows && e->vision_ws.max_patches > e->vision_ws.staged_rows);
+    size_t n_in = (size_t)plan.n_patches * (size_t)plan.patch_dim, n_out = (size_t)plan.n_tokens * (size_t)e->info.dim;
+    float *patches = malloc(n_in * sizeof *patches), *want = malloc(n_out * sizeof *want), *got = malloc(n_out * sizeof *got);
+    uint8_t *n_made = malloc((size_t)plan.n_patches);
+    assert_true(patches && want && got && n_made);
+    for (size_t i = 0; i < n_in; i++) patches[i] = (float)(i * 2654435761u % 2001) / 1000.0f - 1;
+    assert_int_equal(oc_engine_encode_picture(e, &plan, patches, want, NULL), OC_OK);
+    struct making m = {patches, (size_t)plan.patch_dim, n_made};
+    const struct oc_vision_patches made = {.make = make_patches, .arg = &m};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        struct oc_vision_pass p;
+        struct oc_vision_piece next;
+        memset(got, 0, n_out * sizeof *got);
+        memset(n_made, 0, (size_t)plan.n_patches);
+        oc_vision_encoder_begin(&p, &e->model->vision, e->dev, &e->ctx, &e->vision_ws, &made, plan.grid_t, plan.grid_h,
+                                plan.grid_w, got, NULL);
+        while (oc_vision_encoder_next(&p, &next)) {
+            oc_vision_encoder_step(&p, next.stage == OC_VISION_EMBED ? sizes[k] : next.n_rows);
+            for (int i = 0; i < plan.n_patches; i++)
+                assert_int_equal(n_made[i], p.stage > OC_VISION_EMBED || (p.stage == OC_VISION_EMBED && i < p.row));
+        }
+        assert_memory_equal(got, want, n_out * sizeof *got);
+    }
+    free(patches), free(want), free(got), free(n_made);
     oc_engine_close(e);
 }
 
@@ -387,6 +439,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_decode_step_allocates_nothing),
         cmocka_unit_test(a_scheduled_decode_step_allocates_nothing),
         cmocka_unit_test(slices_of_a_picture_do_not_matter),
+        cmocka_unit_test(patches_are_made_as_they_are_needed),
         cmocka_unit_test(limits_are_errors_and_change_nothing),
         cmocka_unit_test(sequences_share_the_kv_pages),
         cmocka_unit_test(the_rules_alone_make_the_same_plan),
