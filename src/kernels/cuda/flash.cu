@@ -371,9 +371,21 @@ __global__ static void wide_kernel(const __grid_constant__ struct flash a) {
 template <int HD, int WARPS, bool SENT>
 static void launch_kernel(struct cu_state *s, const struct flash *a, int64_t n_tiles, int n_heads) {
     int bytes = shape<HD, WARPS>::bytes(!(a->paged && a->kv.dtype == OC_BF16));
-    cu_check("attention", cudaFuncSetAttribute(flash_kernel<HD, WARPS, SENT>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     cu_launch(flash_kernel<HD, WARPS, SENT>, dim3((unsigned)n_heads, (unsigned)n_tiles), 32 * WARPS, bytes, s, *a);
     cu_launched("attention");
+}
+
+template <int HD, int WARPS>
+static void prepare(void) {
+    int bytes = shape<HD, WARPS>::bytes(true);
+    cu_check("attention", cudaFuncSetAttribute(flash_kernel<HD, WARPS, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    cu_check("attention", cudaFuncSetAttribute(flash_kernel<HD, WARPS, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+}
+
+void cu_attn_prepare(void) {
+    prepare<80, 4>();
+    prepare<80, 8>();
+    prepare<128, 4>();
 }
 
 template <int HD, int WARPS>
