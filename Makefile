@@ -20,7 +20,7 @@ help:
 	@echo 'make test       the whole test suite with sanitizers, under 15 minutes on 2 cores'
 	@echo 'make test-all   the same plus what is slow: every test under ASan, a ThreadSanitizer build, valgrind, fuzzing'
 	@echo 'make deps       install all Debian packages that building and testing need'
-	@echo 'make eval-tiny  measure the embedded model on held-out pictures'
+	@echo 'make eval-tiny  measure the embedded model on held-out pictures; writes the table into its model card'
 	@echo 'make fuzz       fuzz every parser; FUZZ_SECONDS=600 for each target, FUZZ=json for one'
 	@echo 'make install    into PREFIX=/usr/local (and DESTDIR)'
 	@echo 'make clean      remove build/'
@@ -49,7 +49,8 @@ deps: deps-all
 
 eval-tiny: deps-test build
 	@[ -f build/fonts/words.txt ] || { echo 'Collecting the evaluation fonts in build/fonts'; sh tools/tiny/fonts.sh build/fonts >/dev/null; }
-	@TINY_FONTS=build/fonts $(PYTHON) tools/tiny/eval.py --ocellus $(BIN)
+	@TINY_FONTS=build/fonts $(PYTHON) tools/tiny/eval.py --ocellus $(BIN) \
+	    --card models/ocellus-tiny-4bit/README.md
 
 fuzz: deps-all
 	@$(PYTHON) tools/run_fuzz.py --jobs $(JOBS) --seconds $(or $(FUZZ_SECONDS),600) $(FUZZ)

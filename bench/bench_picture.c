@@ -4,7 +4,8 @@
  * The parts are timed in turn (processor time), many rounds, and the median of each is printed. Floors: for a
  * JPEG libjpeg alone, one row buffer, no picture ("libjpeg"); for the patches as many bytes set to one value
  * ("fill"). "whole" is bytes to patches in new memory, as `ocellus run` does it; "look" what an image-worker
- * does: a file in, a file out, the digest besides. */
+ * does: a file in, a file out, the digest besides; "take" what that file then costs a model's worker until all
+ * patches have been at hand once, some of them at a time. */
 #define _GNU_SOURCE /* memfd_create */
 #include <malloc.h>
 #include <stdio.h>
@@ -25,13 +26,14 @@
 #include "median.h"
 #include "models/pictures.h"
 #include "worker/convert.h"
+#include "worker/jobs.h"
 #include "worker/picture.h"
 
 #define MAX_RUNS 2000
 
-enum { N_LOOPS = 4, N_PARTS = 6 + N_LOOPS };
+enum { N_LOOPS = 4, N_PARTS = 7 + N_LOOPS };
 
-enum { STRIP = 28 };
+enum { STRIP = 28, SLICE = 1024 };
 
 struct bench;
 
@@ -44,7 +46,7 @@ struct part {
 struct bench {
     const char *name;
     struct oc_str bytes;
-    int fd;
+    int fd, seen_fd; /* the encoded picture; what an image-worker made of it */
     struct oc_picture_rules rules;
     struct oc_picture_plan plan;
     struct oc_image img, resized;
@@ -62,7 +64,7 @@ static void must(enum oc_err err, const struct oc_errinfo *ei) {
 }
 
 static size_t patch_bytes(const struct bench *b) {
-    return oc_worker_convert_patch_bytes(&b->plan);
+    return (size_t)b->plan.n_patches * (size_t)b->plan.patch_dim * sizeof(float);
 }
 
 /* ---- Parts ------------------------------------------------------------------------------------------------
@@ -129,22 +131,41 @@ static void run_whole(struct bench *b, const struct part *part, struct oc_errinf
     oc_image_free(&img);
 }
 
-static void run_look(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
-    (void)part;
+static int look_at(const struct bench *b, struct oc_errinfo *ei) {
     struct oc_ipc_look look = {0};
     struct oc_ipc_seen seen;
     int fd;
     oc_worker_convert_rules_out(&b->rules, &look.rules);
     must(oc_worker_picture_look(b->fd, &look, &seen, &fd, ei), ei);
-    close(fd);
+    return fd;
+}
+
+static void run_look(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    (void)part;
+    close(look_at(b, ei));
     malloc_trim(0);
+}
+
+/* As the encoder asks for them, into memory that it has touched before. */
+static void run_take(struct bench *b, const struct part *part, struct oc_errinfo *ei) {
+    struct oc_worker_jobs jobs = {0};
+    struct oc_worker_job *job;
+    struct oc_vision_patches patches;
+    (void)part;
+    must(oc_worker_jobs_add(&jobs, 1, 1, &job, ei), ei);
+    must(oc_worker_jobs_map(job, b->seen_fd, &b->plan, &patches, ei), ei);
+    for (int from = 0, to; from < b->plan.n_patches; from = to) {
+        to = b->plan.n_patches - from < SLICE ? b->plan.n_patches : from + SLICE;
+        patches.make(patches.arg, from, to, b->patches);
+    }
+    oc_worker_jobs_free(&jobs);
 }
 
 static const struct part parts[N_PARTS] = {
     {"libjpeg", run_floor, 0},   {"decode", run_decode, 0}, {"resize", run_resize, 0},
     {"resize", run_resize, 1},   {"resize", run_resize, 2}, {"resize", run_resize, 3},
     {"patches", run_patches, 0}, {"fill", run_fill, 0},     {"whole", run_whole, 0},
-    {"look", run_look, 0},
+    {"look", run_look, 0},       {"take", run_take, 0},
 };
 
 /* ---- A file -----------------------------------------------------------------------------------------------
@@ -159,6 +180,7 @@ static void open_picture(struct bench *b, struct oc_errinfo *ei) {
     if (!b->patches || b->fd < 0) stop("no memory");
     if (write(b->fd, b->bytes.p, b->bytes.n) != (ssize_t)b->bytes.n)
         stop("the picture cannot be written to memory");
+    b->seen_fd = look_at(b, ei);
 }
 
 static void report(struct bench *b, int n_runs) {
@@ -200,6 +222,7 @@ static void measure(const char *path, const struct oc_picture_rules *rules, int 
     }
     report(&b, n_runs);
     close(b.fd);
+    close(b.seen_fd);
     free(b.patches);
     oc_image_free(&b.img);
     oc_image_free(&b.resized);

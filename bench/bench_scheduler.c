@@ -70,7 +70,7 @@ static double quantile(struct gaps *g, double q) {
 static void add(struct bench *b, int n_tokens, bool picture, int max_tokens) {
     struct oc_errinfo ei;
     int32_t tokens[MAX_PROMPT + 1];
-    struct oc_sched_picture p = {.plan = b->plan, .patches = b->patches};
+    struct oc_sched_picture p = {.plan = b->plan, .patches.all = b->patches};
     struct oc_sched_job job = {.id = ++b->next_id, .tokens = tokens, .pictures = &p, .max_tokens = max_tokens};
     memcpy(tokens, b->tokens, (size_t)n_tokens * sizeof *tokens);
     tokens[0] = (int32_t)b->next_id; /* no two begin alike */

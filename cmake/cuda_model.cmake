@@ -23,13 +23,17 @@ if(oc_cuda_model AND TARGET check_kernels)
                        DEPENDS ${kernel} ${model_dir}/translate.py)
     list(APPEND model_sources ${translated})
   endforeach()
-  add_library(cuda_model MODULE ${model_sources})
-  target_include_directories(cuda_model BEFORE PRIVATE ${model_dir})
-  target_include_directories(cuda_model PRIVATE ${CMAKE_SOURCE_DIR}/src)
-  target_compile_definitions(cuda_model PRIVATE $<$<COMPILE_LANGUAGE:CXX>:__CUDACC__>)
-  # Optimised in every build: it is slow enough.
-  target_compile_options(cuda_model PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O2;-include;${model_dir}/cuda_runtime.h>)
-  set_target_properties(cuda_model PROPERTIES CXX_STANDARD 17 POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden
-                        CXX_VISIBILITY_PRESET hidden LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} PREFIX "")
-  add_test(NAME kernels.cuda_model COMMAND check_kernels --device cuda:$<TARGET_FILE:cuda_model> --few)
+  # One of compute capability 8, one of 9, whose role P has a product of its own.
+  foreach(major 8 9)
+    set(model cuda_model_${major})
+    add_library(${model} MODULE ${model_sources})
+    target_include_directories(${model} BEFORE PRIVATE ${model_dir})
+    target_include_directories(${model} PRIVATE ${CMAKE_SOURCE_DIR}/src)
+    target_compile_definitions(${model} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:__CUDACC__> OC_CUDA_MODEL_MAJOR=${major} OC_CUDA_WGMMA)
+    # Optimised in every build: it is slow enough.
+    target_compile_options(${model} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O2;-fno-strict-aliasing;-include;${model_dir}/cuda_runtime.h>)
+    set_target_properties(${model} PROPERTIES CXX_STANDARD 17 POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden
+                          CXX_VISIBILITY_PRESET hidden LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} PREFIX "")
+    add_test(NAME kernels.${model} COMMAND check_kernels --device cuda:$<TARGET_FILE:${model}> --few)
+  endforeach()
 endif()

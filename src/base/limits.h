@@ -115,7 +115,7 @@
 #define OC_LIMIT_IPC_QUEUE_BYTES (64 * OC_MIB)
 #define OC_LIMIT_IPC_STRING_BYTES (4 * OC_KIB)   /* one string of a message */
 #define OC_LIMIT_IPC_BACKLOG_BYTES (256 * OC_KIB) /* unsent: a worker stops working until it drains */
-#define OC_LIMIT_IPC_PATCH_BYTES (1 * OC_GIB)    /* patches of one picture */
+#define OC_LIMIT_IPC_PIXEL_BYTES (128 * OC_MIB)  /* one picture as resized */
 
 /* Scheduler */
 #define OC_LIMIT_SCHED_JOBS 1024
@@ -129,7 +129,7 @@
 #define OC_LIMIT_SERVER_RATE_BUCKETS 4096
 #define OC_LIMIT_URL_BYTES (8 * OC_KIB) /* of a picture, unless it is a data: URL */
 #define OC_LIMIT_SERVER_POISON 256 /* pictures remembered because a process died over them */
-#define OC_LIMIT_SERVER_PICTURE_BYTES (256 * OC_MIB) /* patches of all requests, where models leave less of the budget */
+#define OC_LIMIT_SERVER_PICTURE_BYTES (256 * OC_MIB) /* pixels of all requests, where models leave less of the budget */
 #define OC_LIMIT_SERVER_HELD_BYTES (2 * OC_MIB) /* of one stream whose client reads slowly */
 #define OC_LIMIT_LOG_LINE_BYTES (8 * OC_KIB)
 #define OC_LIMIT_METRIC_SERIES 256     /* label combinations of one family */

@@ -106,7 +106,7 @@ static size_t lay_out_host(struct oc_engine *e, uint8_t *mem, uint8_t **lists) {
     e->lm_staging = oc_carve(mem, &at, oc_lm_decoder_staging_bytes(lm, is_host));
     *lists = NULL;
     if (e->model->has_vision)
-        *lists = oc_carve(mem, &at, oc_vision_encoder_lists_bytes(&e->model->vision, is_host, max_patches(e)));
+        *lists = oc_carve(mem, &at, oc_vision_encoder_lists_bytes(&e->model->vision, max_patches(e)));
     return at;
 }
 
@@ -339,7 +339,8 @@ enum oc_err oc_engine_encode_picture(struct oc_engine *e, const struct oc_pictur
     if (plan->n_patches > e->vision_ws.max_patches)
         return oc_fail(ei, OC_ERR_LIMIT, "a picture of %d patches, room is for %d: see --image-max-tokens", plan->n_patches,
                        e->vision_ws.max_patches);
-    oc_vision_encoder_forward(&e->model->vision, e->dev, &e->ctx, &e->vision_ws, patches, plan->grid_t, plan->grid_h,
+    const struct oc_vision_patches all = {.all = patches};
+    oc_vision_encoder_forward(&e->model->vision, e->dev, &e->ctx, &e->vision_ws, &all, plan->grid_t, plan->grid_h,
                               plan->grid_w, out, e->vision_trace);
     return OC_OK;
 }

@@ -40,7 +40,7 @@ static bool begin(struct oc_scheduler *s) {
     v->is_own = true;
     s->encode.task = t;
     s->encode.embedding = v->embedding;
-    oc_vision_encoder_begin(&s->encode.pass, &s->e->model->vision, s->e->dev, &s->e->ctx, &s->e->vision_ws, v->p.patches,
+    oc_vision_encoder_begin(&s->encode.pass, &s->e->model->vision, s->e->dev, &s->e->ctx, &s->e->vision_ws, &v->p.patches,
                             plan->grid_t, plan->grid_h, plan->grid_w, v->embedding->rows, s->e->vision_trace);
     if (!t->encode_ns) {
         t->encode_ns = oc_clock_ns();

@@ -60,7 +60,7 @@ enum oc_err oc_scheduler_open(struct oc_engine *e, const struct oc_sched_params 
 static uint64_t picture_bytes(const struct oc_engine *e) {
     if (!e->model->has_vision) return 0;
     const struct oc_picture_rules *r = &e->model->pictures;
-    const uint64_t patch_bytes = 3ull * (uint64_t)(r->temporal * r->patch * r->patch) * sizeof(float);
+    const uint64_t patch_bytes = 3ull * (uint64_t)(r->patch * r->patch); /* as pixels: patches are made in the workspace */
     return (uint64_t)e->info.ctx_tokens * (uint64_t)e->info.dim * sizeof(float) + (uint64_t)e->vision_ws.max_patches * patch_bytes;
 }
 

@@ -13,6 +13,7 @@
 
 #include "lm/sample.h"
 #include "ocellus.h"
+#include "vision/patches.h"
 
 #define OC_SCHED_ITL_FACTOR 2.0
 #define OC_SCHED_DIGEST_BYTES 32
@@ -23,7 +24,7 @@ struct oc_scheduler;
 struct oc_sched_picture {
     struct oc_picture_plan plan;
     uint8_t digest[OC_SCHED_DIGEST_BYTES]; /* of pixels and preprocessing; all zero: not cached */
-    const float *patches; /* [plan.n_patches, plan.patch_dim], borrowed until on_picture says so, or on_done */
+    struct oc_vision_patches patches; /* plan.n_patches rows of plan.patch_dim, read until on_picture says so, or on_done */
 };
 
 struct oc_sched_job {
@@ -73,7 +74,7 @@ OC_MUST_CHECK enum oc_err oc_scheduler_open(struct oc_engine *e, const struct oc
                                             const struct oc_sched_events *ev, struct oc_scheduler **out,
                                             struct oc_errinfo *ei);
 /* The most memory that a scheduler's jobs take at once, over what the engine holds: samplers, sequences, embeddings of
- * pictures that are held (the cache of idle ones aside), the patches of the picture that is encoded, the books of the
+ * pictures that are held (the cache of idle ones aside), the pixels of the picture that is encoded, the books of the
  * prefix cache. */
 uint64_t oc_scheduler_jobs_bytes(const struct oc_engine *e);
 

@@ -6,9 +6,6 @@
 #include "image/patch.h"
 #include "image/resize.h"
 
-#define SINK_BYTES                                                                                           \
-    ((size_t)128 << 10) /* what a sink gets at once: of the second-level cache, not all of it */
-
 /* A byte has 256 values: the arithmetic of the reference is done once for each. */
 static void make_values(const struct oc_picture_plan *plan, struct oc_image_values *out) {
     for (int c = 0; c < 3; c++) {
@@ -64,90 +61,31 @@ static bool is_plan_consistent(const struct oc_picture_plan *p) {
            (int64_t)3 * p->temporal * p->patch * p->patch == p->patch_dim;
 }
 
-/* ---- Where patches go ---------------------------------------------------------------------------------- */
-
-/* Straight to memory at `at`, or through a buffer to a sink. */
-struct target {
-    float *at;
-    const struct oc_image_sink *sink;
-    float *buffer;
-    size_t n_buffer, n_used;
-};
-
-static enum oc_err target_open(struct target *t, const struct oc_picture_plan *plan, float *out,
-                               const struct oc_image_sink *sink, struct oc_errinfo *ei) {
-    *t = (struct target){.at = out, .sink = sink};
-    if (!sink) return OC_OK;
-    const size_t n_patch = (size_t)plan->patch_dim, n_patches = SINK_BYTES / sizeof(float) / n_patch;
-    t->n_buffer = (n_patches ? n_patches : 1) * n_patch;
-    t->buffer = malloc(t->n_buffer * sizeof *t->buffer);
-    return t->buffer ? OC_OK : oc_fail(ei, OC_ERR_NOMEM, "out of memory for the patches of a picture");
-}
-
-static enum oc_err target_flush(struct target *t, struct oc_errinfo *ei) {
-    const size_t n = t->n_used;
-    t->n_used = 0;
-    return n ? t->sink->take(t->sink->arg, t->buffer, n, ei) : OC_OK;
-}
-
-/* Room for the n floats that come next. */
-static enum oc_err target_take(struct target *t, size_t n, float **out, struct oc_errinfo *ei) {
-    if (!t->sink) {
-        *out = t->at;
-        t->at += n;
-        return OC_OK;
-    }
-    if (t->n_used + n > t->n_buffer) OC_TRY(target_flush(t, ei));
-    *out = t->buffer + t->n_used;
-    t->n_used += n;
-    return OC_OK;
-}
-
-/* ---- Frames -------------------------------------------------------------------------------------------- */
-
-/* The patches of one row of merge blocks, whose pixels begin at rgb. */
-static enum oc_err write_strip(const uint8_t *rgb, const struct maker *k, struct target *t,
-                               struct oc_errinfo *ei) {
+/* Patches [from, to) of the frame whose pixels begin at rgb, or of a strip of it that begins with a row of
+ * merge blocks. */
+static void write_run(const uint8_t *rgb, const struct maker *k, int from, int to, float *out) {
     const struct oc_picture_plan *plan = k->plan;
     const size_t row_bytes = (size_t)plan->width * 3, edge = (size_t)plan->patch;
-    const int m = plan->merge, n_in_block = m * m;
-    for (int bx = 0; bx < plan->grid_w; bx += m) {
-        for (int i = 0; i < n_in_block; i++) {
-            float *out;
-            OC_TRY(target_take(t, (size_t)plan->patch_dim, &out, ei));
-            k->write(rgb + (size_t)(i / m) * edge * row_bytes + (size_t)(bx + i % m) * edge * 3, row_bytes,
-                     plan->patch, plan->temporal, &k->values, out);
-        }
+    const int m = plan->merge, n_across = plan->grid_w / m;
+    for (int i = from; i < to; i++, out += plan->patch_dim) {
+        const int block = i / (m * m), inner = i % (m * m);
+        const size_t y = (size_t)(block / n_across * m + inner / m),
+                     x = (size_t)(block % n_across * m + inner % m);
+        k->write(rgb + y * edge * row_bytes + x * edge * 3, row_bytes, plan->patch, plan->temporal,
+                 &k->values, out);
     }
-    return OC_OK;
 }
 
-/* One frame in merge-block order. A picture of another size is resized a strip at a time, into `strip`; r is
- * NULL when there is nothing to resize. */
-static enum oc_err write_frame(const struct oc_image *img, struct oc_image_resizer *r, uint8_t *strip,
-                               const struct maker *k, struct target *t, struct oc_errinfo *ei) {
+/* Resized a strip at a time, each made into patches while it is in the cache. Returns the end of what it
+ * wrote. */
+static float *write_frame(struct oc_image_resizer *r, uint8_t *strip, const struct maker *k, float *out) {
     const struct oc_picture_plan *plan = k->plan;
-    const int n_rows = plan->merge * plan->patch;
-    for (int y = 0; y < plan->height; y += n_rows) {
-        const uint8_t *rgb = r ? strip : img->rgb + (size_t)y * (size_t)plan->width * 3;
-        if (r) oc_image_resizer_next(r, n_rows, strip);
-        OC_TRY(write_strip(rgb, k, t, ei));
+    const int n_rows = plan->merge * plan->patch, n_patches = plan->merge * plan->grid_w;
+    for (int y = 0; y < plan->height; y += n_rows, out += (size_t)n_patches * (size_t)plan->patch_dim) {
+        oc_image_resizer_next(r, n_rows, strip);
+        write_run(strip, k, 0, n_patches, out);
     }
-    return OC_OK;
-}
-
-static enum oc_err write_frame_resized(const struct oc_image *img, const struct maker *k, struct target *t,
-                                       struct oc_errinfo *ei) {
-    const struct oc_picture_plan *plan = k->plan;
-    const int n_rows = plan->merge * plan->patch;
-    struct oc_image_resizer *r;
-    OC_TRY(oc_image_resizer_open(img, plan->width, plan->height, plan->resample, n_rows, &r, ei));
-    uint8_t *strip = malloc((size_t)n_rows * (size_t)plan->width * 3);
-    enum oc_err err = strip ? write_frame(img, r, strip, k, t, ei)
-                            : oc_fail(ei, OC_ERR_NOMEM, "out of memory for the patches of a picture");
-    free(strip);
-    oc_image_resizer_close(r);
-    return err;
+    return out;
 }
 
 static enum oc_err check_plan(const struct oc_picture_plan *plan, struct oc_errinfo *ei) {
@@ -157,20 +95,43 @@ static enum oc_err check_plan(const struct oc_picture_plan *plan, struct oc_erri
                    plan->width, plan->height, plan->grid_t, plan->grid_h, plan->grid_w, plan->patch);
 }
 
-static enum oc_err write_patches(const struct oc_image *img, const struct oc_picture_plan *plan, float *out,
-                                 const struct oc_image_sink *sink, struct oc_errinfo *ei) {
-    const bool same_size = img->width == plan->width && img->height == plan->height;
-    struct maker k = {.plan = plan, .write = pick_writer(plan->patch)};
-    struct target t;
-    OC_TRY(check_plan(plan, ei));
-    OC_TRY(target_open(&t, plan, out, sink, ei));
-    make_values(plan, &k.values);
-    enum oc_err err = OC_OK;
-    for (int i = 0; !err && i < plan->grid_t; i++)
-        err = same_size ? write_frame(img, NULL, NULL, &k, &t, ei) : write_frame_resized(img, &k, &t, ei);
-    if (!err && sink) err = target_flush(&t, ei);
-    free(t.buffer);
+static void maker_init(struct maker *k, const struct oc_picture_plan *plan) {
+    k->plan = plan;
+    k->write = pick_writer(plan->patch);
+    make_values(plan, &k->values);
+}
+
+static enum oc_err write_resized(const struct oc_image *img, const struct oc_picture_plan *plan, float *out,
+                                 struct oc_errinfo *ei) {
+    const int n_rows = plan->merge * plan->patch;
+    struct maker k;
+    maker_init(&k, plan);
+    uint8_t *strip = malloc((size_t)n_rows * (size_t)plan->width * 3);
+    enum oc_err err = strip ? OC_OK : oc_fail(ei, OC_ERR_NOMEM, "out of memory for the patches of a picture");
+    for (int i = 0; !err && i < plan->grid_t; i++) {
+        struct oc_image_resizer *r;
+        err = oc_image_resizer_open(img, plan->width, plan->height, plan->resample, n_rows, &r, ei);
+        if (!err) out = write_frame(r, strip, &k, out);
+        oc_image_resizer_close(r);
+    }
+    free(strip);
     return err;
+}
+
+/* ---- The functions of the header ----------------------------------------------------------------------- */
+
+void oc_image_patchify_rows(const uint8_t *rgb, const struct oc_picture_plan *plan, int from, int to,
+                            float *out) {
+    OC_ASSERT(is_plan_consistent(plan) && from >= 0 && from <= to && to <= plan->n_patches);
+    const int in_frame = plan->grid_h * plan->grid_w;
+    struct maker k;
+    maker_init(&k, plan);
+    while (from < to) {
+        const int first = from % in_frame, left = in_frame - first, n = to - from < left ? to - from : left;
+        write_run(rgb, &k, first, first + n, out);
+        out += (size_t)n * (size_t)plan->patch_dim;
+        from += n;
+    }
 }
 
 enum oc_err oc_image_patchify(const struct oc_image *img, const struct oc_picture_plan *plan, float *out,
@@ -179,15 +140,14 @@ enum oc_err oc_image_patchify(const struct oc_image *img, const struct oc_pictur
     if (img->width != plan->width || img->height != plan->height)
         return oc_fail(ei, OC_ERR_USAGE, "a picture of %d x %d pixels was given for a plan of %d x %d",
                        img->width, img->height, plan->width, plan->height);
-    return write_patches(img, plan, out, NULL, ei);
+    oc_image_patchify_rows(img->rgb, plan, 0, plan->n_patches, out);
+    return OC_OK;
 }
 
 enum oc_err oc_image_patchify_resized(const struct oc_image *img, const struct oc_picture_plan *plan,
                                       float *out, struct oc_errinfo *ei) {
-    return write_patches(img, plan, out, NULL, ei);
-}
-
-enum oc_err oc_image_patchify_to(const struct oc_image *img, const struct oc_picture_plan *plan,
-                                 const struct oc_image_sink *sink, struct oc_errinfo *ei) {
-    return write_patches(img, plan, NULL, sink, ei);
+    if (img->width == plan->width && img->height == plan->height)
+        return oc_image_patchify(img, plan, out, ei);
+    OC_TRY(check_plan(plan, ei));
+    return write_resized(img, plan, out, ei);
 }

@@ -23,15 +23,10 @@ OC_MUST_CHECK enum oc_err oc_image_patchify_resized(const struct oc_image *img,
                                                     const struct oc_picture_plan *plan, float *out,
                                                     struct oc_errinfo *ei);
 
-/* Takes the next n floats of the patches, which it may not keep; an error of it ends the work. */
-struct oc_image_sink {
-    enum oc_err (*take)(void *arg, const float *values, size_t n, struct oc_errinfo *ei);
-    void *arg;
-};
-
-/* oc_image_patchify_resized piece by piece, for patches that go elsewhere than to memory. Errors: the same,
- * those of the sink, OC_ERR_NOMEM. */
-OC_MUST_CHECK enum oc_err oc_image_patchify_to(const struct oc_image *img, const struct oc_picture_plan *plan,
-                                               const struct oc_image_sink *sink, struct oc_errinfo *ei);
+/* Patches [from, to) alone, for who needs them a few at a time: the same bits. rgb: [plan->height,
+ * plan->width, 3], the picture as resized. out: [to - from, patch_dim]. The plan must agree with itself, and
+ * 0 <= from <= to <= n_patches. */
+void oc_image_patchify_rows(const uint8_t *rgb, const struct oc_picture_plan *plan, int from, int to,
+                            float *out);
 
 #endif

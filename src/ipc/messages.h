@@ -16,7 +16,7 @@
 #include "base/limits.h"
 #include "base/str.h"
 
-#define OC_IPC_VERSION 3
+#define OC_IPC_VERSION 4
 #define OC_IPC_MAX_EOS 8
 #define OC_IPC_DIGEST_BYTES 32
 
@@ -24,14 +24,14 @@
 #define OC_IPC_MESSAGES(X)                                                                                   \
     X(READY, ready, "worker")           /* the model is loaded */                                            \
     X(REFUSED, refused, "worker")       /* it could not be loaded; the worker exits */                       \
-    X(JOB, job, "orchestrator")         /* fds: one memfd of patches per picture without one in the cache */ \
+    X(JOB, job, "orchestrator")         /* fds: one memfd of pixels per picture, as SEEN brought it */       \
     X(CANCEL, cancel, "orchestrator")                                                                        \
     X(STAGE, stage, "worker")           /* a job entered a stage */                                          \
     X(TOKENS, tokens, "worker")                                                                              \
     X(DONE, done, "worker")             /* the last message of a job */                                      \
     X(SHUTDOWN, shutdown, "orchestrator") /* finish nothing, exit 0 */                                       \
     X(LOOK, look, "orchestrator")       /* image-worker: fds: the picture's bytes */                         \
-    X(SEEN, seen, "image-worker")       /* fds: memfd of patches [n_patches, patch_dim] f32 */               \
+    X(SEEN, seen, "image-worker")       /* fds: sealed memfd of RGB pixels [plan.height, plan.width, 3] */   \
     X(UNSEEN, unseen, "image-worker")   /* the picture was refused */
 
 enum oc_ipc_type {

@@ -64,10 +64,10 @@ static void dequeue(struct oc_server_images *p, struct oc_server_look *l) {
 }
 
 static void finish(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
-                   int patches, const struct oc_errinfo *ei) {
+                   int pixels, const struct oc_errinfo *ei) {
     l->state = OC_LOOK_OUT;
     l->eye = NULL;
-    l->done(l, how, seen, patches, ei);
+    l->done(l, how, seen, pixels, ei);
 }
 
 enum oc_err oc_server_images_look(struct oc_server_images *p, struct oc_server_look *l,
@@ -112,19 +112,19 @@ static void take_seen(struct oc_server_eye *e, struct oc_server_look *l, struct 
     struct oc_ipc_seen m;
     struct oc_errinfo ei;
     enum oc_err err = oc_ipc_seen_read(a, f->payload, f->n_bytes, &m, &ei);
-    if (!err && f->n_fds != 1) err = oc_fail(&ei, OC_ERR_FORMAT, "no patches came with a picture");
+    if (!err && f->n_fds != 1) err = oc_fail(&ei, OC_ERR_FORMAT, "no pixels came with a picture");
     if (err) {
         fail_eye(e);
         return;
     }
-    int patches = f->fds[0];
+    int pixels = f->fds[0];
     f->fds[0] = -1;
     e->pool->n_seen++;
     set_free(e);
     if (l)
-        finish(l, OC_LOOK_SEEN, &m, patches, NULL);
+        finish(l, OC_LOOK_SEEN, &m, pixels, NULL);
     else
-        close(patches);
+        close(pixels);
 }
 
 static void take_unseen(struct oc_server_eye *e, struct oc_server_look *l, struct oc_arena *a,

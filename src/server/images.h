@@ -28,10 +28,10 @@ struct oc_server_look {
     int fd; /* the bytes; stays the caller's */
     int n_tries;
     uint64_t queued_ms;
-    /* seen and patches (the callee's from now on) with SEEN only, ei with the others. The look is out
+    /* seen and pixels (the callee's from now on) with SEEN only, ei with the others. The look is out
      * already. */
     void (*done)(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
-                 int patches, const struct oc_errinfo *ei);
+                 int pixels, const struct oc_errinfo *ei);
 };
 
 OC_MUST_CHECK enum oc_err oc_server_images_open(struct oc_server *s, struct oc_server_images **out,

@@ -49,7 +49,7 @@ void oc_server_models_room_made(struct oc_server_models *ms);
 
 void oc_server_models_tick(struct oc_server_models *ms, uint64_t now_ms); /* once a second */
 void oc_server_models_tick_queues(struct oc_server_models *ms, uint64_t now_ms);
-/* What the patches of waiting pictures may take: --picture-memory, or what resident models leave. */
+/* What the pixels of waiting pictures may take: --picture-memory, or what resident models leave. */
 int64_t oc_server_models_picture_bytes(const struct oc_server_models *ms);
 int64_t
 oc_server_models_used_bytes(const struct oc_server_models *ms); /* measured needs of resident models */

@@ -1,4 +1,4 @@
-/* server/pictures.c - the pictures of a request: URL to bytes on a crew, bytes to patches in an image-worker.
+/* server/pictures.c - the pictures of a request: URL to bytes on a crew, bytes to pixels in an image-worker.
  */
 #include <stddef.h>
 #include <stdio.h>
@@ -38,26 +38,26 @@ static void fail_poisoned(struct oc_server_picture *p) {
 
 /* ---- Room ---------------------------------------------------------------------------------------------- */
 
-/* The most that the patches of a picture can take: the model's rule at the limit of tokens. The figures are a worker's. */
+/* The most that a resized picture can take: the model's rule at the limit of tokens. The figures are a worker's. */
 static int64_t most_bytes(const struct oc_server_request *r, const struct oc_api_picture *want) {
     const struct oc_ipc_picture_rules *rules = &r->model->ready.rules;
     double tokens = rules->max_tokens, patch = (double)rules->patch * rules->patch;
     if (want->detail == OC_API_DETAIL_LOW && tokens > OC_API_LOW_DETAIL_TOKENS) tokens = OC_API_LOW_DETAIL_TOKENS;
-    double bytes = tokens * rules->merge * rules->merge * 3 * rules->temporal * patch * sizeof(float);
-    return bytes >= 0 && bytes < (double)OC_LIMIT_IPC_PATCH_BYTES ? (int64_t)bytes : (int64_t)OC_LIMIT_IPC_PATCH_BYTES;
+    double bytes = tokens * rules->merge * rules->merge * patch * 3;
+    return bytes >= 0 && bytes < (double)OC_LIMIT_IPC_PIXEL_BYTES ? (int64_t)bytes : (int64_t)OC_LIMIT_IPC_PIXEL_BYTES;
 }
 
 /* What was asked for and is not needed goes back. */
 static void fit_room(struct oc_server_picture *p) {
     struct stat st;
-    if (fstat(p->patches_fd, &st) == 0)
+    if (fstat(p->pixels_fd, &st) == 0)
         oc_server_room_shrink(&p->r->s->room, &p->r->place, p->room_bytes - (int64_t)st.st_size);
 }
 
 /* ---- Looking ------------------------------------------------------------------------------------------- */
 
 static void on_seen(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
-                    int patches, const struct oc_errinfo *ei) {
+                    int pixels, const struct oc_errinfo *ei) {
     struct oc_server_picture *p =
         (struct oc_server_picture *)((char *)l - offsetof(struct oc_server_picture, look));
     struct oc_server_request *r = p->r;
@@ -76,7 +76,7 @@ static void on_seen(struct oc_server_look *l, enum oc_server_look_end how, const
     }
     p->seen = *seen;
     p->is_seen = true;
-    p->patches_fd = patches;
+    p->pixels_fd = pixels;
     close(p->bytes_fd);
     p->bytes_fd = -1;
     fit_room(p);
@@ -207,7 +207,7 @@ void oc_server_pictures_start(struct oc_server_request *r) {
     }
     r->n_pictures = n;
     for (size_t i = 0; i < n; i++)
-        r->pictures[i] = (struct oc_server_picture){.r = r, .bytes_fd = -1, .patches_fd = -1};
+        r->pictures[i] = (struct oc_server_picture){.r = r, .bytes_fd = -1, .pixels_fd = -1};
     if (take_room(r)) fetch_all(r);
 }
 
@@ -222,8 +222,8 @@ void oc_server_pictures_cancel(struct oc_server_request *r) {
         }
         if (!p->fetching) { /* a picture's memory does not wait for the reaper */
             if (p->bytes_fd >= 0) close(p->bytes_fd);
-            if (p->patches_fd >= 0) close(p->patches_fd);
-            p->bytes_fd = p->patches_fd = -1;
+            if (p->pixels_fd >= 0) close(p->pixels_fd);
+            p->bytes_fd = p->pixels_fd = -1;
         }
     }
 }
@@ -231,7 +231,7 @@ void oc_server_pictures_cancel(struct oc_server_request *r) {
 void oc_server_pictures_close(struct oc_server_request *r) {
     for (size_t i = 0; i < r->n_pictures; i++) {
         if (r->pictures[i].bytes_fd >= 0) close(r->pictures[i].bytes_fd);
-        if (r->pictures[i].patches_fd >= 0) close(r->pictures[i].patches_fd);
+        if (r->pictures[i].pixels_fd >= 0) close(r->pictures[i].pixels_fd);
     }
     free(r->pictures);
 }
@@ -239,8 +239,8 @@ void oc_server_pictures_close(struct oc_server_request *r) {
 void oc_server_pictures_forget(struct oc_server_request *r) {
     oc_server_room_leave(&r->s->room, &r->place);
     for (size_t i = 0; i < r->n_pictures; i++) {
-        if (r->pictures[i].patches_fd >= 0) close(r->pictures[i].patches_fd);
-        r->pictures[i].patches_fd = -1;
+        if (r->pictures[i].pixels_fd >= 0) close(r->pictures[i].pixels_fd);
+        r->pictures[i].pixels_fd = -1;
     }
 }
 

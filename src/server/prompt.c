@@ -172,9 +172,9 @@ static void fill_job(struct oc_server_request *r, const struct oc_server_choice 
 }
 
 /* Duplicates for one job: the request keeps its own for a replay. */
-static enum oc_err dup_patches(const struct oc_server_request *r, int *fds, struct oc_errinfo *ei) {
+static enum oc_err dup_pixels(const struct oc_server_request *r, int *fds, struct oc_errinfo *ei) {
     for (size_t i = 0; i < r->n_pictures; i++) {
-        fds[i] = fcntl(r->pictures[i].patches_fd, F_DUPFD_CLOEXEC, 0);
+        fds[i] = fcntl(r->pictures[i].pixels_fd, F_DUPFD_CLOEXEC, 0);
         if (fds[i] >= 0) continue;
         while (i > 0) close(fds[--i]);
         return oc_fail(ei, OC_ERR_NOMEM, "out of file descriptors");
@@ -192,7 +192,7 @@ enum oc_err oc_server_prompt_send(struct oc_server_request *r, struct oc_errinfo
     for (int i = 0; i < r->n_choices; i++) {
         struct oc_server_choice *c = &r->choices[i];
         fill_job(r, c, biases, pictures, &m);
-        OC_TRY(dup_patches(r, fds, ei));
+        OC_TRY(dup_pixels(r, fds, ei));
         OC_TRY(oc_server_worker_send(r->model->worker, &c->job, &m, fds, (int)r->n_pictures, ei));
     }
     return OC_OK;

@@ -36,7 +36,7 @@ struct oc_server_picture {
     struct oc_server_work work; /* the fetch */
     bool fetching, on_slow, is_seen;
     struct oc_server_look look;
-    int bytes_fd, patches_fd; /* -1: none */
+    int bytes_fd, pixels_fd; /* -1: none */
     uint64_t n_bytes, look_ns;
     int64_t room_bytes; /* its part of the request's place, before it was seen */
     uint8_t bytes_digest[32]; /* before decoding */
@@ -101,7 +101,7 @@ struct oc_server_request {
     struct oc_server_want want;
     struct oc_server_picture *pictures;
     size_t n_pictures;
-    struct oc_server_place place; /* room for their patches */
+    struct oc_server_place place; /* room for their pixels */
     uint64_t place_ms;            /* since when it waits for that */
     int n_open; /* parts of PREPARE that are not done */
     struct oc_chat_ids ids;
@@ -157,7 +157,7 @@ void oc_server_requests_reap(struct oc_server *s);
 void oc_server_pictures_start(struct oc_server_request *r);
 void oc_server_pictures_cancel(struct oc_server_request *r);
 void oc_server_pictures_close(struct oc_server_request *r);  /* descriptors */
-void oc_server_pictures_forget(struct oc_server_request *r); /* patches: no replay can follow */
+void oc_server_pictures_forget(struct oc_server_request *r); /* pixels: no replay can follow */
 void oc_server_pictures_blame(struct oc_server_request *r);  /* a worker died over them */
 void oc_server_pictures_clear(struct oc_server_request *r);  /* they went through */
 bool oc_server_pictures_refused(struct oc_server_request *r, struct oc_api_error *e);

@@ -1,4 +1,4 @@
-/* server/room.h - memory for the patches of pictures: whose pictures may be decoded now, and who waits until others are done
+/* server/room.h - memory for the pixels of pictures: whose pictures may be decoded now, and who waits until others are done
  * with theirs.
  *
  * A request asks once for all its pictures, at their largest, before the first is fetched, and gives back what they turn

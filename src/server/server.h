@@ -52,7 +52,7 @@ struct oc_server {
     struct oc_server_models *models;
     struct oc_server_images *images;
     struct oc_server_poison *poison;
-    struct oc_server_room room; /* of patches */
+    struct oc_server_room room; /* of pixels */
     struct oc_server_alerts *alerts;
     struct oc_http_tls *tls; /* of both; NULL: plain HTTP */
     struct oc_http_server *http, *admin;

@@ -4,8 +4,15 @@
 #include <stdlib.h>
 
 #include "base/carve.h"
+#include "base/pool.h"
 
-#define STAGED_ROWS 1024 /* patches whose angles go to a device at once: each trip has its price */
+#define STAGED_ROWS 1024 /* patches that are made at once, and whose angles go to a device at once: each trip has its price */
+
+/* Whole merge blocks, and no more than a picture can have. */
+static int staged_rows(const struct oc_vision *v, int64_t max_patches) {
+    int block = v->merge * v->merge, most = STAGED_ROWS > block ? STAGED_ROWS / block * block : block;
+    return max_patches < most ? (int)max_patches : most;
+}
 
 static size_t lay_out(struct oc_vision_workspace *ws, const struct oc_vision *v, bool is_host, int64_t n, uint8_t *mem) {
     size_t at = 0;
@@ -24,7 +31,7 @@ static size_t lay_out(struct oc_vision_workspace *ws, const struct oc_vision *v,
     return at;
 }
 
-static size_t lay_out_lists(struct oc_vision_workspace *ws, const struct oc_vision *v, bool is_host, int64_t n, uint8_t *mem) {
+static size_t lay_out_lists(struct oc_vision_workspace *ws, const struct oc_vision *v, int64_t n, uint8_t *mem) {
     size_t at = 0;
     int64_t n_merged = n / (v->merge * v->merge), n_places = n / v->merge; /* of a picture one merge block wide */
     ws->window_order = oc_carve(mem, &at, (size_t)n_merged * sizeof(int32_t));
@@ -33,7 +40,8 @@ static size_t lay_out_lists(struct oc_vision_workspace *ws, const struct oc_visi
     ws->full_seg = oc_carve(mem, &at, (size_t)(n_merged + 1) * sizeof(int32_t));
     ws->place_cos = oc_carve_floats(mem, &at, n_places * (v->hd / 4));
     ws->place_sin = oc_carve_floats(mem, &at, n_places * (v->hd / 4));
-    ws->staging = is_host ? NULL : oc_carve_floats(mem, &at, (int64_t)STAGED_ROWS * v->hd);
+    ws->staged_rows = staged_rows(v, n);
+    ws->staging = oc_carve_floats(mem, &at, (int64_t)ws->staged_rows * (v->patch_dim > v->hd ? v->patch_dim : v->hd));
     return at;
 }
 
@@ -42,15 +50,15 @@ size_t oc_vision_encoder_workspace_bytes(const struct oc_vision *v, bool is_host
     return lay_out(&ws, v, is_host, max_patches, NULL);
 }
 
-size_t oc_vision_encoder_lists_bytes(const struct oc_vision *v, bool is_host, int max_patches) {
+size_t oc_vision_encoder_lists_bytes(const struct oc_vision *v, int max_patches) {
     struct oc_vision_workspace ws;
-    return lay_out_lists(&ws, v, is_host, max_patches, NULL);
+    return lay_out_lists(&ws, v, max_patches, NULL);
 }
 
 void oc_vision_encoder_workspace_init(struct oc_vision_workspace *ws, const struct oc_vision *v, bool is_host, int max_patches,
                                       uint8_t *mem, uint8_t *lists) {
     lay_out(ws, v, is_host, max_patches, mem);
-    lay_out_lists(ws, v, is_host, max_patches, lists);
+    lay_out_lists(ws, v, max_patches, lists);
 }
 
 /* ---- Weights ---------------------------------------------------------------------------------------------- */
@@ -135,8 +143,8 @@ static void fill_row(const struct oc_vision_pass *p, int64_t i, float *c, float 
 static void fill_angles(const struct oc_vision_pass *p, struct span r) {
     int64_t half = p->v->hd / 2;
     if (r.from == 0) fill_places(p);
-    for (int64_t from = r.from; from < r.to; from += STAGED_ROWS) {
-        int64_t n = r.to - from < STAGED_ROWS ? r.to - from : STAGED_ROWS;
+    for (int64_t from = r.from; from < r.to; from += p->ws->staged_rows) {
+        int64_t n = r.to - from < p->ws->staged_rows ? r.to - from : p->ws->staged_rows;
         float *cos_there = p->ws->cos + from * half, *sin_there = p->ws->sin + from * half;
         float *c = p->dev->is_host ? cos_there : p->ws->staging, *s = p->dev->is_host ? sin_there : c + n * half;
         for (int64_t i = 0; i < n; i++) fill_row(p, from + i, c + i * half, s + i * half);
@@ -158,17 +166,22 @@ static void norm_rows(const struct oc_vision_pass *p, struct span r, const float
                                                  .ldy = p->v->dim});
 }
 
-static void linear(const struct oc_vision_pass *p, struct span r, const float *x, const struct oc_weight *w, float *y,
-                   enum oc_act act, bool add) {
+static void linear_rows(const struct oc_vision_pass *p, int64_t m, const float *x, const struct oc_weight *w, float *y,
+                        enum oc_act act, bool add) {
     p->ops->linear(p->ctx, &(struct oc_linear){.role = OC_ROLE_P,
-                                               .m = r.to - r.from,
-                                               .x = x + r.from * w->k,
+                                               .m = m,
+                                               .x = x,
                                                .ldx = w->k,
                                                .w = w,
-                                               .y = y + r.from * w->n,
+                                               .y = y,
                                                .ldy = w->n,
                                                .act = act,
                                                .add = add});
+}
+
+static void linear(const struct oc_vision_pass *p, struct span r, const float *x, const struct oc_weight *w, float *y,
+                   enum oc_act act, bool add) {
+    linear_rows(p, r.to - r.from, x + r.from * w->k, w, y + r.from * w->n, act, add);
 }
 
 /* Whole rows, one by one or merge block by merge block, to the places that `to` names. */
@@ -176,18 +189,46 @@ static void move(const struct oc_vision_pass *p, int64_t m, int64_t d, const flo
     p->ops->move_rows(p->ctx, &(struct oc_move_rows){.m = m, .d = d, .x = x, .ldx = d, .to = to, .y = y, .ldy = d});
 }
 
-/* The patches where ops can read them. */
-static const float *patches_there(const struct oc_vision_pass *p, struct span r) {
-    int64_t at = r.from * p->v->patch_dim;
-    if (p->dev->is_host) return p->patches;
-    p->dev->put(p->dev, p->ws->patches + at, p->patches + at, (size_t)((r.to - r.from) * p->v->patch_dim) * sizeof *p->patches);
-    return p->ws->patches;
+struct making {
+    const struct oc_vision_pass *p;
+    struct span rows;
+};
+
+static void make_part(void *arg, int thread, int n_threads) {
+    const struct making *m = arg;
+    const struct oc_vision_pass *p = m->p;
+    long from, to;
+    oc_pool_split((long)(m->rows.to - m->rows.from), 1, thread, n_threads, &from, &to);
+    if (from == to) return;
+    p->patches.make(p->patches.arg, (int)(m->rows.from + from), (int)(m->rows.from + to), p->ws->staging + from * p->v->patch_dim);
 }
 
-/* Embeds patches and puts their merge blocks where window order wants them. */
+/* Patches of r in the host's memory. */
+static const float *patches_here(const struct oc_vision_pass *p, struct span r) {
+    if (p->patches.all) return p->patches.all + r.from * p->v->patch_dim;
+    struct making m = {p, r};
+    oc_pool_run(p->ctx->pool, make_part, &m);
+    return p->ws->staging;
+}
+
+/* The same where ops can read them. */
+static const float *patches_there(const struct oc_vision_pass *p, struct span r) {
+    const float *here = patches_here(p, r);
+    if (p->dev->is_host) return here;
+    float *there = p->ws->patches + r.from * p->v->patch_dim;
+    p->dev->put(p->dev, there, here, (size_t)((r.to - r.from) * p->v->patch_dim) * sizeof *here);
+    return there;
+}
+
+/* Embeds patches, those that are made some at a time, and puts their merge blocks where window order wants them. */
 static void embed(const struct oc_vision_pass *p, struct span r) {
-    int64_t block = per_block(p) * p->v->dim, b = r.from / per_block(p);
-    linear(p, r, patches_there(p, r), &p->v->patch_embed, p->ws->x, OC_ACT_NONE, false);
+    int64_t dim = p->v->dim, block = per_block(p) * dim, b = r.from / per_block(p);
+    int64_t most = p->patches.all ? r.to - r.from : p->ws->staged_rows;
+    for (struct span some = {r.from, 0}; some.from < r.to; some.from = some.to) {
+        some.to = r.to - some.from < most ? r.to : some.from + most;
+        linear_rows(p, some.to - some.from, patches_there(p, some), &p->v->patch_embed, p->ws->x + some.from * dim, OC_ACT_NONE,
+                    false);
+    }
     move(p, r.to / per_block(p) - b, block, p->ws->x + b * block, p->ws->window_place + b, p->ws->h);
 }
 
@@ -310,11 +351,12 @@ static void end_stage(struct oc_vision_pass *p) {
 }
 
 void oc_vision_encoder_begin(struct oc_vision_pass *p, const struct oc_vision *v, struct oc_device *dev,
-                             const struct oc_kctx *ctx, struct oc_vision_workspace *ws, const float *patches,
-                             int grid_t, int grid_h, int grid_w, float *out, const struct oc_vision_trace *trace) {
+                             const struct oc_kctx *ctx, struct oc_vision_workspace *ws,
+                             const struct oc_vision_patches *patches, int grid_t, int grid_h, int grid_w, float *out,
+                             const struct oc_vision_trace *trace) {
     int64_t n = (int64_t)grid_t * grid_h * grid_w;
     OC_ASSERT(n > 0 && n <= ws->max_patches && grid_h % v->merge == 0 && grid_w % v->merge == 0);
-    *p = (struct oc_vision_pass){.v = v, .dev = dev, .ops = &dev->ops, .ctx = ctx, .ws = ws, .patches = patches, .out = out, .trace = trace};
+    *p = (struct oc_vision_pass){.v = v, .dev = dev, .ops = &dev->ops, .ctx = ctx, .ws = ws, .patches = *patches, .out = out, .trace = trace};
     p->grid_t = grid_t, p->grid_h = grid_h, p->grid_w = grid_w;
     p->n = n;
     p->n_windows = oc_vision_encoder_windows(v, grid_t, grid_h, grid_w, ws->window_order, ws->window_seg);
@@ -343,8 +385,8 @@ void oc_vision_encoder_step(struct oc_vision_pass *p, int64_t n_rows) {
 }
 
 void oc_vision_encoder_forward(const struct oc_vision *v, struct oc_device *dev, const struct oc_kctx *ctx,
-                               struct oc_vision_workspace *ws, const float *patches, int grid_t, int grid_h,
-                               int grid_w, float *out, const struct oc_vision_trace *trace) {
+                               struct oc_vision_workspace *ws, const struct oc_vision_patches *patches, int grid_t,
+                               int grid_h, int grid_w, float *out, const struct oc_vision_trace *trace) {
     struct oc_vision_pass p;
     struct oc_vision_piece next;
     oc_vision_encoder_begin(&p, v, dev, ctx, ws, patches, grid_t, grid_h, grid_w, out, trace);

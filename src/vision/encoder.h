@@ -7,6 +7,7 @@
 #define OC_VISION_ENCODER_H
 
 #include "kernels/device.h"
+#include "vision/patches.h"
 
 #define OC_VISION_MAX_HD 256
 
@@ -40,19 +41,19 @@ OC_MUST_CHECK enum oc_err oc_vision_encoder_take(struct oc_vision *v, struct oc_
 
 /* Activations for one picture, carved out of device memory, and lists, out of the host's; the engine owns both. */
 struct oc_vision_workspace {
-    int max_patches;
+    int max_patches, staged_rows;
     float *h, *x, *qkv, *attn, *mlp, *cos, *sin, *merged;
     float *patches, *out; /* the caller's on the device; NULL where device memory is the host's */
     /* The host's. */
     int32_t *window_order, *window_place; /* merge blocks in window order; where each block stands in it */
     int32_t *window_seg, *full_seg;       /* patch offsets of segments */
     float *place_cos, *place_sin;         /* [rows or columns of patches, hd/4]: angles of each place on an axis */
-    float *staging;                       /* on its way; NULL where device memory is the host's */
+    float *staging;                       /* [staged_rows]: patches that were made, and what is on its way to a device */
 };
 
 /* Bytes of device memory (is_host: whether that is the host's) and of host memory. */
 size_t oc_vision_encoder_workspace_bytes(const struct oc_vision *v, bool is_host, int max_patches);
-size_t oc_vision_encoder_lists_bytes(const struct oc_vision *v, bool is_host, int max_patches);
+size_t oc_vision_encoder_lists_bytes(const struct oc_vision *v, int max_patches);
 void oc_vision_encoder_workspace_init(struct oc_vision_workspace *ws, const struct oc_vision *v, bool is_host, int max_patches,
                                       uint8_t *mem, uint8_t *lists);
 
@@ -77,7 +78,7 @@ struct oc_vision_pass {
     const struct oc_ops *ops; /* the device's */
     const struct oc_kctx *ctx;
     struct oc_vision_workspace *ws;
-    const float *patches;
+    struct oc_vision_patches patches;
     float *out;
     const struct oc_vision_trace *trace;
     int grid_t, grid_h, grid_w, n_windows;
@@ -95,12 +96,13 @@ struct oc_vision_piece {
     double macs_per_row;
 };
 
-/* patches [grid_t*grid_h*grid_w, patch_dim] in merge-block order, borrowed until EMBED is done; out
- * [n_patches/merge^2, out_dim], complete when the pass is; both in the host's memory. n_patches must not exceed ws->max_patches. trace may be NULL; stages reported to it:
+/* patches: grid_t*grid_h*grid_w rows, read until EMBED is done; out
+ * [n_patches/merge^2, out_dim] in the host's memory, complete when the pass is. n_patches must not exceed ws->max_patches. trace may be NULL; stages reported to it:
  * "patch_embed" (layer -1), "block" (after each, rows in window order), "merger" (final order). Allocates nothing without trace. */
 void oc_vision_encoder_begin(struct oc_vision_pass *p, const struct oc_vision *v, struct oc_device *dev,
-                             const struct oc_kctx *ctx, struct oc_vision_workspace *ws, const float *patches,
-                             int grid_t, int grid_h, int grid_w, float *out, const struct oc_vision_trace *trace);
+                             const struct oc_kctx *ctx, struct oc_vision_workspace *ws,
+                             const struct oc_vision_patches *patches, int grid_t, int grid_h, int grid_w, float *out,
+                             const struct oc_vision_trace *trace);
 
 /* False when the pass is done. */
 bool oc_vision_encoder_next(const struct oc_vision_pass *p, struct oc_vision_piece *next);
@@ -111,8 +113,8 @@ void oc_vision_encoder_step(struct oc_vision_pass *p, int64_t n_rows);
 
 /* The whole pass at once; arguments as begin. */
 void oc_vision_encoder_forward(const struct oc_vision *v, struct oc_device *dev, const struct oc_kctx *ctx,
-                               struct oc_vision_workspace *ws, const float *patches, int grid_t, int grid_h,
-                               int grid_w, float *out, const struct oc_vision_trace *trace);
+                               struct oc_vision_workspace *ws, const struct oc_vision_patches *patches, int grid_t,
+                               int grid_h, int grid_w, float *out, const struct oc_vision_trace *trace);
 
 /* The order of merge blocks by window, and the segments of patches: returns the number of windows. order
  * [n_blocks_of_grid], seg [n_windows + 1] in patches, in window order. Formula: transformers'

@@ -88,8 +88,8 @@ void oc_worker_convert_plan_out(const struct oc_picture_plan *in, struct oc_ipc_
     memcpy(out->std, in->std, sizeof out->std);
 }
 
-size_t oc_worker_convert_patch_bytes(const struct oc_picture_plan *plan) {
-    return (size_t)plan->n_patches * (size_t)plan->patch_dim * sizeof(float);
+size_t oc_worker_convert_pixel_bytes(const struct oc_picture_plan *plan) {
+    return (size_t)plan->width * (size_t)plan->height * 3;
 }
 
 /* ---- Jobs ------------------------------------------------------------------------------------------------- */

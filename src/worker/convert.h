@@ -22,8 +22,8 @@ OC_MUST_CHECK enum oc_err oc_worker_convert_plan(const struct oc_ipc_picture_pla
                                                  struct oc_picture_plan *out, struct oc_errinfo *ei);
 void oc_worker_convert_plan_out(const struct oc_picture_plan *in, struct oc_ipc_picture_plan *out);
 
-/* Bytes of the patches of a converted plan. */
-size_t oc_worker_convert_patch_bytes(const struct oc_picture_plan *plan);
+/* Bytes of the pixels of a converted plan: the picture as resized. */
+size_t oc_worker_convert_pixel_bytes(const struct oc_picture_plan *plan);
 
 /* *out borrows from `in` and the arena; its pictures have no patches yet. Errors: those of oc_worker_convert_plan,
  * OC_ERR_UNSUPPORTED (pictures for a model without vision), OC_ERR_NOMEM. */

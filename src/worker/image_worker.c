@@ -44,15 +44,15 @@ static enum oc_err warm_up(struct oc_errinfo *ei) {
     return OC_OK;
 }
 
-static enum oc_err send_seen(struct oc_ipc_channel *c, uint64_t id, const struct oc_ipc_seen *m, int patches_fd,
+static enum oc_err send_seen(struct oc_ipc_channel *c, uint64_t id, const struct oc_ipc_seen *m, int pixels_fd,
                              struct oc_errinfo *ei) {
     struct oc_buf b;
     oc_buf_init(&b, 4 * OC_KIB);
     enum oc_err err;
     if (oc_ipc_seen_write(&b, m)) {
-        err = oc_ipc_channel_send(c, OC_IPC_SEEN, id, b.data, b.n_bytes, &patches_fd, 1, ei);
+        err = oc_ipc_channel_send(c, OC_IPC_SEEN, id, b.data, b.n_bytes, &pixels_fd, 1, ei);
     } else {
-        close(patches_fd);
+        close(pixels_fd);
         err = oc_fail(ei, OC_ERR_NOMEM, "no memory for an answer");
     }
     oc_buf_free(&b);
@@ -70,24 +70,24 @@ static enum oc_err send_unseen(struct oc_ipc_channel *c, uint64_t id, const stru
     return err;
 }
 
-static enum oc_err look(const struct oc_ipc_frame *f, struct oc_ipc_seen *seen, int *patches_fd, struct oc_errinfo *ei) {
+static enum oc_err look(const struct oc_ipc_frame *f, struct oc_ipc_seen *seen, int *pixels_fd, struct oc_errinfo *ei) {
     struct oc_ipc_look m;
     struct oc_arena none; /* the message has no arrays */
     oc_arena_init(&none, 0);
     OC_TRY(oc_ipc_look_read(&none, f->payload, f->n_bytes, &m, ei));
     if (f->n_fds != 1) return oc_fail(ei, OC_ERR_FORMAT, "a picture came with %d descriptors, not one", f->n_fds);
-    return oc_worker_picture_look(f->fds[0], &m, seen, patches_fd, ei);
+    return oc_worker_picture_look(f->fds[0], &m, seen, pixels_fd, ei);
 }
 
 static enum oc_err answer(struct oc_ipc_channel *c, const struct oc_ipc_frame *f, struct oc_errinfo *ei) {
     struct oc_ipc_seen seen;
     struct oc_errinfo why;
-    int patches_fd;
+    int pixels_fd;
     if (f->type != OC_IPC_LOOK)
         return oc_fail(ei, OC_ERR_FORMAT, "a message %s is not for an image-worker", oc_ipc_type_name(f->type));
-    enum oc_err err = look(f, &seen, &patches_fd, &why);
+    enum oc_err err = look(f, &seen, &pixels_fd, &why);
     malloc_trim(0); /* what one picture took is not kept for the next */
-    return err ? send_unseen(c, f->id, &why, ei) : send_seen(c, f->id, &seen, patches_fd, ei);
+    return err ? send_unseen(c, f->id, &why, ei) : send_seen(c, f->id, &seen, pixels_fd, ei);
 }
 
 static enum oc_err run(struct oc_ipc_channel *c, struct oc_errinfo *ei) {

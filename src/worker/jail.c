@@ -29,7 +29,7 @@
 #define MAX_DESCRIPTORS 16
 /* Per pixel at most: 3 bytes decoded, 3 turned upright, 12 of coefficients or rows inside a decoder, 6 of resampling. */
 #define BYTES_PER_PIXEL 24u
-#define OTHER_BYTES (512 * OC_MIB)
+#define OTHER_BYTES OC_GIB /* stacks, libraries, strips; what is handed over is written to its file, not mapped */
 
 bool oc_worker_jail_is_possible(void) {
     return !SANITIZED;
@@ -57,11 +57,10 @@ static enum oc_err limit(int what, rlim_t value, const char *name, struct oc_err
 }
 
 enum oc_err oc_worker_jail_limit(struct oc_errinfo *ei) {
-    const rlim_t as = mapped_bytes() + OC_LIMIT_IMAGE_PIXELS * BYTES_PER_PIXEL + OC_LIMIT_IMAGE_BYTES +
-                      OC_LIMIT_IPC_PATCH_BYTES + OTHER_BYTES;
+    const rlim_t as = mapped_bytes() + OC_LIMIT_IMAGE_PIXELS * BYTES_PER_PIXEL + OC_LIMIT_IMAGE_BYTES + OTHER_BYTES;
     OC_TRY(limit(RLIMIT_CORE, 0, "RLIMIT_CORE", ei));
     OC_TRY(limit(RLIMIT_NOFILE, MAX_DESCRIPTORS, "RLIMIT_NOFILE", ei));
-    OC_TRY(limit(RLIMIT_FSIZE, OC_LIMIT_IPC_PATCH_BYTES, "RLIMIT_FSIZE", ei));
+    OC_TRY(limit(RLIMIT_FSIZE, OC_LIMIT_IPC_PIXEL_BYTES, "RLIMIT_FSIZE", ei));
     OC_TRY(limit(RLIMIT_AS, as, "RLIMIT_AS", ei));
     signal(SIGXFSZ, SIG_IGN); /* too large a file is an error of the call */
     if (prctl(PR_SET_DUMPABLE, 0) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0) return OC_OK;
@@ -91,7 +90,7 @@ static const struct rule allowed[] = {
     CALL(rt_sigprocmask), CALL(rt_sigaction), CALL(rt_sigreturn), CALL(getpid), CALL(gettid), CALL(exit), CALL(exit_group),
 };
 
-/* An image-worker makes the memfds of patches; a worker only reads them. */
+/* An image-worker makes the memfds of pixels; a worker only reads them. */
 static const struct rule allowed_maker[] = {
     CALL(memfd_create), CALL(ftruncate), CALL(fallocate), CALL1(fcntl, FCNTL(F_ADD_SEALS)),
 };
@@ -122,10 +121,44 @@ static const struct rule allowed_device[] = {
     CALL(geteuid), CALL(getgid), CALL(getegid), CALL(set_tid_address),
 };
 
-static int add_rules(scmp_filter_ctx ctx, uint32_t action, const struct rule *rules, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        if (rules[i].call < 0) continue; /* this machine has no such call */
-        int r = seccomp_rule_add_array(ctx, action, rules[i].call, rules[i].n_args, rules[i].args);
+/* clone3 hides its flags; the C library takes clone where there is no clone3. */
+static const struct rule absent_device[] = {CALL(clone3)};
+
+/* ---- Filters ---------------------------------------------------------------------------------------------- */
+
+struct list {
+    uint32_t action;
+    const struct rule *rules;
+    size_t n;
+};
+
+/* What a process may do: for calls in no list, `otherwise`. */
+struct filter {
+    uint32_t otherwise;
+    bool all_threads; /* or this one alone, where there is no other */
+    struct list lists[4];
+};
+
+#define LIST(action, rules) {action, rules, sizeof(rules) / sizeof *(rules)}
+
+static const struct filter image_worker = {
+    SCMP_ACT_KILL_PROCESS, false,
+    {LIST(SCMP_ACT_ALLOW, allowed), LIST(SCMP_ACT_ALLOW, allowed_maker), LIST(SCMP_ACT_ERRNO(EPERM), denied)}};
+
+static const struct filter cpu_worker = {
+    SCMP_ACT_KILL_PROCESS, true,
+    {LIST(SCMP_ACT_ALLOW, allowed), LIST(SCMP_ACT_ALLOW, allowed_threads), LIST(SCMP_ACT_ERRNO(EPERM), denied)}};
+
+/* A driver that is refused something goes on without it, or says so; to kill it would be to guess what it needs. */
+static const struct filter device_worker = {
+    SCMP_ACT_ERRNO(EPERM), true,
+    {LIST(SCMP_ACT_ALLOW, allowed), LIST(SCMP_ACT_ALLOW, allowed_threads), LIST(SCMP_ACT_ALLOW, allowed_device),
+     LIST(SCMP_ACT_ERRNO(ENOSYS), absent_device)}};
+
+static int add_list(scmp_filter_ctx ctx, const struct list *list) {
+    for (const struct rule *rule = list->rules; rule < list->rules + list->n; rule++) {
+        if (rule->call < 0) continue; /* this machine has no such call */
+        int r = seccomp_rule_add_array(ctx, list->action, rule->call, rule->n_args, rule->args);
         if (r < 0) return r;
     }
     return 0;
@@ -137,35 +170,13 @@ static int add_abort(scmp_filter_ctx ctx) {
     return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 2, args);
 }
 
-/* TSYNC: for all threads of the process, or none. */
-static int load(scmp_filter_ctx ctx, bool all_threads) {
-    int r = all_threads ? seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1) : 0;
-    return r ? r : seccomp_load(ctx);
-}
-
-static int filter(const struct rule *more, size_t n_more, bool all_threads) {
-    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+static int load(const struct filter *filter) {
+    scmp_filter_ctx ctx = seccomp_init(filter->otherwise);
     int r = ctx ? 0 : -ENOMEM;
-    if (!r) r = add_rules(ctx, SCMP_ACT_ALLOW, allowed, sizeof allowed / sizeof *allowed);
-    if (!r) r = add_rules(ctx, SCMP_ACT_ALLOW, more, n_more);
-    if (!r) r = add_rules(ctx, SCMP_ACT_ERRNO(EPERM), denied, sizeof denied / sizeof *denied);
+    for (size_t i = 0; !r && i < sizeof filter->lists / sizeof *filter->lists; i++) r = add_list(ctx, &filter->lists[i]);
     if (!r) r = add_abort(ctx);
-    if (!r) r = load(ctx, all_threads);
-    if (ctx) seccomp_release(ctx);
-    return r;
-}
-
-/* A driver that is refused something goes on without it, or says so; to kill it would be to guess what it needs. clone3 hides its
- * flags, and the C library takes clone where there is no clone3. */
-static int filter_device(void) {
-    scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-    int r = ctx ? 0 : -ENOMEM;
-    if (!r) r = add_rules(ctx, SCMP_ACT_ALLOW, allowed, sizeof allowed / sizeof *allowed);
-    if (!r) r = add_rules(ctx, SCMP_ACT_ALLOW, allowed_threads, sizeof allowed_threads / sizeof *allowed_threads);
-    if (!r) r = add_rules(ctx, SCMP_ACT_ALLOW, allowed_device, sizeof allowed_device / sizeof *allowed_device);
-    if (!r) r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-    if (!r) r = add_abort(ctx);
-    if (!r) r = load(ctx, true);
+    if (!r && filter->all_threads) r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1); /* for all threads, or none */
+    if (!r) r = seccomp_load(ctx);
     if (ctx) seccomp_release(ctx);
     return r;
 }
@@ -176,16 +187,16 @@ static enum oc_err no_filter(int r, const char *what_to_do, struct oc_errinfo *e
 }
 
 enum oc_err oc_worker_jail_filter(struct oc_errinfo *ei) {
-    const int r = filter(allowed_maker, sizeof allowed_maker / sizeof *allowed_maker, false);
+    const int r = load(&image_worker);
     return r ? no_filter(r, "--no-jail goes on without", ei) : OC_OK;
 }
 
 enum oc_err oc_worker_jail_filter_threads(struct oc_errinfo *ei) {
-    const int r = filter(allowed_threads, sizeof allowed_threads / sizeof *allowed_threads, true);
+    const int r = load(&cpu_worker);
     return r ? no_filter(r, "let the container have it", ei) : OC_OK;
 }
 
 enum oc_err oc_worker_jail_filter_device(struct oc_errinfo *ei) {
-    const int r = filter_device();
+    const int r = load(&device_worker);
     return r ? no_filter(r, "let the container have it", ei) : OC_OK;
 }

@@ -11,10 +11,11 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "image/decode.h"
-#include "image/patchify.h"
+#include "image/resize.h"
 #include "worker/convert.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
+#define STRIP_BYTES (128 * OC_KIB) /* resized and written at once: of the second-level cache, not all of it */
 
 static size_t most_bytes(const struct oc_ipc_look *look) {
     return look->max_bytes && look->max_bytes < OC_LIMIT_IMAGE_BYTES ? (size_t)look->max_bytes : OC_LIMIT_IMAGE_BYTES;
@@ -60,35 +61,57 @@ static enum oc_err plan(const struct oc_image *img, const struct oc_ipc_look *lo
     const struct oc_picture_limits lim = {.min_pixels = look->min_pixels, .max_pixels = look->max_pixels};
     OC_TRY(oc_worker_convert_rules(&look->rules, &rules, ei));
     OC_TRY(oc_picture_rules_plan(&rules, img->width, img->height, &lim, look->max_tokens, out, ei));
-    if (oc_worker_convert_patch_bytes(out) <= OC_LIMIT_IPC_PATCH_BYTES) return OC_OK;
-    return oc_fail(ei, OC_ERR_LIMIT, "a picture of %d tokens has patches of %zu MiB, over the limit of %zu MiB", out->n_tokens,
-                   oc_worker_convert_patch_bytes(out) / OC_MIB, OC_LIMIT_IPC_PATCH_BYTES / OC_MIB);
+    if (oc_worker_convert_pixel_bytes(out) <= OC_LIMIT_IPC_PIXEL_BYTES) return OC_OK;
+    return oc_fail(ei, OC_ERR_LIMIT, "a picture of %d tokens has pixels of %zu MiB, over the limit of %zu MiB", out->n_tokens,
+                   oc_worker_convert_pixel_bytes(out) / OC_MIB, OC_LIMIT_IPC_PIXEL_BYTES / OC_MIB);
 }
 
-/* A file to be filled from its start. The patches are not written through a mapping: a page that is written whole is neither
- * cleared before nor faulted in, and running out of memory is an error, not a bus error. */
-static enum oc_err append(void *arg, const float *values, size_t n, struct oc_errinfo *ei) {
-    const int fd = *(int *)arg;
-    const char *p = (const char *)values;
-    for (size_t left = n * sizeof *values; left > 0;) {
-        const ssize_t wrote = write(fd, p, left);
+/* To a file that is filled from its start. Not through a mapping: a page that is written whole is neither cleared before nor
+ * faulted in, and running out of memory is an error, not a bus error. */
+static enum oc_err append(int fd, const uint8_t *p, size_t n_bytes, struct oc_errinfo *ei) {
+    while (n_bytes > 0) {
+        const ssize_t wrote = write(fd, p, n_bytes);
         if (wrote < 0 && errno == EINTR) continue;
-        if (wrote <= 0) return oc_fail(ei, OC_ERR_NOMEM, "no memory for the patches of a picture: %s", strerror(errno));
+        if (wrote <= 0) return oc_fail(ei, OC_ERR_NOMEM, "no memory for the pixels of a picture: %s", strerror(errno));
         p += wrote;
-        left -= (size_t)wrote;
+        n_bytes -= (size_t)wrote;
     }
     return OC_OK;
 }
 
-static enum oc_err write_patches(const struct oc_image *img, const struct oc_picture_plan *p, int *fd, struct oc_errinfo *ei) {
-    const struct oc_image_sink sink = {append, fd};
-    *fd = memfd_create("ocellus-patches", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+/* A strip at a time: what is written was just made, and the resized picture never stands in memory beside the file. */
+static enum oc_err write_strips(struct oc_image_resizer *r, const struct oc_picture_plan *p, uint8_t *strip, int n_rows, int fd,
+                                struct oc_errinfo *ei) {
+    for (int y = 0; y < p->height; y += n_rows) {
+        const int n = p->height - y < n_rows ? p->height - y : n_rows;
+        oc_image_resizer_next(r, n, strip);
+        OC_TRY(append(fd, strip, (size_t)n * (size_t)p->width * 3, ei));
+    }
+    return OC_OK;
+}
+
+static enum oc_err write_resized(const struct oc_image *img, const struct oc_picture_plan *p, int fd, struct oc_errinfo *ei) {
+    const size_t row_bytes = (size_t)p->width * 3;
+    const int n_rows = row_bytes < STRIP_BYTES ? (int)(STRIP_BYTES / row_bytes) : 1;
+    struct oc_image_resizer *r;
+    OC_TRY(oc_image_resizer_open(img, p->width, p->height, p->resample, n_rows, &r, ei));
+    uint8_t *strip = malloc((size_t)n_rows * row_bytes);
+    enum oc_err err = strip ? write_strips(r, p, strip, n_rows, fd, ei)
+                            : oc_fail(ei, OC_ERR_NOMEM, "no memory for the pixels of a picture");
+    free(strip);
+    oc_image_resizer_close(r);
+    return err;
+}
+
+static enum oc_err write_pixels(const struct oc_image *img, const struct oc_picture_plan *p, int *fd, struct oc_errinfo *ei) {
+    *fd = memfd_create("ocellus-pixels", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (*fd < 0)
-        return oc_fail(ei, OC_ERR_NOMEM, "no memory for %zu KiB of patches: %s", oc_worker_convert_patch_bytes(p) / OC_KIB,
+        return oc_fail(ei, OC_ERR_NOMEM, "no memory for %zu KiB of pixels: %s", oc_worker_convert_pixel_bytes(p) / OC_KIB,
                        strerror(errno));
-    enum oc_err err = oc_image_patchify_to(img, p, &sink, ei);
+    const bool same_size = img->width == p->width && img->height == p->height;
+    enum oc_err err = same_size ? append(*fd, img->rgb, oc_worker_convert_pixel_bytes(p), ei) : write_resized(img, p, *fd, ei);
     if (!err && fcntl(*fd, F_ADD_SEALS, SEALS) < 0)
-        err = oc_fail(ei, OC_ERR_IO, "the patches cannot be sealed: %s", strerror(errno));
+        err = oc_fail(ei, OC_ERR_IO, "the pixels cannot be sealed: %s", strerror(errno));
     if (!err) return OC_OK;
     close(*fd);
     *fd = -1;
@@ -108,24 +131,24 @@ static enum oc_err make_digest(const struct oc_image *img, struct oc_ipc_seen *s
     return written ? OC_OK : oc_fail(ei, OC_ERR_NOMEM, "no memory for a digest");
 }
 
-static enum oc_err patchify(const struct oc_image *img, const struct oc_ipc_look *look, struct oc_ipc_seen *seen,
-                            int *patches_fd, struct oc_errinfo *ei) {
+static enum oc_err fit(const struct oc_image *img, const struct oc_ipc_look *look, struct oc_ipc_seen *seen,
+                       int *pixels_fd, struct oc_errinfo *ei) {
     struct oc_picture_plan p;
     OC_TRY(plan(img, look, &p, ei));
     *seen = (struct oc_ipc_seen){.width = img->width, .height = img->height};
     oc_worker_convert_plan_out(&p, &seen->plan);
     OC_TRY(make_digest(img, seen, ei));
-    return write_patches(img, &p, patches_fd, ei);
+    return write_pixels(img, &p, pixels_fd, ei);
 }
 
-enum oc_err oc_worker_picture_look(int bytes_fd, const struct oc_ipc_look *look, struct oc_ipc_seen *seen, int *patches_fd,
+enum oc_err oc_worker_picture_look(int bytes_fd, const struct oc_ipc_look *look, struct oc_ipc_seen *seen, int *pixels_fd,
                                    struct oc_errinfo *ei) {
     struct oc_image img;
     const uint64_t start_ns = oc_clock_ns();
-    *patches_fd = -1;
+    *pixels_fd = -1;
     OC_TRY(decode(bytes_fd, look, &img, ei));
     const uint64_t decoded_ns = oc_clock_ns();
-    enum oc_err err = patchify(&img, look, seen, patches_fd, ei);
+    enum oc_err err = fit(&img, look, seen, pixels_fd, ei);
     oc_image_free(&img);
     if (err) return err;
     seen->decode_ms = (double)(decoded_ns - start_ns) / 1e6;

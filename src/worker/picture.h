@@ -1,4 +1,4 @@
-/* worker/picture.h - one picture, from its bytes to patches in a memfd.
+/* worker/picture.h - one picture, from its bytes to pixels of the size that the model looks at, in a memfd.
  *
  * What an image-worker does for each LOOK. Needs no more than the jail allows: no files, no threads. */
 #ifndef OC_WORKER_PICTURE_H
@@ -7,10 +7,10 @@
 #include "base/err.h"
 #include "ipc/messages.h"
 
-/* bytes_fd: a file of the encoded picture, read from its start; stays the caller's. *patches_fd: a sealed memfd of
- * [n_patches, patch_dim] f32, the caller's to close. seen->digest is SHA-256 over the plan, the upright size and the
- * decoded pixels. Errors: those of oc_image_decode, oc_picture_rules_plan and oc_image_patchify_resized; OC_ERR_IO. */
+/* bytes_fd: a file of the encoded picture, read from its start; stays the caller's. *pixels_fd: a sealed memfd of
+ * [plan.height, plan.width, 3] bytes, the caller's to close. seen->digest is SHA-256 over the plan, the upright size and the
+ * decoded pixels. Errors: those of oc_image_decode, oc_picture_rules_plan and oc_image_resize; OC_ERR_IO. */
 OC_MUST_CHECK enum oc_err oc_worker_picture_look(int bytes_fd, const struct oc_ipc_look *look, struct oc_ipc_seen *seen,
-                                                 int *patches_fd, struct oc_errinfo *ei);
+                                                 int *pixels_fd, struct oc_errinfo *ei);
 
 #endif

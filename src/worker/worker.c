@@ -213,9 +213,9 @@ static void on_beat(void *arg, enum oc_sched_stage stage, uint64_t id) {
 static enum oc_err map_pictures(struct oc_worker_job *j, const struct oc_ipc_frame *f, struct oc_sched_picture *pictures,
                                 int n_pictures, struct oc_errinfo *ei) {
     if (f->n_fds != n_pictures)
-        return oc_fail(ei, OC_ERR_FORMAT, "a job of %d pictures came with the patches of %d", n_pictures, f->n_fds);
+        return oc_fail(ei, OC_ERR_FORMAT, "a job of %d pictures came with the pixels of %d", n_pictures, f->n_fds);
     for (int i = 0; i < n_pictures; i++)
-        OC_TRY(oc_worker_jobs_map(j, f->fds[i], oc_worker_convert_patch_bytes(&pictures[i].plan), &pictures[i].patches, ei));
+        OC_TRY(oc_worker_jobs_map(j, f->fds[i], &pictures[i].plan, &pictures[i].patches, ei));
     return OC_OK;
 }
 
@@ -226,7 +226,7 @@ static enum oc_err start_job(struct worker *w, const struct oc_ipc_frame *f, str
     struct oc_worker_job *j;
     OC_TRY(oc_ipc_job_read(&w->arena, f->payload, f->n_bytes, &m, ei));
     OC_TRY(oc_worker_convert_job(&w->arena, f->id, &m, &w->rules, &job, &pictures, ei));
-    OC_TRY(oc_worker_jobs_add(&w->jobs, f->id, &j, ei));
+    OC_TRY(oc_worker_jobs_add(&w->jobs, f->id, job.n_pictures, &j, ei));
     enum oc_err err = map_pictures(j, f, pictures, job.n_pictures, ei);
     if (!err) err = oc_scheduler_add(w->scheduler, &job, ei);
     if (err) oc_worker_jobs_remove(&w->jobs, j);
@@ -439,8 +439,9 @@ static void put_measure(const struct oc_worker_options *o, const struct oc_engin
     const struct oc_engine_info *i = oc_engine_info(e);
     const unsigned long long kv_bytes = (unsigned long long)i->kv_bytes_per_token * (unsigned long long)i->kv_tokens;
     const unsigned long long embed_bytes = i->has_vision ? o->embed_cache_bytes : 0;
+    const unsigned long long job_bytes = sizeof(struct oc_worker_job) + OC_LIMIT_IMAGES_PER_PROMPT * sizeof(struct oc_worker_picture);
     const unsigned long long jobs_bytes = oc_scheduler_jobs_bytes(e) + PROCESS_BYTES + (i->device_bytes ? DEVICE_PROCESS_BYTES : 0) +
-                                          (unsigned long long)i->n_sessions * sizeof(struct oc_worker_job);
+                                          (unsigned long long)i->n_sessions * job_bytes;
     oc_buf_add_str(b, "{\"architecture\":");
     oc_json_write_str(b, oc_str_from(i->architecture));
     oc_buf_add_str(b, ",\"family\":");

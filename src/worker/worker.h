@@ -1,9 +1,9 @@
 /* worker/worker.h - the two roles that `ocellus serve` starts as processes of their own.
  *
  * A worker holds one model and runs the jobs that come over its socket; an image-worker, jailed, turns one picture
- * after the other from bytes to patches. Both are the main function of their process: cli/worker.c calls them after
- * reading flags. They speak ipc/messages.h, say on stderr only what goes wrong, and end when the other side closes
- * the socket. */
+ * after the other from bytes to pixels of the size that the model looks at. Both are the main function of their process:
+ * cli/worker.c calls them after reading flags. They speak ipc/messages.h, say on stderr only what goes wrong, and end
+ * when the other side closes the socket. */
 #ifndef OC_WORKER_WORKER_H
 #define OC_WORKER_WORKER_H
 

@@ -114,14 +114,14 @@ def memory(s):
 
 
 @case
-def pictures_wait_for_memory_for_their_patches():
-    patches = 14 * 20 * 1176 * 4
+def pictures_wait_for_memory_for_their_pixels():
+    pixels = 14 * 20 * 14 * 14 * 3
     with Server(picture_memory="1", parallel=4) as s:  # one request's pictures at a time
         s.chat(look_at(1), max_tokens=1).ok()
         assert memory(s)["pictures_gb"] == 0 and memory(s)["waiting_for_pictures"] == 0, memory(s)
         with stopped(s.workers()):
             first = in_background(lambda: s.chat(look_at(2), max_tokens=4, timeout=120))
-            wait_until(lambda: s.metric("ocellus_picture_memory_bytes") == patches, 30, lambda: f"the first to be decoded: {memory(s)}")
+            wait_until(lambda: s.metric("ocellus_picture_memory_bytes") == pixels, 30, lambda: f"the first to be decoded: {memory(s)}")
             second = in_background(lambda: s.chat(look_at(3), max_tokens=4, timeout=120))
             wait_until(lambda: memory(s)["waiting_for_pictures"] == 1, 30, lambda: f"the second to wait: {memory(s)}")
             gone = in_background(lambda: s.chat(look_at(4), max_tokens=4, timeout=2))

@@ -118,7 +118,7 @@ def ready_says_what_measure_says():
     for key in "architecture family isa device device_name device_why device_bytes n_params n_vocab weight_bytes kv_bytes workspace_bytes ctx_tokens kv_tokens n_sessions image_max_tokens".split():
         assert role.ready[key] == measured[key], (key, role.ready[key], measured[key])
     assert measured["has_vision"] and measured["embed_cache_bytes"] == 256 << 20, measured
-    assert role.ready["version"] == 3 and role.ready["throughput"] == 0 and role.ready["ctx_tokens"] == CTX and role.ready["kv_tokens"] >= 4 * CTX, role.ready
+    assert role.ready["version"] == 4 and role.ready["throughput"] == 0 and role.ready["ctx_tokens"] == CTX and role.ready["kv_tokens"] >= 4 * CTX, role.ready
     assert role.ready["image_token"] == ADDED["<|image_pad|>"] and role.ready["rules"]["max_tokens"] == 64, role.ready
     role.end()
     r = ocellus("worker", "--measure", "--model", "/nonexistent")
@@ -361,8 +361,8 @@ def bad_jobs_cost_only_themselves():
         (3, FORMAT, "", b"", []),
         (4, LIMIT, '"tokens"', b"\xff" * 4 + good[4:], []),
         (5, FORMAT, "max_tokens", put_job(ids, max_tokens=0), []),
-        (6, FORMAT, "pictures came with the patches of 0", put_job(with_picture, pictures), []),
-        (7, FORMAT, "pictures came with the patches of 1", good, [fd]),
+        (6, FORMAT, "pictures came with the pixels of 0", put_job(with_picture, pictures), []),
+        (7, FORMAT, "pictures came with the pixels of 1", good, [fd]),
         (8, FORMAT, "take 4 bytes", put_job(with_picture, pictures), [memfd(b"abcd")]),
         (9, FORMAT, "not sealed", put_job(with_picture, pictures), [memfd(bytes(os.fstat(fd).st_size), seals=0)]),
         (10, FORMAT, "", put_job(ids, pictures), [fd]),

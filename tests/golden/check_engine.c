@@ -1,5 +1,8 @@
 /* check_engine [--device WHAT] MODEL_DIR: what the engine promises whatever the model is: a row's bits depend on its own sequence and role
  * alone; cut sequences go on as if nothing had been; a decode step allocates nothing. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <execinfo.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -8,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -21,20 +25,65 @@
 static const char *model_dir;
 static atomic_long n_allocations;
 
+/* While somebody watches: who asked for memory, at most N_SEEN of them. */
+enum { N_SEEN = 4, N_FRAMES = 16 };
+static atomic_bool watching;
+static atomic_int n_seen;
+static struct seen {
+    void *frames[N_FRAMES];
+    int n_frames, thread;
+    size_t bytes;
+} seen[N_SEEN];
+
+/* A GPU's driver has threads of its own, which allocate when they like; what it allocates in ours counts. */
+static bool is_drivers_own(const void *caller) {
+    Dl_info about;
+    return gettid() != getpid() && dladdr(caller, &about) && about.dli_fname && strstr(about.dli_fname, "/libcuda.so");
+}
+
+static void count(size_t n, const void *caller) {
+    if (atomic_load(&watching) && is_drivers_own(caller)) return;
+    atomic_fetch_add(&n_allocations, 1);
+    if (!atomic_load(&watching)) return;
+    int i = atomic_fetch_add(&n_seen, 1);
+    if (i >= N_SEEN) return;
+    seen[i].bytes = n, seen[i].thread = gettid();
+    seen[i].n_frames = backtrace(seen[i].frames, N_FRAMES);
+}
+
+static long watch(void) {
+    void *frames[1];
+    backtrace(frames, 1); /* its own first allocation */
+    atomic_store(&n_seen, 0);
+    atomic_store(&watching, true);
+    return atomic_load(&n_allocations);
+}
+
+static long end_watch(void) {
+    long n = atomic_load(&n_allocations);
+    atomic_store(&watching, false);
+    for (int i = 0; i < atomic_load(&n_seen) && i < N_SEEN; i++) {
+        printf("%zu bytes asked for by thread %d (the test's is %d):\n", seen[i].bytes, seen[i].thread, gettid());
+        fflush(stdout);
+        backtrace_symbols_fd(seen[i].frames, seen[i].n_frames, STDOUT_FILENO);
+    }
+    return n;
+}
+
 /* Counts what goes through malloc and its kin in this process, kernels and engine included. */
 extern void *__libc_malloc(size_t n);
 extern void *__libc_calloc(size_t count, size_t n);
 extern void *__libc_realloc(void *p, size_t n);
 void *malloc(size_t n) {
-    atomic_fetch_add(&n_allocations, 1);
+    count(n, __builtin_return_address(0));
     return __libc_malloc(n);
 }
-void *calloc(size_t count, size_t n) {
-    atomic_fetch_add(&n_allocations, 1);
-    return __libc_calloc(count, n);
+void *calloc(size_t n_items, size_t n) {
+    count(n_items * n, __builtin_return_address(0));
+    return __libc_calloc(n_items, n);
 }
 void *realloc(void *p, size_t n) {
-    atomic_fetch_add(&n_allocations, 1);
+    count(n, __builtin_return_address(0));
     return __libc_realloc(p, n);
 }
 
@@ -208,12 +257,12 @@ static void a_decode_step_allocates_nothing(void **state) {
     long before = atomic_load(&n_allocations);
     free(malloc(1));
     assert_true(atomic_load(&n_allocations) > before); /* the counter counts */
-    before = atomic_load(&n_allocations);
+    before = watch();
     for (int i = 0; i < 40; i++) {
         enum oc_err err = oc_session_decode(s, 9 + i, NULL);
         if (err != OC_OK) fail();
     }
-    assert_int_equal(atomic_load(&n_allocations) - before, 0);
+    assert_int_equal(end_watch() - before, 0);
     oc_session_close(s);
     oc_engine_close(e);
 }
@@ -260,10 +309,10 @@ static void scheduled_steps_allocate_nothing(bool speculate, int n_steps) {
     struct oc_sched_figures f;
     while (s->n_decoding < N) assert_true(oc_scheduler_step(s));
     oc_scheduler_figures(s, &f);
-    long before = atomic_load(&n_allocations);
+    long before = watch();
     for (int i = 0; i < n_steps; i++)
         if (!oc_scheduler_step(s)) fail();
-    long after = atomic_load(&n_allocations);
+    long after = end_watch();
     uint64_t n_before = f.n_output_tokens - f.n_accepted;
     oc_scheduler_figures(s, &f);
     assert_int_equal(after - before, 0);
@@ -298,7 +347,8 @@ static void slices_of_a_picture_do_not_matter(void **state) {
         struct oc_vision_pass p;
         struct oc_vision_piece next;
         memset(got, 0, n_out * sizeof *got);
-        oc_vision_encoder_begin(&p, &e->model->vision, e->dev, &e->ctx, &e->vision_ws, patches, plan.grid_t, plan.grid_h,
+        const struct oc_vision_patches all = {.all = patches};
+        oc_vision_encoder_begin(&p, &e->model->vision, e->dev, &e->ctx, &e->vision_ws, &all, plan.grid_t, plan.grid_h,
                                 plan.grid_w, got, NULL);
         for (int n = 0; oc_vision_encoder_next(&p, &next); n++) {
             oc_vision_encoder_step(&p, 1 + (n * 7 + size) % size);
@@ -310,6 +360,57 @@ static void slices_of_a_picture_do_not_matter(void **state) {
     }
     free(patches), free(want), free(got);
     oc_session_close(s);
+    oc_engine_close(e);
+}
+
+struct making {
+    const float *patches;
+    size_t dim;
+    uint8_t *n_made; /* of each row */
+};
+
+static void make_patches(void *arg, int from, int to, float *out) {
+    const struct making *m = arg;
+    OC_ASSERT(from < to);
+    memcpy(out, m->patches + (size_t)from * m->dim, (size_t)(to - from) * m->dim * sizeof *out);
+    for (int i = from; i < to; i++) m->n_made[i]++;
+}
+
+/* As all at once, however many are asked for: no more are made than there is room for, and each only once. */
+static void patches_are_made_as_they_are_needed(void **state) {
+    (void)state;
+    static const int sizes[] = {60, 999, 1024, 1027, 100000};
+    struct oc_engine *e;
+    struct oc_picture_plan plan;
+    struct oc_engine_params params = {.model_dir = model_dir, .ctx_tokens = 1024, .n_threads = 3, .image_max_tokens = 400};
+    golden_device_set(&params);
+    assert_int_equal(oc_engine_open(&params, &e, NULL), OC_OK);
+    const struct oc_picture_limits lim = {.max_pixels = 560 * 532};
+    assert_int_equal(oc_engine_plan_picture(e, 560, 532, &lim, &plan, NULL), OC_OK);
+    assert_true(plan.n_patches > e->vision_ws.staged_rows && e->vision_ws.max_patches > e->vision_ws.staged_rows);
+    size_t n_in = (size_t)plan.n_patches * (size_t)plan.patch_dim, n_out = (size_t)plan.n_tokens * (size_t)e->info.dim;
+    float *patches = malloc(n_in * sizeof *patches), *want = malloc(n_out * sizeof *want), *got = malloc(n_out * sizeof *got);
+    uint8_t *n_made = malloc((size_t)plan.n_patches);
+    assert_true(patches && want && got && n_made);
+    for (size_t i = 0; i < n_in; i++) patches[i] = (float)(i * 2654435761u % 2001) / 1000.0f - 1;
+    assert_int_equal(oc_engine_encode_picture(e, &plan, patches, want, NULL), OC_OK);
+    struct making m = {patches, (size_t)plan.patch_dim, n_made};
+    const struct oc_vision_patches made = {.make = make_patches, .arg = &m};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        struct oc_vision_pass p;
+        struct oc_vision_piece next;
+        memset(got, 0, n_out * sizeof *got);
+        memset(n_made, 0, (size_t)plan.n_patches);
+        oc_vision_encoder_begin(&p, &e->model->vision, e->dev, &e->ctx, &e->vision_ws, &made, plan.grid_t, plan.grid_h,
+                                plan.grid_w, got, NULL);
+        while (oc_vision_encoder_next(&p, &next)) {
+            oc_vision_encoder_step(&p, next.stage == OC_VISION_EMBED ? sizes[k] : next.n_rows);
+            for (int i = 0; i < plan.n_patches; i++)
+                assert_int_equal(n_made[i], p.stage > OC_VISION_EMBED || (p.stage == OC_VISION_EMBED && i < p.row));
+        }
+        assert_memory_equal(got, want, n_out * sizeof *got);
+    }
+    free(patches), free(want), free(got), free(n_made);
     oc_engine_close(e);
 }
 
@@ -387,6 +488,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_decode_step_allocates_nothing),
         cmocka_unit_test(a_scheduled_decode_step_allocates_nothing),
         cmocka_unit_test(slices_of_a_picture_do_not_matter),
+        cmocka_unit_test(patches_are_made_as_they_are_needed),
         cmocka_unit_test(limits_are_errors_and_change_nothing),
         cmocka_unit_test(sequences_share_the_kv_pages),
         cmocka_unit_test(the_rules_alone_make_the_same_plan),

@@ -79,7 +79,7 @@ static void make_questions(struct world *w, int picture) {
         for (int k = 0; k < 60; k++) c->tokens[k] = (k * 31 + (k > 50 ? i * 7 : 0)) % 490;
         c->tokens[20] = w->e->info.image_token;
         c->picture_ids[0] = picture;
-        c->pictures[0] = (struct oc_sched_picture){.plan = w->pictures[picture].plan, .patches = w->pictures[picture].patches};
+        c->pictures[0] = (struct oc_sched_picture){.plan = w->pictures[picture].plan, .patches = world_patches(w, picture)};
         if (picture < N_PICTURES - 1) memset(c->pictures[0].digest, picture + 1, OC_SCHED_DIGEST_BYTES);
         c->want = (struct answer){.n = 0};
         world_answer_alone(w, c);
@@ -93,7 +93,7 @@ static void answer_again(struct world *w, struct job_case *c) {
 
 static void show_other_picture(struct world *w, struct job_case *c, int picture) {
     c->picture_ids[0] = picture;
-    c->pictures[0] = (struct oc_sched_picture){.plan = w->pictures[picture].plan, .patches = w->pictures[picture].patches};
+    c->pictures[0] = (struct oc_sched_picture){.plan = w->pictures[picture].plan, .patches = world_patches(w, picture)};
     memset(c->pictures[0].digest, picture + 1, OC_SCHED_DIGEST_BYTES);
     answer_again(w, c);
 }
@@ -377,32 +377,39 @@ static void a_pass_goes_on_without_a_cancelled_job(void **state) {
     world_close(&w);
 }
 
+static void make_own_patches(void *arg, int from, int to, float *out) {
+    struct picture_case *own = arg;
+    const size_t dim = (size_t)own->plan.patch_dim;
+    memcpy(out, own->patches + (size_t)from * dim, (size_t)(to - from) * dim * sizeof *out);
+}
+
 /* The patches of a cancelled job may vanish at once: here they turn to NaN, and the other job's own are read. */
 static void a_cancelled_jobs_patches_are_let_go(void **state) {
     (void)state;
     struct world w;
     world_open(&w, model_dir, 2, 2 * CTX);
     make_questions(&w, 3);
-    const struct oc_picture_plan *plan = &w.pictures[3].plan;
-    size_t bytes = (size_t)plan->n_patches * (size_t)plan->patch_dim * sizeof(float);
-    float *own = malloc(bytes);
-    assert_non_null(own);
+    struct picture_case own = {.plan = w.pictures[3].plan};
+    size_t bytes = (size_t)own.plan.n_patches * (size_t)own.plan.patch_dim * sizeof(float);
+    own.patches = malloc(bytes);
+    assert_non_null(own.patches);
+    const struct oc_vision_patches kinds[2] = {{.all = own.patches}, {.make = make_own_patches, .arg = &own}};
     for (int at = 1; at < 30; at++) {
         world_forget(&w);
-        memcpy(own, w.pictures[3].patches, bytes);
-        w.cases[0].pictures[0].patches = own;
+        memcpy(own.patches, w.pictures[3].patches, bytes);
+        w.cases[0].pictures[0].patches = kinds[at % 2];
         world_start(&w, false, 0);
         world_random_slices(&w);
         for (int i = 0; i < 2; i++) world_add(&w, &w.cases[i]);
         for (int i = 0; i < at; i++) oc_scheduler_step(w.s);
         oc_scheduler_cancel(w.s, 1);
-        memset(own, 0xff, bytes);
+        memset(own.patches, 0xff, bytes);
         world_finish(&w, 100000);
         assert_int_equal(w.cases[1].got.finish, w.cases[1].want.finish);
         assert_memory_equal(w.cases[1].got.tokens, w.cases[1].want.tokens, (size_t)w.cases[1].want.n * sizeof(int32_t));
         world_stop(&w);
     }
-    free(own);
+    free(own.patches);
     world_close(&w);
 }
 
@@ -490,7 +497,7 @@ static void a_picture_of_nans_ends_its_job_alone(void **state) {
     float *bad = calloc(n, sizeof *bad);
     assert_non_null(bad);
     bad[n / 2] = __builtin_nanf("");
-    w.cases[0].pictures[0].patches = bad;
+    w.cases[0].pictures[0].patches = (struct oc_vision_patches){.all = bad};
     w.cases[0].pictures[0].digest[0] = 99;
     world_start(&w, true, EMBED_BYTES);
     for (int i = 0; i < 2; i++) world_add(&w, &w.cases[i]);

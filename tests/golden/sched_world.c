@@ -73,10 +73,21 @@ static void add_text(struct job_case *c, uint64_t *rng, int n) {
     for (int i = 0; i < n; i++) c->tokens[c->job.n_tokens++] = draw_int(rng, 0, 499);
 }
 
+static void make_patches(void *arg, int from, int to, float *out) {
+    const struct picture_case *p = arg;
+    const size_t dim = (size_t)p->plan.patch_dim;
+    memcpy(out, p->patches + (size_t)from * dim, (size_t)(to - from) * dim * sizeof *out);
+}
+
+struct oc_vision_patches world_patches(struct world *w, int id) {
+    if (id % 2) return (struct oc_vision_patches){.make = make_patches, .arg = &w->pictures[id]};
+    return (struct oc_vision_patches){.all = w->pictures[id].patches};
+}
+
 static void add_picture(struct world *w, struct job_case *c, int id) {
     struct oc_sched_picture *p = &c->pictures[c->job.n_pictures];
     c->picture_ids[c->job.n_pictures++] = id;
-    *p = (struct oc_sched_picture){.plan = w->pictures[id].plan, .patches = w->pictures[id].patches};
+    *p = (struct oc_sched_picture){.plan = w->pictures[id].plan, .patches = world_patches(w, id)};
     if (id != N_PICTURES - 1) memset(p->digest, id + 1, sizeof p->digest); /* the last one is never shared */
     c->tokens[c->job.n_tokens++] = w->e->info.image_token;
 }

@@ -54,6 +54,9 @@ int draw_int(uint64_t *rng, int lo, int hi); /* both ends in */
 void world_open(struct world *w, const char *model_dir, int n_sessions, int kv_tokens);
 void world_close(struct world *w);
 
+/* Of picture `id`: all of them, or made as they are needed; jobs get both kinds. */
+struct oc_vision_patches world_patches(struct world *w, int id);
+
 /* The i-th job of a seed; its answer alone when want is set. Ids are i + 1. */
 void world_make_case(struct world *w, struct job_case *c, int i, uint64_t seed, bool want);
 

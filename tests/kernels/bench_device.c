@@ -238,7 +238,7 @@ static void pass_turn(struct bench_dev *b, void *arg, int turn) {
 }
 
 static void bench_pass(struct bench_dev *b, const struct dims *s, bool quick) {
-    static const int d_rows[] = {1, 8, 2, 4, 16, 64, 0}, p_rows[] = {128, 512, 1230, 0};
+    static const int d_rows[] = {1, 8, 64, 2, 4, 16, 0}, p_rows[] = {128, 512, 1230, 0};
     struct pass p = {.s = s, .head = weight_of(b, 4, s->vocab, s->dim)};
     int64_t kv = s->kv_heads * 128, shapes[7][2] = {{s->dim, s->dim}, {kv, s->dim}, {kv, s->dim}, {s->dim, s->dim},
                                                     {s->inter, s->dim}, {s->inter, s->dim}, {s->dim, s->inter}};
@@ -250,7 +250,7 @@ static void bench_pass(struct bench_dev *b, const struct dims *s, bool quick) {
     }
     for (int role = 0; role < 2; role++) {
         const int *rows = role ? p_rows : d_rows;
-        for (int i = 0; rows[i] && i < (quick ? 2 : 6); i++) {
+        for (int i = 0; rows[i] && i < (quick ? 3 : 6); i++) {
             char shape[80];
             int context = role && rows[i] > CONTEXT ? rows[i] : CONTEXT;
             p.role = role ? OC_ROLE_P : OC_ROLE_D, p.m = rows[i], p.n_head_rows = role ? 1 : rows[i];

@@ -72,7 +72,7 @@ PHRASES = {
 
 # How readily a question is taken when not all of a picture's fit into a row. Where the curriculum begins, reading comes
 # first all the same (data.READING).
-WEIGHTS = {"title": 1.6, "list": 3, "centre": 2.5, "read": 0.7, "describe": 1.8, "colour": 1.2, "count": 0.9, "count_arrows": 0.9,
+WEIGHTS = {"title": 1.6, "list": 3, "centre": 2.5, "read": 0.7, "describe": 2.2, "colour": 1.2, "count": 0.9, "count_arrows": 0.9,
            "count_colour": 1.6, "arrow_to": 1.5, "arrow_from": 1.5, "find": 1.5, "absent": 0.9, "exists": 0.3}
 
 OPENINGS = ["Please tell me: ", "Look at the picture. ", "Can you tell me: ", "Hi! ", "Look at the diagram. ", "Question: "]

@@ -49,7 +49,7 @@ BUCKETS = [
 
 # Share of batches per stage (line, small, medium, large) at points of the run's progress.
 CURRICULUM = [(0.00, (1, 0, 0, 0)), (0.05, (1, 0.3, 0, 0)), (0.09, (0.3, 1, 0.2, 0)), (0.2, (0.12, 1, 0.8, 0.1)),
-              (0.35, (0.06, 0.8, 1, 0.7)), (1.0, (0.04, 0.8, 1, 1.0))]
+              (0.35, (0.06, 0.8, 1, 0.7)), (1.0, (0.04, 0.7, 1, 1.2))]
 
 
 LINES_END, LINES_MOST, READS = 0.05, 0.15, 0.5

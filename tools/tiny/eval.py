@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
@@ -40,6 +41,7 @@ TASKS = {"1 text": (("title", "line"), 95), "2 centre": (("centre",), 95), "3 li
 HEIGHTS = ((0, 14), (14, 18), (18, 24), (24, 999))  # font size in the pixels that the model sees
 LEGIBLE = 14  # the bars hold from this height on
 EXPECTED_FONTS = 10
+CARD_MARKS = "<!-- figures by make eval-tiny -->", "<!-- end of figures -->"
 
 
 def wilson(right, n, z=1.96):
@@ -164,7 +166,7 @@ def make_cases(args, folder):
 
 def ask(args, case):
     """Run the program on one case and note its answer."""
-    command = [args.ocellus, "run", "-m", args.model, "--threads", "1", "--temperature", "0", "--max-tokens", "400", "--json"]
+    command = [args.ocellus, "run", "-m", args.model, "--threads", "1", "--temperature", "0", "--max-tokens", "1000", "--json"]
     for path in case["images"]:
         command += ["-i", path]
     command.append(case["question"])
@@ -189,23 +191,39 @@ def height_name(low, high):
 
 
 def table(cases):
-    print("%-16s %5s %5s  %7s  %14s  %8s  %s" % ("task", "n", "right", "exact", "95 % interval", "letters", "bar"))
+    """The lines of the table."""
+    out = ["%-16s %5s %5s  %7s  %14s  %8s  %s" % ("task", "n", "right", "exact", "95 % interval", "letters", "bar")]
     for task in dict.fromkeys(c["task"] for c in cases):
         mine, bar = [c for c in cases if c["task"] == task], TASKS[task][1]
-        print(line(task, mine, "%d %%" % bar if bar else ""))
+        out.append(line(task, mine, "%d %%" % bar if bar else ""))
         for name in TASKS[task][0] if len(TASKS[task][0]) > 1 else ():
-            print(line("  " + name, [c for c in mine if c["asked"] == name]))
+            out.append(line("  " + name, [c for c in mine if c["asked"] == name]))
         for low, high in HEIGHTS:
             part = [c for c in mine if low <= c["text_px"] < high]
             if part:
-                print(line("  %s px" % height_name(low, high), part))
+                out.append(line("  %s px" % height_name(low, high), part))
         legible = [c for c in mine if c["text_px"] >= LEGIBLE]
         if legible and len(legible) < len(mine):
-            print(line("  %d px and up" % LEGIBLE, legible, "%d %%" % bar if bar else ""))
-    print("exact: the whole answer equal to the truth (find, long: see the head of this file). letters: 1 - edits / length of "
-          "the truth, mean.")
-    print("px: font size of the smallest text on the picture that the answer may need, in the pixels that the model sees; "
-          "the bars hold from %d px on." % LEGIBLE)
+            out.append(line("  %d px and up" % LEGIBLE, legible, "%d %%" % bar if bar else ""))
+    return [text.rstrip() for text in out]
+
+
+LEGEND = ("exact: the whole answer equal to the truth (find: an intersection over union of 0.7; long: title, centre and four fifths of "
+          "the boxes named, and nothing that is not there). letters: 1 - edits / length of the truth, mean. px: font size of the "
+          "smallest text that the answer may need, in the pixels that the model sees; the bars hold from %d px on." % LEGIBLE)
+
+
+def write_card(path, model, cases):
+    """Puts size and table between the two marks of a model card."""
+    with open(path, encoding="utf-8") as f:
+        before, _, rest = f.read().partition(CARD_MARKS[0])
+    _, mark, after = rest.partition(CARD_MARKS[1])
+    if not mark:
+        raise SystemExit("%s: the marks %s and %s are missing" % (path, *CARD_MARKS))
+    size = sum(os.path.getsize(os.path.join(model, name)) for name in os.listdir(model) if name.endswith(".safetensors"))
+    figures = ["%.1f MB of weights." % (size / 1e6), ""] + ["    " + text for text in table(cases)] + [""] + textwrap.wrap(LEGEND, 120)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("\n".join([before + CARD_MARKS[0], *figures, CARD_MARKS[1]]) + after)
 
 
 def chosen_tasks(text):
@@ -227,6 +245,7 @@ def arguments():
     ap.add_argument("--bar", type=float, help="exit with 1 if a task's exact match is under this many percent")
     ap.add_argument("--out", help="write every case to this JSON file, and the pictures beside it")
     ap.add_argument("--add", nargs="+", metavar="OUT", help="ask nothing: print the table of runs that --out kept")
+    ap.add_argument("--card", help="put the table into this model card, between its marks")
     ap.add_argument("--show", type=int, default=0, help="print so many wrong answers a task")
     return ap.parse_args()
 
@@ -254,7 +273,10 @@ def kept_cases(paths):
 def main():
     args = arguments()
     cases = kept_cases(args.add) if args.add else run_cases(args)
-    table(cases)
+    print("\n".join(table(cases)))
+    print(LEGEND)
+    if args.card:
+        write_card(args.card, args.model, cases)
     for task in args.tasks:
         for c in [c for c in cases if c["task"] == task and not c["right"]][:args.show]:
             print("%s %s %dx%d %.0f px  %s\n  truth %r\n  got   %r" % (

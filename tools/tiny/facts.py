@@ -3,10 +3,11 @@
 A token is 28 x 28 pixels. Tokens outside boxes are asked for the colour "none" alone; a tilted picture is not asked.
 
   colour [n]      0 no box, 1 + index in NAMES; SKIP: not asked
-  near   [n, 10]  from the token's middle to its box's left, top, right and bottom edge in steps of 7 pixels, then the way to
+  near   [n, 13]  from the token's middle to its box's left, top, right and bottom edge in steps of 7 pixels, then the way to
                   the box that its arrow leads to, and to the box whose arrow leads here, each in tokens across and down with
-                  32 as zero; then how many boxes have its box's colour, and how many arrows there are, plus 1; 0: not asked
-                  (no box; no arrow or several)
+                  32 as zero; then how many boxes have its box's colour, and how many arrows there are, plus 1; then its box's
+                  number in reading order from 1 on, and the way to the next one; 0: not asked (no box; no arrow or several;
+                  the last box)
   place  [n, 12]  the box's edges as the answers of `find` say them, in digits: hundreds, tens and fives, each plus 1;
                   0: not asked
 
@@ -21,7 +22,7 @@ from layouts import NAMES
 TOKEN = 28
 SKIP = 255
 N_COLOURS, N_NEAR, N_PLACE, N_PICTURES = 1 + len(NAMES), 64, 16, 5  # classes of one figure
-NEAR = 10  # figures
+NEAR = 13  # figures
 DIFFERENT = 40  # of 255
 FIVE = 5  # answers give edges in multiples of it
 
@@ -74,7 +75,7 @@ def token_facts(scene):
     ways = [one_way(scene.arrows), one_way([(b, a) for a, b in scene.arrows])]
     alike = Counter(b.colour for b in scene.boxes)
     ys, xs = np.mgrid[0:gh, 0:gw] * TOKEN + TOKEN / 2
-    for box in scene.boxes:
+    for i, (box, following) in enumerate(zip(scene.boxes, scene.boxes[1:] + [None])):
         x0, y0, x1, y1 = box.rect
         inside = (xs >= x0) & (xs < x1) & (ys >= y0) & (ys < y1)
         cx, cy = middle(box.rect)
@@ -82,10 +83,13 @@ def token_facts(scene):
         colour[inside] = 1 + NAMES.index(box.colour)
         edges = np.stack((xs - x0, ys - y0, x1 - xs, y1 - ys), -1)[inside]
         near[inside, :4] = np.clip(edges / 7 + 1, 1, N_NEAR - 1)
-        for i, to in enumerate(ways):
+        for first, to in zip((4, 6), ways):
             if box.label in to:
-                near[inside, 4 + 2 * i:6 + 2 * i] = way(box, box_of[to[box.label]])
+                near[inside, first:first + 2] = way(box, box_of[to[box.label]])
         near[inside, 8] = min(alike[box.colour], N_NEAR - 1)
         near[inside, 9] = min(len(scene.arrows) + 1, N_NEAR - 1)
+        near[inside, 10] = min(i + 1, N_NEAR - 1)
+        if following:
+            near[inside, 11:] = way(box, following)
         place[inside] = sum((digits(v) for v in in_fives(box.rect)), ())
     return colour.ravel(), near.reshape(-1, NEAR), place.reshape(-1, 12)

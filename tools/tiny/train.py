@@ -147,7 +147,7 @@ def mostly_none(logits, goal):
 
 
 # Of the loss, with their weights.
-PARTS = {"answer": 1.0, "letters": 0.5, "colour": 0.25, "near": 0.25, "place": 0.25, "number": 0.1, "changed": 0.25}
+PARTS = {"answer": 1.0, "letters": 0.5, "colour": 0.25, "near": 0.3, "place": 0.25, "number": 0.1, "changed": 0.25}
 
 
 def losses(model, b):

@@ -21,6 +21,7 @@ VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ee", "io", "oo", "ou", "ie", "y"
 CODAS = ["", "", "", "b", "ck", "d", "f", "g", "l", "ll", "m", "n", "nd", "ng", "nt", "p", "r", "rd", "rk", "rm", "s",
          "ss", "st", "t", "x", "z", "w", "ct", "mp"]
 SAFE_UPPER = "ABCDEFGHJKLMNPQRSTUVWXYZ"  # a code never holds I or O, which no reader can tell from 1 and 0
+LOOK_ALIKE = ["ijlt", "fit", "ltf", "ceo", "aeos", "unh", "vwy", "hbn", "gqy", "mn", "sz"]  # small letters that are easily misread
 SMALL = ["and", "of", "for", "to", "in", "with", "by", "on", "the", "or", "at", "from"]
 
 
@@ -57,7 +58,16 @@ class Words:
             if is_test_word(word) == self.test:
                 return word
 
+    def look_alike(self, rng, word):
+        """The word with one letter in place of another that looks like it, so that reading cannot lean on knowing words."""
+        i = rng.randrange(len(word))
+        others = [c for group in LOOK_ALIKE if word[i] in group for c in group if c != word[i]]
+        new = word[:i] + rng.choice(others) + word[i + 1:] if others else word
+        return new if is_test_word(new) == self.test else word
+
     def word(self, rng, short=False):
+        if not self.test and rng.random() < 0.15:
+            return self.look_alike(rng, rng.choice(self.short if short else self.english) if rng.random() < 0.5 else self.pseudo(rng))
         r = rng.random()
         if r < 0.68:
             return rng.choice(self.short if short else self.english)

@@ -64,7 +64,7 @@ __device__ __forceinline__ int64_t slot_at(const struct decode &a, const int32_t
            (int64_t)(head * a.kv.page_tokens + slot % a.kv.page_tokens) * a.kv.hd * size;
 }
 
-struct shared {
+struct __align__(16) shared {
     float q[HEADS][OC_MAX_HD];
     float p[HEADS][KEYS];
     float max[HEADS], sum[HEADS], shrink[HEADS];
@@ -266,19 +266,25 @@ __global__ __launch_bounds__(THREADS) static void decode_kernel(const __grid_con
     finish(s, a, row, blockIdx.x, first_head, n_heads, subsets, pieces_of(n_slots));
 }
 
-/* Rows of several pieces: a block a row and query head. */
+/* Rows of several pieces: a block a row and query head. A lane looks at each piece's maximum and sum. */
 __global__ static void combine_kernel(const __grid_constant__ struct decode a) {
     cu_begin();
+    __shared__ float weights[MAX_PIECES];
     int64_t row = a.list ? a.list[a.first + blockIdx.x] : a.first + blockIdx.x;
-    int n = pieces_of(a.rows[row].slot + 1), hd = a.kv.hd;
+    int n = pieces_of(a.rows[row].slot + 1), hd = a.kv.hd, lane = threadIdx.x % 32;
     if (n == 1) return;
     const float *part = a.parts + ((int64_t)blockIdx.x * a.n_heads + blockIdx.y) * MAX_PIECES * (hd + 2);
-    float most = -INFINITY, sum = 0.0f;
-    for (int i = 0; i < n; i++) most = fmaxf(most, part[i * (hd + 2) + hd]);
-    for (int i = 0; i < n; i++) sum += part[i * (hd + 2) + hd + 1] * expf(part[i * (hd + 2) + hd] - most);
+    float most = lane < n ? part[lane * (hd + 2) + hd] : -INFINITY, own = most, sum = lane < n ? part[lane * (hd + 2) + hd + 1] : 0.0f;
+    for (int i = 16; i > 0; i /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, i));
+    float weight = expf(own - most);
+    sum *= weight;
+    for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
+    if (threadIdx.x < 32) weights[lane] = weight;
+    __syncthreads();
     for (int d = threadIdx.x; d < hd; d += blockDim.x) {
         float v = 0.0f;
-        for (int i = 0; i < n; i++) v = fmaf(part[i * (hd + 2) + d], expf(part[i * (hd + 2) + hd] - most), v);
+#pragma unroll 8
+        for (int i = 0; i < n; i++) v = fmaf(part[i * (hd + 2) + d], weights[i], v);
         a.y[row * a.ldy + (int64_t)blockIdx.y * hd + d] = v * (1.0f / sum);
     }
 }

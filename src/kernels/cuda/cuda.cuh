@@ -31,7 +31,7 @@ struct cu_weight {
     int64_t row_blocks, blocks; /* of 16 rows, even; of 64 k in each */
     uint8_t *data, *scales;
     float *row_scale; /* [n padded]: 2^-e, where role P holds row * 2^e in f16 */
-    __half *high, *low; /* [n padded][64 blocks]: expanded for role P, or NULL */
+    __half *high, *low; /* expanded for role P in the tiles of linear_p.cuh, n padded; or NULL */
 };
 
 struct cu_floats {
@@ -50,6 +50,7 @@ struct cu_ring {
 
 struct cu_state {
     int index, n_sms;
+    bool has_wgmma; /* compute capability 9.0 */
     bool overlaps; /* kernels may start while the one before them ends */
     cudaStream_t stream;
     struct cu_weight *weights;
@@ -136,7 +137,7 @@ enum oc_err cu_take_floats(struct oc_device *d, const float **v, int64_t n, stru
 void cu_weights_free(struct cu_state *s);
 enum oc_err cu_malloc(struct cu_state *s, size_t bytes, void **out, struct oc_errinfo *ei);
 
-/* Rows first .. first+n-1 of a weight, times 2^e, as f16 in high [n][64 blocks] and, unless NULL, what that left in low. */
+/* Rows first .. first+n-1 of a weight, times 2^e, as f16 in tiles and, unless low is NULL, what that left. */
 void cu_expand(struct cu_state *s, const struct cu_weight *w, int64_t first, int64_t n, __half *high, __half *low);
 
 /* True when the whole weight stands expanded, low too where that is asked for; expands it if there is room. Weights of f32 are brought
@@ -160,6 +161,10 @@ struct cu_linear {
 };
 void cu_linear_d(struct cu_state *s, const struct cu_linear *a);
 void cu_linear_p(struct cu_state *s, const struct cu_linear *a);
+
+/* Shared memory beyond 48 KiB is asked for once, when the device is opened: the driver allocates for it. */
+void cu_linear_p_prepare(const struct cu_state *s);
+void cu_attn_prepare(void);
 
 void cu_attn_d(struct cu_state *s, const struct oc_attn_paged *a, const struct cu_rows *rows, bool all);
 void cu_attn_p(struct cu_state *s, const struct oc_attn_paged *a, const struct cu_rows *rows);

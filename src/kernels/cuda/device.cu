@@ -210,6 +210,7 @@ static enum oc_err device_open(int index, struct oc_device **out, struct oc_erri
     s->index = index;
     s->n_sms = prop.multiProcessorCount;
     s->overlaps = prop.major >= 9;
+    s->has_wgmma = prop.major == 9 && prop.minor == 0;
     snprintf(s->name, sizeof s->name, "%s", prop.name);
     cu_check("asking for its memory", cudaMemGetInfo(&free_bytes, &total_bytes));
     s->expand_left = free_bytes / 3;
@@ -221,6 +222,8 @@ static enum oc_err device_open(int index, struct oc_device **out, struct oc_erri
     d->take_weight = cu_take_weight, d->take_floats = cu_take_floats;
     d->close = device_close;
     cu_rows_init(s);
+    cu_linear_p_prepare(s);
+    cu_attn_prepare();
     cu_scratch(s, CU_FIRST_SCRATCH);
     enum oc_err e = make_workspaces(s, ei);
     if (e != OC_OK) {

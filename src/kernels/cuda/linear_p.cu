@@ -9,7 +9,7 @@
  *
  * An element is the sum over k in order, by products of 16 k, whatever tile it lies in: tiles move no k. W is kept expanded
  * while there is room for it, else expanded in slices of its rows into a workspace at each call: the same bits. */
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/linear_p.cuh"
 
 #define TILE_K 64
 #define STAGES 3
@@ -25,18 +25,35 @@ struct tile {
 
 struct narrow {
     const float *x;
-    int64_t ldx, k, blocks;
+    int64_t ldx, k, blocks, x_rows;
+    bool aligned; /* rows of x to 16 bytes */
     __half *high, *low; /* low may be NULL */
     float *scales;
 };
 
-/* A block a row of x: its scale, then its elements in f16. */
+/* Eight elements of a row from k on, those past its end being zeros. */
+__device__ __forceinline__ void eight(float v[8], const struct narrow &a, const float *x, int64_t k) {
+    if (a.aligned && k + 8 <= a.k) {
+        *(float4 *)v = *(const float4 *)(x + k), *(float4 *)(v + 4) = *(const float4 *)(x + k + 4);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = k + i < a.k ? x[k + i] : 0.0f;
+}
+
+/* A block a row of x: its scale, then its elements in f16, 16 bytes a thread. */
 __global__ __launch_bounds__(256) static void narrow_kernel(struct narrow a) {
     cu_begin();
     __shared__ float parts[8];
-    const float *x = a.x + blockIdx.x * a.ldx;
+    int64_t row = blockIdx.x;
+    const float *x = a.x + row * a.ldx;
+    __align__(16) float v[8];
     float most = 0.0f;
-    for (int64_t i = threadIdx.x; i < a.k; i += 256) most = fmaxf(most, fabsf(x[i]));
+    for (int64_t i = threadIdx.x; i < a.blocks * 8; i += 256) {
+        eight(v, a, x, i * 8);
+#pragma unroll
+        for (int e = 0; e < 8; e++) most = fmaxf(most, fabsf(v[e]));
+    }
     for (int i = 16; i > 0; i /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, i));
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = most;
     __syncthreads();
@@ -46,34 +63,21 @@ __global__ __launch_bounds__(256) static void narrow_kernel(struct narrow a) {
     if (most > 0.0f && isfinite(most)) frexpf(most, &exponent);
     int e = min(max(15 - exponent, -126), 126);
     float up = ldexpf(1.0f, e);
-    if (threadIdx.x == 0) a.scales[blockIdx.x] = ldexpf(1.0f, -e);
-    __half2 *high = (__half2 *)(a.high + blockIdx.x * a.blocks * 64), *low = (__half2 *)(a.low + blockIdx.x * a.blocks * 64);
-    for (int64_t i = threadIdx.x; i < a.blocks * 32; i += 256) {
-        float v0 = 2 * i < a.k ? x[2 * i] * up : 0.0f, v1 = 2 * i + 1 < a.k ? x[2 * i + 1] * up : 0.0f;
-        __half2 h = __floats2half2_rn(v0, v1);
-        high[i] = h;
-        if (a.low) low[i] = __floats2half2_rn(v0 - __low2float(h), v1 - __high2float(h));
+    if (threadIdx.x == 0) a.scales[row] = ldexpf(1.0f, -e);
+    for (int64_t i = threadIdx.x; i < a.blocks * 8; i += 256) {
+        __align__(16) __half2 high[4], low[4];
+        int64_t to = (i / 8 * a.x_rows + row) * 8 + (i % 8 ^ (row & 7));
+        eight(v, a, x, i * 8);
+#pragma unroll
+        for (int p = 0; p < 4; p++) {
+            float v0 = v[2 * p] * up, v1 = v[2 * p + 1] * up;
+            high[p] = __floats2half2_rn(v0, v1);
+            low[p] = __floats2half2_rn(v0 - __low2float(high[p]), v1 - __high2float(high[p]));
+        }
+        ((uint4 *)a.high)[to] = *(const uint4 *)high;
+        if (a.low) ((uint4 *)a.low)[to] = *(const uint4 *)low;
     }
 }
-
-struct target {
-    const __half *high, *low; /* [n][blocks * 64] */
-    const float *row_scale, *bias;
-    float *y;
-    int64_t ldy, n, first_tile; /* of columns of y */
-    bool aligned;               /* rows of y to 16 bytes */
-};
-
-struct gemm {
-    int64_t m, blocks;
-    const __half *x_high, *x_low;
-    const float *x_scale;
-    int passes; /* 1: high x high; 2: low x high first; 3: low x high, high x low first */
-    int n_w;
-    struct target w[3];
-    int act;
-    bool add, glu;
-};
 
 /* Where 16 bytes `chunk` of a tile's row lie: chunks are exchanged by the row, so that eight rows' are in different banks. */
 __device__ __forceinline__ uint32_t at_tile(uint32_t tile, int row, int chunk) {
@@ -83,19 +87,24 @@ __device__ __forceinline__ uint32_t at_tile(uint32_t tile, int row, int chunk) {
 /* What a thread copies: 16 bytes of every 16th row of x, and of W, whose tile is of a glu half gate and half up. */
 struct source {
     const __half *x_high, *x_low, *w_high[2], *w_low[2];
-    int64_t stride; /* elements of 16 rows */
+    int64_t x_block; /* elements of a block of x */
 };
+
+/* Where row n of W begins: of its first block of k. */
+__device__ __forceinline__ int64_t row_at(int64_t blocks, int64_t n) {
+    return n / 64 * blocks * 4096 + n % 64 * 64;
+}
 
 template <int M, int N>
 __device__ __forceinline__ void load_tile(const struct source &s, uint32_t stage, int pass, int n_passes, int64_t block) {
     bool last = n_passes - pass == 1, w_low = n_passes == 3 && pass == 1, x_high = last || w_low;
-    const __half *x = (x_high ? s.x_high : s.x_low) + block * 64;
-    const __half *w[2] = {(w_low ? s.w_low[0] : s.w_high[0]) + block * 64, (w_low ? s.w_low[1] : s.w_high[1]) + block * 64};
-    uint32_t to = at_tile(stage, threadIdx.x / 8, threadIdx.x % 8);
+    const __half *x = (x_high ? s.x_high : s.x_low) + block * s.x_block;
+    const __half *w[2] = {(w_low ? s.w_low[0] : s.w_high[0]) + block * 4096, (w_low ? s.w_low[1] : s.w_high[1]) + block * 4096};
+    uint32_t to = stage + threadIdx.x * 16;
 #pragma unroll
-    for (int i = 0; i < M / 16; i++) cu_copy16(to + i * 2048, x + i * s.stride);
+    for (int i = 0; i < M / 16; i++) cu_copy16(to + i * 2048, x + i * 1024);
 #pragma unroll
-    for (int i = 0; i < N / 16; i++) cu_copy16(to + M * 128 + i * 2048, w[i / (N / 32)] + i % (N / 32) * s.stride);
+    for (int i = 0; i < N / 16; i++) cu_copy16(to + M * 128 + i * 2048, w[i / (N / 32)] + i % (N / 32) * 1024);
 }
 
 /* The row of the W tile at which the warp's 8 columns j begin: of a glu, the first half of them are the gate's. */
@@ -143,11 +152,6 @@ __device__ __forceinline__ void put_down(float *sums, bool glu, const float c[M 
     }
 }
 
-__device__ __forceinline__ float finished(const struct target &w, float v, float x_scale, int64_t n) {
-    v = v * x_scale * w.row_scale[n];
-    return w.bias ? v + w.bias[n] : v;
-}
-
 template <int M, int N>
 __device__ __forceinline__ void store(const struct gemm &a, const struct target &w, const float *sums, int64_t m0, int64_t n0) {
     int columns = a.glu ? N / 2 : N;
@@ -183,15 +187,12 @@ __global__ __launch_bounds__(THREADS, 2) static void gemm_kernel(const __grid_co
     int which = 0;
     while (!a.glu && which + 1 < a.n_w && tile_n >= a.w[which + 1].first_tile) which++;
     const struct target &w = a.w[which];
-    int64_t n0 = (tile_n - w.first_tile) * (a.glu ? N / 2 : N), row = a.blocks * 64;
+    int64_t n0 = (tile_n - w.first_tile) * (a.glu ? N / 2 : N);
     const struct target &second = a.glu ? a.w[1] : w;
-    int64_t second_row = a.glu ? n0 : n0 + N / 2;
-    int64_t mine = threadIdx.x / 8 * row + threadIdx.x % 8 * 8;
-    struct source s;
-    s.stride = 16 * row;
-    s.x_high = a.x_high + m0 * row + mine, s.x_low = a.x_low + m0 * row + mine;
-    s.w_high[0] = w.high + n0 * row + mine, s.w_low[0] = w.low + n0 * row + mine;
-    s.w_high[1] = second.high + second_row * row + mine, s.w_low[1] = second.low + second_row * row + mine;
+    int64_t mine = threadIdx.x * 8, x_at = m0 * 64 + mine, w_at = row_at(a.blocks, n0) + mine;
+    int64_t second_at = row_at(a.blocks, a.glu ? n0 : n0 + N / 2) + mine;
+    struct source s = {a.x_high + x_at, a.x_low + x_at, {w.high + w_at, second.high + second_at}, {w.low + w_at, second.low + second_at},
+                       a.x_rows * 64};
     float c[T::rows][T::columns][4];
 #pragma unroll
     for (int i = 0; i < T::rows * T::columns * 4; i++) (&c[0][0][0])[i] = 0.0f;
@@ -241,24 +242,40 @@ static int passes_of(const struct cu_linear *a) {
 /* Rows of x that the workspace holds, a multiple of the tile. */
 static int64_t rows_at_once(int64_t blocks, int parts) {
     size_t row = (size_t)blocks * 128 * (size_t)parts + sizeof(float);
-    return (int64_t)(CU_X_BYTES / row) / CU_ROW_TILE * CU_ROW_TILE;
+    return (int64_t)(CU_X_BYTES / row) / CU_ROW_TILE * CU_ROW_TILE - CU_X_PADDING;
 }
 
 static void narrow_x(struct cu_state *s, struct gemm *g, const struct cu_linear *a, int64_t m0) {
-    int64_t rows = cu_up(g->m, CU_ROW_TILE), elements = rows * g->blocks * 64;
+    g->x_rows = cu_up(g->m, CU_ROW_TILE) + CU_X_PADDING;
+    int64_t elements = g->x_rows * g->blocks * 64;
     __half *high = (__half *)(void *)s->x, *low = g->passes > 1 ? high + elements : NULL;
     float *scales = (float *)(void *)(high + elements * (g->passes > 1 ? 2 : 1));
-    struct narrow n = {a->x + m0 * a->ldx, a->ldx, a->w[0]->k, g->blocks, high, low, scales};
+    const float *x = a->x + m0 * a->ldx;
+    struct narrow n = {x, a->ldx, a->w[0]->k, g->blocks, g->x_rows, a->ldx % 4 == 0 && (uintptr_t)x % 16 == 0, high, low, scales};
     cu_launch(narrow_kernel, (unsigned)g->m, 256, 0, s, n);
     cu_launched("a linear of role P");
     g->x_high = high, g->x_low = low, g->x_scale = scales;
 }
 
 template <int M, int N>
+static void prepare(void) {
+    cu_check("a linear of role P", cudaFuncSetAttribute(gemm_kernel<M, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, tile<M, N>::bytes));
+}
+
+void cu_linear_p_prepare(const struct cu_state *s) {
+    prepare<64, 64>();
+    prepare<128, 128>();
+#ifdef OC_CUDA_WGMMA
+    if (s->has_wgmma) cu_wgmma_prepare();
+#else
+    (void)s;
+#endif
+}
+
+template <int M, int N>
 static void launch_tiles(struct cu_state *s, struct gemm *g, int64_t tiles) {
     int64_t at = 0;
     for (int i = 0; i < g->n_w && !g->glu; i++) g->w[i].first_tile = at, at += (g->w[i].n + N - 1) / N;
-    cu_check("a linear of role P", cudaFuncSetAttribute(gemm_kernel<M, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, tile<M, N>::bytes));
     cu_launch(gemm_kernel<M, N>, dim3((unsigned)((g->m + M - 1) / M), (unsigned)tiles), THREADS, tile<M, N>::bytes, s, *g);
     cu_launched("a linear of role P");
 }
@@ -272,6 +289,9 @@ static int64_t tiles_of(const struct gemm *g, int64_t columns) {
 
 /* Small tiles where large ones would leave much of the device idle; the sums are the same. */
 static void launch(struct cu_state *s, struct gemm *g) {
+#ifdef OC_CUDA_WGMMA
+    if (cu_gemm_wgmma(s, g)) return;
+#endif
     if ((g->m + 127) / 128 * tiles_of(g, 128) < 2 * s->n_sms) {
         launch_tiles<64, 64>(s, g, tiles_of(g, 64));
     } else {
@@ -319,7 +339,7 @@ static void run_sliced(struct cu_state *s, struct gemm *g, const struct cu_linea
 }
 
 void cu_linear_p(struct cu_state *s, const struct cu_linear *a) {
-    struct gemm g = {0, cu_weight_of(a->w[0])->blocks};
+    struct gemm g = {0, cu_weight_of(a->w[0])->blocks, 0};
     g.passes = passes_of(a), g.act = a->act, g.add = a->add, g.glu = a->glu;
     bool kept = true;
     for (int i = 0; i < a->n_w; i++) kept = cu_keep_expanded(s, cu_weight_of(a->w[i]), g.passes == 3) && kept;

@@ -140,12 +140,14 @@ struct expand {
     int64_t first, n; /* rows, which may reach past the weight's own */
 };
 
-/* Eight k of a row for each thread. */
+/* Eight k of a row for each thread, into the tiles that linear_p.cuh describes. */
 __global__ static void expand_kernel(struct expand a) {
     cu_begin();
     int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, chunks = a.v.blocks * 8;
     if (at >= a.n * chunks) return;
-    int64_t row = a.first + at / chunks, k = at % chunks * 8;
+    int64_t row = at / chunks, chunk = at % chunks, k = chunk * 8;
+    int64_t to = ((row / 64 * a.v.blocks + chunk / 8) * 64 + row % 64) * 8 + (chunk % 8 ^ (row & 7));
+    row += a.first;
     float up = row < a.v.n ? 1.0f / a.row_scale[row] : 1.0f;
     __align__(16) __half high[8], low[8];
 #pragma unroll
@@ -154,8 +156,8 @@ __global__ static void expand_kernel(struct expand a) {
         high[i] = __float2half_rn(x);
         low[i] = __float2half_rn(x - __half2float(high[i]));
     }
-    ((uint4 *)a.high)[at] = *(const uint4 *)high;
-    if (a.low) ((uint4 *)a.low)[at] = *(const uint4 *)low;
+    ((uint4 *)a.high)[to] = *(const uint4 *)high;
+    if (a.low) ((uint4 *)a.low)[to] = *(const uint4 *)low;
 }
 
 static unsigned grid_of(int64_t items, int threads) {

@@ -88,7 +88,7 @@ static inline cudaError_t cudaGetLastError(void) { return cudaSuccess; }
 static inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return cudaSuccess; }
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
-    *p = cudaDeviceProp{"model", 2, 9, 0};
+    *p = cudaDeviceProp{"model", 2, OC_CUDA_MODEL_MAJOR, 0};
     return cudaSuccess;
 }
 static inline cudaError_t cudaMemGetInfo(size_t *f, size_t *t) { *f = (size_t)1 << 30, *t = (size_t)1 << 30; return cudaSuccess; }

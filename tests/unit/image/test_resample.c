@@ -286,44 +286,42 @@ static float expected_value(const uint8_t *rgb, const struct oc_picture_plan *p,
     return ((float)v - (float)p->mean[c]) / (float)p->std[c];
 }
 
-struct gathered {
-    float *values;
-    size_t n, n_most;
-};
-
-static enum oc_err gather(void *arg, const float *values, size_t n, struct oc_errinfo *ei) {
-    struct gathered *g = arg;
-    if (n > g->n_most - g->n) return oc_fail(ei, OC_ERR_LIMIT, "more patches than the test has room for");
-    memcpy(g->values + g->n, values, n * sizeof *values);
-    g->n += n;
-    return OC_OK;
+/* Any run of them, alone. */
+static void check_run(const struct oc_picture_plan *p, const uint8_t *rgb, int from, int to,
+                      const float *all) {
+    const size_t n = (size_t)(to - from) * (size_t)p->patch_dim;
+    float *out = (float *)(void *)make_guarded(n * sizeof *out);
+    oc_image_patchify_rows(rgb, p, from, to, out);
+    if (n) assert_memory_equal(out, all + (size_t)from * (size_t)p->patch_dim, n * sizeof *out);
+    free_guarded((uint8_t *)(void *)out, n * sizeof *out);
 }
 
-/* Through memory and through a sink, resized or not. */
+/* At once or in runs, resized or not. */
 static void check_patches(const struct oc_picture_plan *p, int w, int h, uint64_t *random) {
-    const size_t n = (size_t)p->n_patches * (size_t)p->patch_dim;
-    struct fenced in = make_fenced(3 * (size_t)w * (size_t)h, random);
+    const size_t n = (size_t)p->n_patches * (size_t)p->patch_dim,
+                 n_rgb = 3 * (size_t)p->width * (size_t)p->height;
+    struct fenced in = make_fenced(3 * (size_t)w * (size_t)h, random), copy = make_fenced(n_rgb, random);
     const struct oc_image img = {w, h, in.p};
     struct oc_image resized;
     struct oc_errinfo ei;
     float *out = (float *)(void *)make_guarded(n * sizeof *out);
-    struct gathered g = {malloc(n * sizeof *out), 0, n};
-    const struct oc_image_sink sink = {gather, &g};
     assert_int_equal(oc_image_resize(&img, p->width, p->height, p->resample, &resized, &ei), OC_OK);
     assert_int_equal(oc_image_patchify_resized(&img, p, out, &ei), OC_OK);
-    assert_int_equal(oc_image_patchify_to(&img, p, &sink, &ei), OC_OK);
     for (size_t i = 0; i < n; i++) {
         const float want = expected_value(resized.rgb, p, i);
         assert_memory_equal(&out[i], &want, sizeof want);
     }
-    assert_int_equal(g.n, n);
-    assert_memory_equal(g.values, out, n * sizeof *out);
-    g.n = 0;
-    g.n_most = n - 1; /* the sink refuses */
-    assert_int_equal(oc_image_patchify_to(&img, p, &sink, &ei), OC_ERR_LIMIT);
-    free(g.values);
+    memcpy(copy.p, resized.rgb, n_rgb); /* nothing behind it is read */
+    for (int size = 1; size < p->n_patches; size = size * 3 + 1)
+        for (int from = 0; from < p->n_patches; from += size)
+            check_run(p, copy.p, from, p->n_patches - from < size ? p->n_patches : from + size, out);
+    for (int i = 0; i < 8; i++) {
+        const int from = random_in(random, 0, p->n_patches);
+        check_run(p, copy.p, from, random_in(random, from, p->n_patches), out);
+    }
     free_guarded((uint8_t *)(void *)out, n * sizeof *out);
     oc_image_free(&resized);
+    free_fenced(&copy);
     free_fenced(&in);
 }
 
@@ -337,7 +335,7 @@ static void test_patches(void **state) {
         check_patches(&p, p.width, p.height, &random);
         check_patches(&p, random_in(&random, 1, 100), random_in(&random, 1, 100), &random);
     }
-    const struct oc_picture_plan wide = make_plan(14, 2, 2, 1, 2, 40); /* more than a sink gets at once */
+    const struct oc_picture_plan wide = make_plan(14, 2, 2, 1, 2, 40);
     check_patches(&wide, 1119, 57, &random);
     check_patches(&wide, wide.width, wide.height, &random);
 }

@@ -33,7 +33,7 @@ static void say_seen(struct oc_ipc_channel *c, uint64_t id) {
     struct oc_buf b;
     oc_buf_init(&b, 1 << 16);
     if (!oc_ipc_seen_write(&b, &m)) _exit(3);
-    say(c, OC_IPC_SEEN, id, &b, memfd_create("patches", MFD_CLOEXEC));
+    say(c, OC_IPC_SEEN, id, &b, memfd_create("pixels", MFD_CLOEXEC));
     oc_buf_free(&b);
 }
 
@@ -104,14 +104,14 @@ struct picture {
 };
 
 static void on_done(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen,
-                    int patches, const struct oc_errinfo *ei) {
+                    int pixels, const struct oc_errinfo *ei) {
     struct picture *p = (struct picture *)l;
     p->n_done++;
     p->how = how;
     p->width = seen ? seen->width : 0;
     if (ei) p->ei = *ei;
-    assert_int_equal(how == OC_LOOK_SEEN, patches >= 0);
-    if (patches >= 0) close(patches);
+    assert_int_equal(how == OC_LOOK_SEEN, pixels >= 0);
+    if (pixels >= 0) close(pixels);
 }
 
 static int set_up(void **state) {
@@ -336,9 +336,9 @@ static void cancelled_between_two_tries(void **state) {
 static struct fixture *giving_up;
 static struct picture *others[3];
 
-static void on_done_give_up(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int patches,
+static void on_done_give_up(struct oc_server_look *l, enum oc_server_look_end how, const struct oc_ipc_seen *seen, int pixels,
                             const struct oc_errinfo *ei) {
-    on_done(l, how, seen, patches, ei);
+    on_done(l, how, seen, pixels, ei);
     for (int i = 0; i < 3; i++) oc_server_images_cancel(giving_up->s.images, &others[i]->look);
 }
 

@@ -1,4 +1,4 @@
-/* Memory for patches: who has room, who waits, in which order, and that every byte comes back. */
+/* Memory for pixels: who has room, who waits, in which order, and that every byte comes back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -61,7 +61,7 @@ static void test_a_plan_of_the_rules_passes(void **state) {
         assert_true(back.width == plan.width && back.height == plan.height && back.n_tokens == plan.n_tokens);
         assert_true(back.n_patches == plan.n_patches && back.patch_dim == plan.patch_dim && back.grid_h == plan.grid_h);
         assert_true(back.grid_t == 1 && back.grid_w == plan.grid_w && back.resample == plan.resample && back.std[2] == 0.6);
-        assert_int_equal(oc_worker_convert_patch_bytes(&back), (size_t)plan.n_patches * 1176 * 4);
+        assert_int_equal(oc_worker_convert_pixel_bytes(&back), (size_t)plan.width * (size_t)plan.height * 3);
     }
 }
 
@@ -128,7 +128,7 @@ static void test_jobs(void **state) {
     oc_arena_init(&a, OC_MIB);
     assert_int_equal(oc_worker_convert_job(&a, 99, &job, &rules, &out, &pictures, &ei), OC_OK);
     assert_true(out.id == 99 && out.n_tokens == 3 && out.tokens[2] == 3 && out.n_pictures == 1 && out.pictures == pictures);
-    assert_true(pictures[0].digest[1] == 8 && pictures[0].patches == NULL && pictures[0].plan.n_tokens == 6);
+    assert_true(pictures[0].digest[1] == 8 && !pictures[0].patches.all && !pictures[0].patches.make && pictures[0].plan.n_tokens == 6);
     const struct oc_lm_sample_params *s = &out.sample;
     assert_true(s->temperature == 0.5f && s->top_p == 0.9f && s->min_p == 0.1f && s->repetition_penalty == 1.1f && s->top_k == 40);
     assert_true(s->presence_penalty == 0.2f && s->frequency_penalty == 0.3f && s->seed == 1ull << 63 && s->n_logprobs == 3);

@@ -22,7 +22,7 @@
 #include "base/digest.h"
 #include "base/file.h"
 #include "image/decode.h"
-#include "image/patchify.h"
+#include "image/resize.h"
 #include "ipc/channel.h"
 #include "ipc/messages.h"
 #include "worker/convert.h"
@@ -77,7 +77,7 @@ static struct oc_ipc_look make_look(void) {
 
 /* Sends one picture and waits for its answer. */
 static uint16_t ask(struct eye *e, const struct oc_ipc_look *m, const int *fds, int n_fds, struct oc_ipc_seen *seen,
-                    struct oc_ipc_unseen *unseen, char message[OC_ERRINFO_MAX], int *patches_fd) {
+                    struct oc_ipc_unseen *unseen, char message[OC_ERRINFO_MAX], int *pixels_fd) {
     struct oc_buf b;
     struct oc_errinfo ei;
     struct oc_ipc_frame f;
@@ -94,7 +94,7 @@ static uint16_t ask(struct eye *e, const struct oc_ipc_look *m, const int *fds, 
     if (f.type == OC_IPC_SEEN) {
         assert_int_equal(oc_ipc_seen_read(&a, f.payload, f.n_bytes, seen, &ei), OC_OK);
         assert_int_equal(f.n_fds, 1);
-        *patches_fd = f.fds[0];
+        *pixels_fd = f.fds[0];
         f.fds[0] = -1;
     } else {
         assert_int_equal(f.type, OC_IPC_UNSEEN);
@@ -107,8 +107,8 @@ static uint16_t ask(struct eye *e, const struct oc_ipc_look *m, const int *fds, 
     return f.type;
 }
 
-static void check_patches(const struct oc_picture_plan *plan, const float *expected, int fd) {
-    const size_t n = oc_worker_convert_patch_bytes(plan);
+static void check_pixels(const struct oc_picture_plan *plan, const uint8_t *expected, int fd) {
+    const size_t n = (size_t)plan->width * (size_t)plan->height * 3;
     struct stat st;
     assert_int_equal(fstat(fd, &st), 0);
     assert_int_equal(st.st_size, n);
@@ -128,11 +128,11 @@ static bool compare(struct eye *e, const void *bytes, size_t n, const struct oc_
     struct oc_ipc_seen seen;
     struct oc_ipc_unseen unseen;
     char message[OC_ERRINFO_MAX];
-    int patches_fd = -1;
+    int pixels_fd = -1;
     const int fd = memfd_of(bytes, n);
     const struct oc_picture_limits lim = {look->min_pixels, look->max_pixels};
     const struct oc_image_limits max = {look->max_bytes, look->max_side_px, look->max_image_pixels};
-    const uint16_t type = ask(e, look, &fd, 1, &seen, &unseen, message, &patches_fd);
+    const uint16_t type = ask(e, look, &fd, 1, &seen, &unseen, message, &pixels_fd);
     enum oc_err err = oc_image_decode(bytes, n, &max, &img, &ei);
     if (!err) err = oc_picture_rules_plan(&rules, img.width, img.height, &lim, look->max_tokens, &plan, &ei);
     if (err) {
@@ -147,11 +147,11 @@ static bool compare(struct eye *e, const void *bytes, size_t n, const struct oc_
     struct oc_picture_plan back;
     assert_int_equal(oc_worker_convert_plan(&seen.plan, &rules, &back, &ei), OC_OK);
     assert_true(back.width == plan.width && back.height == plan.height && back.n_tokens == plan.n_tokens);
-    float *expected = malloc(oc_worker_convert_patch_bytes(&plan));
-    assert_int_equal(oc_image_patchify_resized(&img, &plan, expected, &ei), OC_OK);
-    check_patches(&plan, expected, patches_fd);
+    struct oc_image expected;
+    assert_int_equal(oc_image_resize(&img, plan.width, plan.height, plan.resample, &expected, &ei), OC_OK);
+    check_pixels(&plan, expected.rgb, pixels_fd);
     if (digest) memcpy(digest, seen.digest, 32);
-    free(expected);
+    oc_image_free(&expected);
     oc_image_free(&img);
     return true;
 }
@@ -245,8 +245,8 @@ static void expect_unseen(struct eye *e, const struct oc_ipc_look *look, const i
     struct oc_ipc_seen seen;
     struct oc_ipc_unseen unseen;
     char message[OC_ERRINFO_MAX];
-    int patches_fd;
-    assert_int_equal(ask(e, look, fds, n_fds, &seen, &unseen, message, &patches_fd), OC_IPC_UNSEEN);
+    int pixels_fd;
+    assert_int_equal(ask(e, look, fds, n_fds, &seen, &unseen, message, &pixels_fd), OC_IPC_UNSEEN);
     assert_int_equal(unseen.err, err);
     if (!strstr(message, word)) fail_msg("'%s' is not in '%s'", word, message);
 }
@@ -329,8 +329,8 @@ static void test_requests_that_make_no_sense(void **state) {
     close_eye(&e);
 }
 
-/* Rules that make a picture larger than patches may be are refused, and memory that is not there is an error. */
-static void test_patches_over_the_limit(void **state) {
+/* Rules that make a picture larger than pixels may be are refused, and memory that is not there is an error. */
+static void test_pixels_over_the_limit(void **state) {
     (void)state;
     struct oc_ipc_look look = make_look();
     struct eye e;
@@ -340,7 +340,7 @@ static void test_patches_over_the_limit(void **state) {
     look.rules.max_tokens = OC_LIMIT_CTX_TOKENS;
     look.rules.min_pixels = look.rules.max_pixels = 90 * 1000 * 1000;
     int fd = memfd_of(bmp, n);
-    expect_unseen(&e, &look, &fd, 1, OC_ERR_LIMIT, "over the limit of 1024 MiB");
+    expect_unseen(&e, &look, &fd, 1, OC_ERR_LIMIT, "over the limit of 128 MiB");
     free(bmp);
     close_eye(&e);
 }
@@ -395,7 +395,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pictures_good_and_hostile), cmocka_unit_test(test_sizes_and_digests),
         cmocka_unit_test(test_over_the_limits),           cmocka_unit_test(test_requests_that_make_no_sense),
-        cmocka_unit_test(test_patches_over_the_limit),    cmocka_unit_test(test_messages_for_others_end_it),
+        cmocka_unit_test(test_pixels_over_the_limit),    cmocka_unit_test(test_messages_for_others_end_it),
         cmocka_unit_test(test_memory_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -320,8 +320,8 @@ static int take_all_descriptors(void) {
 
 static int make_large_file(void) {
     int fd = memfd_create("test", 0);
-    if (ftruncate(fd, (off_t)OC_LIMIT_IPC_PATCH_BYTES) < 0) return 1;
-    if (ftruncate(fd, (off_t)OC_LIMIT_IPC_PATCH_BYTES + 1) == 0) return 2;
+    if (ftruncate(fd, (off_t)OC_LIMIT_IPC_PIXEL_BYTES) < 0) return 1;
+    if (ftruncate(fd, (off_t)OC_LIMIT_IPC_PIXEL_BYTES + 1) == 0) return 2;
     return errno == EFBIG ? 0 : 3;
 }
 

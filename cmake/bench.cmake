@@ -1,0 +1,22 @@
+# Measurements: bench/bench_<x>.c. They are built with everything else, so that a change which breaks one is seen, and run by hand.
+if(OC_FUZZ)
+  return()
+endif()
+
+function(oc_bench name)
+  add_executable(bench_${name} bench/bench_${name}.c)
+  target_link_libraries(bench_${name} PRIVATE ${ARGN})
+endfunction()
+
+oc_bench(decode oc_engine)
+oc_bench(picture oc_worker oc_models oc_image)
+oc_bench(prefill oc_engine)
+oc_bench(scheduler oc_engine)
+oc_bench(speculate oc_engine oc_chat)
+oc_bench(tls oc_http)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  foreach(name amx tiles)
+    oc_bench(${name} oc_kernels m)
+    target_compile_options(bench_${name} PRIVATE -mavx2 -mamx-tile -mamx-bf16 -mamx-int8)
+  endforeach()
+endif()
