@@ -219,7 +219,7 @@ enum oc_cpu_feature {
     /* Role P may take bf16 and quantised weights, and the x they meet, as whole numbers of 16 bits with a scale for each 256 k. Errors are
      * some 1e-3 of the logits' deviation, ten times those of two bf16 and a sixteenth of what is asked. oc_cpu_features sets it where
      * there is AMX; "amx" by name does without, and so does OC_CPU_INT8. */
-    OC_CPU_INT16 = 2048,
+    OC_CPU_INT16 = 8192,
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
