@@ -39,6 +39,7 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
     if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
+    if ((features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI) && (features & OC_CPU_INT16)) oc_ops_set_avx512vnni(ops);
     bool rounded = features & OC_CPU_ROUND;
     if ((features & OC_CPU_AVX512BF16) && rounded) oc_ops_set_avx512bf16(ops);
     if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded, features & OC_CPU_MANY);
@@ -55,6 +56,7 @@ static const struct isa_name {
     {"ref", 0},
     {"avx2", OC_CPU_AVX2},
     {"avx512", OC_CPU_AVX2 | OC_CPU_AVX512},
+    {"avx512vnni", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_INT16},
     {"avx512bf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND},
     {"amx", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX},
     {"amxmany", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_MANY},
@@ -74,7 +76,7 @@ enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wish
     }
     for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
         if (strcmp(isa, isa_names[i].name) != 0) continue;
-        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY);
+        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY | OC_CPU_INT16);
         if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }

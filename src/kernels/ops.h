@@ -215,6 +215,7 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
+    OC_CPU_INT16 = 512,
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */

@@ -265,6 +265,41 @@ struct oc_simd_digits {
                 const struct oc_dot_next *next);
 };
 
+/* Role P of quantised weights by whole numbers: x as 16 bits (kernels/int16.h), W as the unsigned numbers that it is made of,
+ * in panels of `cols` rows of W, OC_INT16_ROWS rows of x at a time. Within each 8 of k the order is 0 4, 1 5, 2 6, 3 7, as pairs,
+ * in both. Sums of a group are exact. */
+#define OC_INT16_ROWS 6
+#define OC_INT16_MAX_COLS 64
+#define OC_INT16_SCALES 16 /* groups whose scales are turned at a time */
+
+/* c[r, j] = (first ? 0 : c) + for each group in order: sum of the rounded x * zero bias, then scale * (sum * x's scale). */
+struct oc_int16_tile {
+    const int16_t *x;      /* [mr][OC_P_KB] */
+    const float *scales;   /* of x: [groups][2][OC_INT16_ROWS], scales and sums of what was rounded */
+    const int16_t *w;      /* [kk/2][cols][2] */
+    const float *w_scales; /* [groups][2][cols], scales and zero biases */
+    int kk, group;
+    float *c;
+    int64_t ldc;
+    int mr; /* 1 .. OC_INT16_ROWS */
+    bool first;
+};
+
+struct oc_simd_int16 {
+    int cols; /* of a panel, a divisor of OC_P_NB */
+
+    /* q[kk] = a row's x, rounded; scales[groups][2][OC_INT16_ROWS], of which one column is written. */
+    void (*round)(const float *x, int kk, int group, int16_t *q, float *scales);
+
+    /* out = a panel of n <= cols rows of w from n0 on, kk long from k0 on, multiples of the group; zeros for rows not there. */
+    void (*numbers)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int16_t *out);
+
+    /* out[n_groups][2][cols] = the scales and zero biases of n_groups <= OC_INT16_SCALES groups. */
+    void (*scales)(const struct oc_weight *w, int64_t n0, int n, int64_t group, int n_groups, float *out);
+
+    void (*tile)(const struct oc_int16_tile *t);
+};
+
 struct oc_simd {
     int mr, nr; /* the register tile; nr is two vectors */
     int lanes;  /* of a vector of float: nr / 2 */
@@ -310,6 +345,7 @@ struct oc_simd {
 
     const struct oc_simd_bf16 *bf16; /* or NULL: role P is f32 for every weight */
     const struct oc_simd_tiles *tiles; /* or NULL; linears go this way where they may be cut to bf16 */
+    const struct oc_simd_int16 *int16; /* or NULL; where role P takes quantised weights as whole numbers */
     const struct oc_simd_digits *digits; /* or NULL: role D has `dot` for every weight */
 };
 
@@ -344,6 +380,9 @@ void oc_tiled_gemm_tiles(const struct oc_simd *s, const struct oc_kctx *ctx, con
 bool oc_tiled_may_tiles(const struct oc_multi_linear *a);
 bool oc_tiled_may_bf16(const struct oc_multi_linear *a);
 
+/* Role P by whole numbers, of what in the call is quantised; `rest` is what is not and goes another way, n_w 0 where all is done. */
+void oc_tiled_gemm_int16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a, struct oc_multi_linear *rest);
+
 /* One output row's end: v[n] = act(v + bias) (* gate partner), stored or added. */
 void oc_tiled_store_row(const struct oc_simd *s, const struct oc_multi_linear *a, int which, int64_t row,
                         int64_t n0, int n, float *v, const float *up);
@@ -374,6 +413,9 @@ size_t oc_tiled_gemm_bf16_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The same of oc_tiled_gemm_tiles. */
 size_t oc_tiled_gemm_tiles_bytes(int64_t m, int64_t k, int n_threads);
+
+/* The same of oc_tiled_gemm_int16. */
+size_t oc_tiled_gemm_int16_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The scratch of any of the above. */
 size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_threads);
