@@ -1,4 +1,4 @@
-/* bench_prefill MODEL_DIR [THREADS [TOKENS [RUNS]]]: a picture of 1355 x 710 through the encoder, then a prompt, op by op. */
+/* bench_prefill MODEL_DIR [THREADS [TOKENS [RUNS [ISA]]]]: a picture of 1355 x 710 through the encoder, then a prompt, op by op. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,10 +112,10 @@ static int number(int argc, char **argv, int at, int otherwise) {
 
 int main(int argc, char **argv) {
     struct oc_errinfo ei;
-    if (argc < 2) stop("usage: bench_prefill MODEL_DIR [THREADS [TOKENS [RUNS]]]");
+    if (argc < 2) stop("usage: bench_prefill MODEL_DIR [THREADS [TOKENS [RUNS [ISA]]]]");
     int n = number(argc, argv, 3, 1230), runs = number(argc, argv, 4, 2);
     if (n < 1) stop("a prompt of one token at least");
-    struct oc_engine_params p = {.model_dir = argv[1], .n_threads = number(argc, argv, 2, 0), .ctx_tokens = n < 4096 ? 8192 : 2 * n, .image_max_tokens = 2048};
+    struct oc_engine_params p = {.model_dir = argv[1], .isa = argc > 5 ? argv[5] : NULL, .n_threads = number(argc, argv, 2, 0), .ctx_tokens = n < 4096 ? 8192 : 2 * n, .image_max_tokens = 2048};
     if (oc_engine_open(&p, &bench.e, &ei) != OC_OK) stop(ei.msg);
     printf("%d threads, %s\n", bench.e->info.n_threads, bench.e->info.isa);
     wrap(&bench);
