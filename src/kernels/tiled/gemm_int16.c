@@ -126,6 +126,12 @@ static void lead(const struct job *j, const struct unit *u, int64_t n, int64_t k
     __builtin_prefetch(p + bytes - 1, 0, 2);
 }
 
+/* The numbers of a tile's rows come to L1. Hardware ends its streams with a page, here with every other tile. */
+static void lead_x(const int16_t *x) {
+    const char *p = (const char *)x;
+    for (size_t i = 0; i < BLOCK * sizeof *x; i += 64) __builtin_prefetch(p + i, 0, 3);
+}
+
 /* All rows of the unit past the panel of W's rows from n on. */
 static void multiply(const struct job *j, const struct space *sp, const struct unit *u, int64_t n, int64_t k0, float *c) {
     struct oc_int16_tile t = {.w = sp->panel, .kk = at_most(j->k - k0, OC_P_KB), .group = j->group, .ldc = OC_P_NB, .first = k0 == 0};
@@ -135,6 +141,7 @@ static void multiply(const struct job *j, const struct space *sp, const struct u
         int64_t at = tile_at(j, (u->m0 + i) / ROWS, k0);
         for (int r = 0; r < rows; r++) lead(j, u, n, k0, row++);
         t.x = j->x + at * BLOCK;
+        if (n == 0 && i + ROWS < u->mm) lead_x(t.x + BLOCK); /* later panels find it in L2 */
         t.scales = j->scales + at * BLOCK_SCALES;
         t.c = c + i * OC_P_NB + n;
         t.mr = at_most(u->mm - i, ROWS);
