@@ -16,13 +16,13 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 
 /* The names of tables that round x to 8 bits in role D; for another the wish stays one. */
 static const char *const int8_names[][2] = {
-    {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
+    {"ref", "ref-int8"}, {"avx2", "avx2-int8"}, {"avxvnni", "avxvnni-int8"}, {"avx512", "avx512-int8"}, {"avx512vnni", "avx512vnni-int8"}, {"avx512bf16", "avx512bf16-int8"},
     {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
 static bool has_int8(const struct oc_ops *ops, unsigned features) {
-    if (strcmp(ops->isa, "ref") == 0 || strcmp(ops->isa, "avx2") == 0) return true;
+    if (strcmp(ops->isa, "ref") == 0 || strcmp(ops->isa, "avx2") == 0 || strcmp(ops->isa, "avxvnni") == 0) return true;
     return (features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI);
 }
 
@@ -38,8 +38,10 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     oc_ops_set_ref(ops);
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
+    bool whole = features & OC_CPU_INT16;
+    if (whole && (features & OC_CPU_AVXVNNI)) oc_ops_set_avxvnni(ops);
     if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
-    if ((features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI) && (features & OC_CPU_INT16)) oc_ops_set_avx512vnni(ops);
+    if (whole && (features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI)) oc_ops_set_avx512vnni(ops);
     bool rounded = features & OC_CPU_ROUND;
     if ((features & OC_CPU_AVX512BF16) && rounded) oc_ops_set_avx512bf16(ops);
     if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded, features & OC_CPU_MANY);
@@ -55,6 +57,7 @@ static const struct isa_name {
 } isa_names[] = {
     {"ref", 0},
     {"avx2", OC_CPU_AVX2},
+    {"avxvnni", OC_CPU_AVX2 | OC_CPU_AVXVNNI | OC_CPU_INT16},
     {"avx512", OC_CPU_AVX2 | OC_CPU_AVX512},
     {"avx512vnni", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_INT16},
     {"avx512bf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND},
@@ -71,7 +74,7 @@ enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinf
 enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wishes, struct oc_errinfo *ei) {
     unsigned have = oc_cpu_features(), asked;
     if (isa == NULL || strcmp(isa, "auto") == 0) {
-        oc_ops_init(ops, have | wishes);
+        oc_ops_init(ops, have | OC_CPU_INT16 | wishes);
         return OC_OK;
     }
     for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
@@ -83,7 +86,7 @@ enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wish
         oc_ops_init(ops, isa_names[i].features | (have & OC_CPU_AVX512VNNI) | wishes);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxmany, amxbf16, neon", isa);
+    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx, amxmany, amxbf16, neon", isa);
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {

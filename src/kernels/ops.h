@@ -215,7 +215,10 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
+    /* And another: role P may round the x that quantised weights meet to 16 bits, one scale per group of the weight (kernels/int16.h),
+     * where that is faster: with OC_CPU_AVX512VNNI or OC_CPU_AVXVNNI. `auto` wishes it. */
     OC_CPU_INT16 = 512,
+    OC_CPU_AVXVNNI = 1024, /* products of bytes and of 16 bits in vectors of 256 */
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */

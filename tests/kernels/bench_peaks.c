@@ -69,7 +69,7 @@ static void fma_work(void *arg, int thread, int n_threads) {
         j->sink[thread][0] = fma_avx512(f);
         return;
     }
-    if (strncmp(j->isa, "avx2", 4) == 0) {
+    if (strncmp(j->isa, "avx2", 4) == 0 || strncmp(j->isa, "avxvnni", 7) == 0) {
         j->sink[thread][0] = fma_avx2(f);
         return;
     }
@@ -88,7 +88,7 @@ static void bf16_work(void *arg, int thread, int n_threads) {
 }
 
 static double lanes_of(const char *isa) {
-    return is_512(isa) ? 16 : strncmp(isa, "avx2", 4) == 0 ? 8 : 4;
+    return is_512(isa) ? 16 : strncmp(isa, "avx2", 4) == 0 || strncmp(isa, "avxvnni", 7) == 0 ? 8 : 4;
 }
 
 #if !defined(__x86_64__)

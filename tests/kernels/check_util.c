@@ -199,7 +199,7 @@ enum isa_bf16 isa_bf16(const char *isa) {
 }
 
 bool isa_int16(const char *isa) {
-    return strcmp(isa, "avx512vnni") == 0;
+    return strcmp(isa, "avx512vnni") == 0 || strcmp(isa, "avxvnni") == 0;
 }
 
 enum isa_bf16 isa_attn_bf16(const char *isa, int hd) {
