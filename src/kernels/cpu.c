@@ -32,10 +32,10 @@ unsigned oc_cpu_features(void) {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
     if ((saved & ymm_saved) != ymm_saved || !(b & bit_AVX2) || !(b & bit_BMI2)) return 0;
     found |= OC_CPU_AVX2;
-    if (__get_cpuid_count(7, 1, &e, &f, &g, &h) && (e & avx_vnni)) found |= OC_CPU_AVXVNNI;
+    if (__get_cpuid_count(7, 1, &e, &f, &g, &h) && (e & avx_vnni)) found |= OC_CPU_AVXVNNI | OC_CPU_BYTES;
     if ((saved & zmm_saved) != zmm_saved || (b & leaf7_512) != leaf7_512) return found;
     found |= OC_CPU_AVX512;
-    if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI;
+    if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI | OC_CPU_BYTES;
     bool has_amx = (d & leaf7_amx) == leaf7_amx && (c & bit_AVX512VBMI) && (saved & tiles_saved) == tiles_saved;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bit_AVX512BF16)) return found;
     found |= OC_CPU_AVX512BF16;

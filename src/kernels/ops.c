@@ -16,8 +16,9 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 
 /* The names of tables that round x to 8 bits in role D; for another the wish stays one. */
 static const char *const int8_names[][2] = {
-    {"ref", "ref-int8"}, {"avx2", "avx2-int8"}, {"avxvnni", "avxvnni-int8"}, {"avx512", "avx512-int8"}, {"avx512vnni", "avx512vnni-int8"}, {"avx512bf16", "avx512bf16-int8"},
+    {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
     {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
+    {"avx512vnni", "avx512vnni-int8"}, {"avxvnni", "avxvnni-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
@@ -38,13 +39,13 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     oc_ops_set_ref(ops);
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
-    bool whole = features & OC_CPU_INT16;
-    if (whole && (features & OC_CPU_AVXVNNI)) oc_ops_set_avxvnni(ops);
-    if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
-    if (whole && (features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI)) oc_ops_set_avx512vnni(ops);
-    bool rounded = features & OC_CPU_ROUND;
+    bool bytes = features & OC_CPU_BYTES, rounded = features & OC_CPU_ROUND;
+    bool amx = (features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX), wide = features & OC_CPU_AVX512;
+    if (bytes && (features & OC_CPU_AVXVNNI) && !wide) oc_ops_set_avxvnni(ops);
+    if (wide) oc_ops_set_avx512(ops);
+    if (bytes && wide && (features & OC_CPU_AVX512VNNI) && !amx && !rounded) oc_ops_set_avx512vnni(ops);
     if ((features & OC_CPU_AVX512BF16) && rounded) oc_ops_set_avx512bf16(ops);
-    if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded, features & OC_CPU_MANY);
+    if (amx) oc_ops_set_amx(ops, rounded, features & OC_CPU_MANY);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
 #endif
@@ -57,9 +58,9 @@ static const struct isa_name {
 } isa_names[] = {
     {"ref", 0},
     {"avx2", OC_CPU_AVX2},
-    {"avxvnni", OC_CPU_AVX2 | OC_CPU_AVXVNNI | OC_CPU_INT16},
+    {"avxvnni", OC_CPU_AVX2 | OC_CPU_AVXVNNI | OC_CPU_BYTES},
     {"avx512", OC_CPU_AVX2 | OC_CPU_AVX512},
-    {"avx512vnni", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_INT16},
+    {"avx512vnni", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_BYTES},
     {"avx512bf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND},
     {"amx", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX},
     {"amxmany", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_MANY},
@@ -74,12 +75,12 @@ enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinf
 enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wishes, struct oc_errinfo *ei) {
     unsigned have = oc_cpu_features(), asked;
     if (isa == NULL || strcmp(isa, "auto") == 0) {
-        oc_ops_init(ops, have | OC_CPU_INT16 | wishes);
+        oc_ops_init(ops, have | wishes);
         return OC_OK;
     }
     for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
         if (strcmp(isa, isa_names[i].name) != 0) continue;
-        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY | OC_CPU_INT16);
+        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY | OC_CPU_BYTES);
         if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }

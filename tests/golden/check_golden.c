@@ -11,7 +11,7 @@
 /* True when every stage holds. A stage that was never compared fails too, unless the model has no pictures. */
 static bool print_report(const struct golden_report *rep, const char *model, bool has_vision) {
     bool good = true;
-    printf("%s, %s: bounds of %s checkpoints\n", model, rep->isa, rep->exact ? "f32" : "bf16");
+    printf("%s, %s: bounds of %s checkpoints\n", model, rep->isa, rep->exact ? "f32" : rep->int16 ? "quantised" : "bf16");
     if (rep->throughput) printf("  throughput mode: bounds of 8 bits in lm and engine\n");
     for (enum stage s = 0; s < N_STAGES; s++) {
         const struct stage_result *r = &rep->stages[s];

@@ -87,9 +87,6 @@ bool amx_model_ops(struct oc_ops *ops, const char *name);
 enum isa_bf16 { BF16_NONE, BF16_ROUND, BF16_SPLIT, F16_ROUND };
 enum isa_bf16 isa_bf16(const char *isa);
 
-/* Whether role P of this ISA rounds the x of quantised weights to 16 bits, one scale a group. */
-bool isa_int16(const char *isa);
-
 /* The same of the attention of role P, whose queries, keys, values and probabilities are cut, for heads of this size. */
 enum isa_bf16 isa_attn_bf16(const char *isa, int hd);
 

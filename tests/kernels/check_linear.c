@@ -26,7 +26,7 @@ static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struc
 static float largest_whole(const struct chk *c, enum oc_role role, const struct oc_weight *w) {
     if (w->bits == 0) return 0;
     if (role == OC_ROLE_D) return c->ops.int8 ? 127 : 0;
-    return isa_int16(c->ops.isa) ? 32639 : 0;
+    return c->ops.int16 ? 32639 : 0;
 }
 
 /* x as whole numbers times a scale, group for group, where the largest becomes `whole`; x itself where that is 0. */
@@ -277,7 +277,7 @@ void check_linear(struct chk *c) {
         op_end(c, role == OC_ROLE_P ? bound_p : 12);
     }
     if (c->ops.int8) return;
-    if (isa_int16(c->ops.isa)) {
+    if (c->ops.int16) {
         op_begin(c, "linear P, uneven x");
         for (int i = 0; i < 2 * n; i++) one_uneven(c, OC_ROLE_P, i % 2 ? W_Q4 : W_Q8);
         op_end(c, 24); /* as in role D: one x 30,000 times larger makes sums that all later groups are rounded to. Observed: 16.6 */

@@ -25,7 +25,7 @@ static void all_checks(struct chk *c, bool model) {
     check_linear(c);
     if (!c->ops.int8) check_attn(c);
     if (c->ops.int8) check_int8(c);
-    if (isa_int16(c->ops.isa)) check_int16(c);
+    if (c->ops.int16) check_int16(c);
     if (!c->few && (!model || !c->quick)) check_invariance(c);
     close_pools(c);
 }

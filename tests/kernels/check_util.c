@@ -198,10 +198,6 @@ enum isa_bf16 isa_bf16(const char *isa) {
     return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
 }
 
-bool isa_int16(const char *isa) {
-    return strcmp(isa, "avx512vnni") == 0 || strcmp(isa, "avxvnni") == 0;
-}
-
 enum isa_bf16 isa_attn_bf16(const char *isa, int hd) {
     if (strcmp(isa, "cuda") == 0) return hd <= 128 ? BF16_SPLIT : BF16_NONE; /* wider heads go a slow, exact way */
     return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;

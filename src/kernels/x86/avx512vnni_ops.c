@@ -42,6 +42,7 @@ static void linear3(const struct oc_kctx *ctx, const struct oc_linear3 *a) {
 
 void oc_ops_set_avx512vnni(struct oc_ops *ops) {
     ops->isa = "avx512vnni";
+    ops->int16 = true;
     ops->linear = linear;
     ops->linear_glu = linear_glu;
     ops->linear3 = linear3;

@@ -41,6 +41,7 @@ static void linear3(const struct oc_kctx *ctx, const struct oc_linear3 *a) {
 
 void oc_ops_set_avxvnni(struct oc_ops *ops) {
     ops->isa = "avxvnni";
+    ops->int16 = true;
     ops->linear = linear;
     ops->linear_glu = linear_glu;
     ops->linear3 = linear3;

@@ -103,10 +103,42 @@ static void int8_only_when_wished_and_there(void **state) {
     oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_INT8);
     assert_string_equal(ops.isa, "avx512-int8");
     assert_true(ops.int8);
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_BYTES | OC_CPU_INT8);
+    assert_string_equal(ops.isa, "avx512vnni-int8");
+    assert_true(ops.int8 && ops.int16);
 #else
     oc_ops_init(&exact, OC_CPU_NEON);
     oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_INT8);
     assert_string_equal(ops.isa, exact.isa);
+#endif
+}
+
+/* Whole numbers are what `auto` takes where there are products of bytes, but for AMX and what rounds more; by name there is the table
+ * without. */
+static void int16_where_there_are_products_of_bytes(void **state) {
+    (void)state;
+#if defined(__x86_64__)
+    struct oc_ops ops, other;
+    const unsigned avx512 = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI, amx = avx512 | OC_CPU_AVX512BF16 | OC_CPU_AMX;
+    oc_ops_init(&ops, avx512 | OC_CPU_BYTES);
+    assert_string_equal(ops.isa, "avx512vnni");
+    assert_true(ops.int16);
+    oc_ops_init(&ops, avx512);
+    assert_string_equal(ops.isa, "avx512");
+    assert_false(ops.int16);
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVXVNNI | OC_CPU_BYTES);
+    assert_string_equal(ops.isa, "avxvnni");
+    assert_true(ops.int16);
+    oc_ops_init(&ops, avx512 | OC_CPU_AVXVNNI | OC_CPU_BYTES);
+    assert_string_equal(ops.isa, "avx512vnni");
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_BYTES); /* without VNNI */
+    assert_string_equal(ops.isa, "avx512");
+    oc_ops_init(&ops, amx | OC_CPU_BYTES | OC_CPU_AVXVNNI);
+    oc_ops_init(&other, amx);
+    assert_memory_equal(&ops, &other, sizeof ops);
+    oc_ops_init(&ops, avx512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND | OC_CPU_BYTES);
+    oc_ops_init(&other, avx512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND);
+    assert_memory_equal(&ops, &other, sizeof ops);
 #endif
 }
 
@@ -168,6 +200,7 @@ int main(void) {
         cmocka_unit_test(isa_by_name),
         cmocka_unit_test(nothing_rounds_unasked),
         cmocka_unit_test(int8_only_when_wished_and_there),
+        cmocka_unit_test(int16_where_there_are_products_of_bytes),
         cmocka_unit_test(unknown_and_absent_isas_are_refused_by_name),
         cmocka_unit_test(scratch_grows_with_every_maximum),
         cmocka_unit_test(bf16_rounds_to_nearest_even),
