@@ -18,12 +18,11 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 static const char *const int8_names[][2] = {
     {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
     {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
-    {"avx512vnni", "avx512vnni-int8"}, {"avxvnni", "avxvnni-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
 static bool has_int8(const struct oc_ops *ops, unsigned features) {
-    if (strcmp(ops->isa, "ref") == 0 || strcmp(ops->isa, "avx2") == 0 || strcmp(ops->isa, "avxvnni") == 0) return true;
+    if (strcmp(ops->isa, "ref") == 0 || strcmp(ops->isa, "avx2") == 0) return true;
     return (features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI);
 }
 
@@ -39,7 +38,8 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     oc_ops_set_ref(ops);
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
-    bool bytes = features & OC_CPU_BYTES, rounded = features & OC_CPU_ROUND;
+    /* With the 8 bits of throughput mode role P stays exact: two roundings on top of each other come to the bound of the first. */
+    bool bytes = (features & OC_CPU_BYTES) && !(features & OC_CPU_INT8), rounded = features & OC_CPU_ROUND;
     bool amx = (features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX), wide = features & OC_CPU_AVX512;
     if (bytes && (features & OC_CPU_AVXVNNI) && !wide) oc_ops_set_avxvnni(ops);
     if (wide) oc_ops_set_avx512(ops);

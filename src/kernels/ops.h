@@ -217,7 +217,8 @@ enum oc_cpu_feature {
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
     /* Quantised weights meet an x of whole numbers, one scale per group of the weight (kernels/int16.h): quicker than FMAs wherever
-     * there is AVX512VNNI or AVXVNNI, so oc_cpu_features sets it there; "avx512" and "avx2" by name do without. */
+     * there is AVX512VNNI or AVXVNNI, so oc_cpu_features sets it there; "avx512" and "avx2" by name do without, and
+     * so does OC_CPU_INT8. */
     OC_CPU_BYTES = 512,
     OC_CPU_AVXVNNI = 1024, /* the products of AVX512VNNI in vectors of 256 bits */
 };
