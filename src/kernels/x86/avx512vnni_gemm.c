@@ -240,8 +240,11 @@ static void tile6(const struct oc_int16_tile *t) {
     tile(t, 6);
 }
 
+typedef void tile_fn(const struct oc_int16_tile *t);
+
+static tile_fn *const tiles[ROWS] = {tile1, tile2, tile3, tile4, tile5, tile6};
+
 void oc_avx512vnni_tile16(const struct oc_int16_tile *t) {
-    static void (*const tiles[ROWS])(const struct oc_int16_tile *) = {tile1, tile2, tile3, tile4, tile5, tile6};
     OC_ASSERT(t->mr >= 1 && t->mr <= ROWS);
     tiles[t->mr - 1](t);
 }
