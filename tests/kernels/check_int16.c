@@ -26,9 +26,11 @@ static float plain(const struct oc_weight *w, int64_t n, const float *x) {
     return w->bias ? y + w->bias[n] : y;
 }
 
-static void bits(struct chk *c, enum wformat f, int group) {
+/* m 0: some rows. */
+static void bits(struct chk *c, enum wformat f, int group, int64_t m) {
     static const enum oc_dtype types[] = {OC_F32, OC_F16, OC_BF16};
-    int64_t k = group * rnd_int(c, 1, 2300 / group), n = rnd_int(c, 1, 140), m = rnd_int(c, 1, 3) == 1 ? 391 : rnd_int(c, 1, 30);
+    int64_t k = group * rnd_int(c, 1, (m ? 600 : 2300) / group), n = rnd_int(c, 1, 140);
+    if (m == 0) m = rnd_int(c, 1, 3) == 1 ? 391 : rnd_int(c, 1, 30);
     struct weight w = weight_new(c, f, n, k, group, RND_OF(c, types), rnd(c) % 2);
     struct mat x = mat_new(m, k, k + rnd_int(c, 0, 5)), y = mat_new(m, n, n + 3);
     mat_random(c, &x);
@@ -84,8 +86,9 @@ void check_int16(struct chk *c) {
     static const int groups[] = {32, 64, 128};
     op_begin(c, "bits: whole numbers (P)");
     for (int i = 0; i < (c->quick ? 2 : 8); i++) {
-        for (int g = 0; g < 3; g++) bits(c, W_Q4, groups[g]), bits(c, W_Q8, groups[g]);
+        for (int g = 0; g < 3; g++) bits(c, W_Q4, groups[g], 0), bits(c, W_Q8, groups[g], 0);
     }
+    bits(c, W_Q4, 64, 1601); /* more than are rounded at a time */
     not_finite(c, W_Q4);
     not_finite(c, W_Q8);
     op_end(c, 0);
