@@ -33,7 +33,7 @@ unsigned oc_cpu_features(void) {
     found |= OC_CPU_AVX2;
     if ((saved & zmm_saved) != zmm_saved || (b & leaf7_512) != leaf7_512) return found;
     found |= OC_CPU_AVX512;
-    if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI;
+    if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI | OC_CPU_BYTES;
     bool has_amx = (d & leaf7_amx) == leaf7_amx && (c & bit_AVX512VBMI) && (saved & tiles_saved) == tiles_saved;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bit_AVX512BF16)) return found;
     found |= OC_CPU_AVX512BF16;

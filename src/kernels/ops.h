@@ -192,6 +192,7 @@ struct oc_move_rows {
 /* Generated from ops.def: one pointer per op. */
 struct oc_ops {
     const char *isa; /* "ref", "avx2", "avx512", ...; "ref-int8", ... with int8 */
+    int x_digits;    /* role D takes the x of quantised weights as whole numbers of so many bytes, a scale a group; 0: as f32 */
     bool int8;       /* asked for with OC_CPU_INT8, and these kernels have it: struct oc_kctx may say so too */
 #define OC_OP(name) void (*name)(const struct oc_kctx *ctx, const struct oc_##name *a);
 #include "kernels/ops.def"
@@ -215,6 +216,9 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
+    /* Role D of quantised weights by products of bytes (kernels/int16.h): quicker than FMAs wherever there is AVX512VNNI, so
+     * oc_cpu_features sets it there; "avx512" by name does without. */
+    OC_CPU_BYTES = 512,
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */

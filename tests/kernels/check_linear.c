@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "kernels/int16.h"
 
 /* want[m, n] = x W^T + bias, mag the sum of absolute values. */
 struct oracle {
@@ -22,17 +23,19 @@ static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struc
     return isa_bf16(c->ops.isa);
 }
 
-/* x rounded to 8 bits, group for group, where role D of the ISA under test does so for w; else x itself. */
+/* x as whole numbers, group for group, where role D of the ISA under test takes it so for w; else x itself. */
 static double *seen_x(const struct chk *c, enum oc_role role, const struct mat *x, const struct oc_weight *w) {
     double *seen = malloc((size_t)(x->rows * x->cols) * sizeof *seen);
     OC_ASSERT(seen);
     for (int64_t i = 0; i < x->rows * x->cols; i++) seen[i] = x->p[i / x->cols * x->ld + i % x->cols];
-    if (role != OC_ROLE_D || !c->ops.int8 || !w->bits) return seen;
+    int digits = c->ops.int8 ? 1 : c->ops.x_digits;
+    if (role != OC_ROLE_D || !digits || !w->bits) return seen;
+    float largest = oc_digits_most(digits);
     for (double *g = seen; g < seen + x->rows * x->cols; g += w->group) {
         double most = 0;
         for (int i = 0; i < w->group; i++) most = fmax(most, fabs(g[i]));
-        float inverse = 127.0f / (float)most;
-        for (int i = 0; i < w->group && most > 0; i++) g[i] = nearbyint((float)g[i] * inverse) * ((float)most / 127.0f);
+        float inverse = largest / (float)most;
+        for (int i = 0; i < w->group && most > 0; i++) g[i] = nearbyint((float)g[i] * inverse) * (double)((float)most / largest);
     }
     return seen;
 }

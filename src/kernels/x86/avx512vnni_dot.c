@@ -1,23 +1,26 @@
-/* Role D with x rounded to 8 bits: weights as unsigned bytes by VPDPBUSD, exact in 32 bits within a group.
+/* Role D with x as whole numbers of one, two or three signed bytes: weights as unsigned bytes by VPDPBUSD, exact in 32 bits within a
+ * group.
  *
- * Sixteen groups of four rows are turned once, so that each lane holds words of one group: a group's whole
- * sum then grows in its lane, and the conversion, both scales and the zero bias come once for 16 groups. All
- * rows of x pass over what was turned, four at a time; their sums between spans stay in memory. */
-#include "kernels/int8.h"
+ * Sixteen groups of four rows are turned once, so that each lane holds bytes of one group: a group's whole
+ * sum then grows in its lane, a sum for each digit of x, and the conversion, both scales and the zero bias come once for 16 groups. All
+ * rows of x pass over what was turned, some at a time; their sums between spans stay in memory. How many pass together
+ * changes no bit: a group's sum is exact, and the order of groups is that of each lane. */
+#include "kernels/int16.h"
 #include "kernels/x86/avx512.h"
 
 /* Rows of W at work. More are more streams than the prefetch can lead: 8 cost 10 %, 16 cost 35 %. */
 #define R 4
 #define MAX_M 4
+#define MAX_D OC_MAX_DIGITS
 #define SPAN OC_INT8_SPAN
-#define MAX_WORDS 32 /* of a group: 128 weights of 8 bits */
+#define MAX_VECTORS 32 /* of bytes of a group: 128 weights */
 /* Bytes by which the prefetch runs ahead, as in avx512_dot.c. */
 #define AHEAD 8192
 #define AHEAD_SCALES 1024
 
 /* R rows at work. */
 struct block {
-    __m512i w[MAX_WORDS][R]; /* a span, turned: word for word of its groups */
+    __m512i w[MAX_VECTORS][R]; /* a span, turned: bytes of its groups, of 4-bit words first the even ones, then the odd ones */
     __m512 scales[R], zero_biases[R];
     __m512 acc[OC_D_SLICE][R];
     uint8_t pad[SPAN * 128]; /* the words of a row's last groups, when these fill no span */
@@ -49,23 +52,29 @@ static inline __attribute__((always_inline)) void load_quads(const uint8_t *p, c
     }
 }
 
-/* out[R * i] = word i of each group of the span at p, in the order of lanes. `lead`: prefetch as many bytes
+/* out[R * i] = vector i of bytes of each group of the span at p, in the order of lanes. `lead`: prefetch as many bytes
  * from `ahead` on. */
-static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead,
+static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead, const int bits,
                                                        const int n_words, const bool lead, __m512i *out) {
+    const __m512i low = _mm512_set1_epi8(15);
 #pragma GCC unroll 2
-    for (int quad = 0; quad < n_words / 4; quad++, out += 4 * R) {
-        __m512i t[4];
+    for (int quad = 0; quad < n_words / 4; quad++) {
+        __m512i t[4], words[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4 && lead; i++)
             _mm_prefetch((const char *)ahead + 256 * quad + 64 * i, _MM_HINT_T0);
         load_quads(p, n_words, quad, t);
         __m512i a = _mm512_unpacklo_epi32(t[0], t[1]), b = _mm512_unpackhi_epi32(t[0], t[1]);
         __m512i c = _mm512_unpacklo_epi32(t[2], t[3]), d = _mm512_unpackhi_epi32(t[2], t[3]);
-        out[0] = _mm512_unpacklo_epi64(a, c);
-        out[R] = _mm512_unpackhi_epi64(a, c);
-        out[2 * R] = _mm512_unpacklo_epi64(b, d);
-        out[3 * R] = _mm512_unpackhi_epi64(b, d);
+        words[0] = _mm512_unpacklo_epi64(a, c);
+        words[1] = _mm512_unpackhi_epi64(a, c);
+        words[2] = _mm512_unpacklo_epi64(b, d);
+        words[3] = _mm512_unpackhi_epi64(b, d);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++, out += R) {
+            *out = bits == 4 ? _mm512_and_si512(words[i], low) : words[i];
+            if (bits == 4) *(out += R) = _mm512_and_si512(_mm512_srli_epi16(words[i], 4), low);
+        }
     }
 }
 
@@ -74,27 +83,27 @@ static inline __attribute__((always_inline)) void turn(const uint8_t *p, const u
 typedef void turn_fn(const uint8_t *p, const uint8_t *ahead, __m512i *out);
 
 static void turn_q4_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 4, false, out);
+    turn(p, ahead, 4, 4, false, out);
 }
 
 static void turn_q4_64(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, false, out);
+    turn(p, ahead, 4, 8, false, out);
 }
 
 static void turn_q4_128(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 16, false, out);
+    turn(p, ahead, 4, 16, false, out);
 }
 
 static void turn_q8_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, true, out);
+    turn(p, ahead, 8, 8, true, out);
 }
 
 static void turn_q8_64(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 16, true, out);
+    turn(p, ahead, 8, 16, true, out);
 }
 
 static void turn_q8_128(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 32, true, out);
+    turn(p, ahead, 8, 32, true, out);
 }
 
 static turn_fn *choose_turn(const struct oc_weight *w) {
@@ -121,96 +130,93 @@ static inline __attribute__((always_inline)) __m512i add_products(__m512i sum, _
     return sum;
 }
 
-/* sum[r][m] = four rows of W, a span of them at w, times rows of x, at q. `lead`: prefetch as many bytes of W
+/* sum[d][r][m] = four rows of W, a span of them at w, times digit d of rows of x, at q. `lead`: prefetch as many bytes of 4-bit W
  * between the products; all at once they would wait for each other. */
-static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q,
-                                                           int64_t ldq, int n_words, const uint8_t *ahead,
-                                                           __m512i sum[R][MAX_M], const int M, const int bits,
+static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q, int64_t ldq,
+                                                           int n_vectors, const uint8_t *ahead,
+                                                           __m512i sum[MAX_D][R][MAX_M], const int D, const int M,
                                                            const bool lead) {
-    const __m512i low = _mm512_set1_epi8(15);
-    const int halves = bits == 4 ? 2 : 1; /* vectors of bytes in a word of each lane */
 #pragma GCC unroll 4
-    for (int r = 0; r < R; r++) {
+    for (int d = 0; d < D; d++) {
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) sum[r][m] = _mm512_setzero_si512();
+        for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+            for (int m = 0; m < M; m++) sum[d][r][m] = _mm512_setzero_si512();
+        }
     }
-    for (int i = 0; i < n_words; i++, q += 64 * halves, ahead += 64 * R) {
+    for (int i = 0; i < n_vectors; i++, q += 64 * D, ahead += 32 * R) {
 #pragma GCC unroll 4
-        for (int r = 0; r < R && lead; r++) _mm_prefetch((const char *)ahead + 64 * r, _MM_HINT_T0);
-#pragma GCC unroll 2
-        for (int half = 0; half < halves; half++) {
-            __m512i x[MAX_M];
+        for (int r = 0; r < R / 2 && lead; r++) _mm_prefetch((const char *)ahead + 64 * r, _MM_HINT_T0);
+        __m512i v[R];
 #pragma GCC unroll 4
-            for (int m = 0; m < M; m++) x[m] = _mm512_loadu_si512(q + m * ldq + 64 * half);
+        for (int r = 0; r < R; r++) v[r] = w[i][r];
 #pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-                __m512i v = w[i][r];
-                if (half == 1) v = _mm512_srli_epi16(v, 4);
-                if (bits == 4) v = _mm512_and_si512(v, low);
+        for (int m = 0; m < M; m++) {
 #pragma GCC unroll 4
-                for (int m = 0; m < M; m++) sum[r][m] = add_products(sum[r][m], v, x[m]);
+            for (int d = 0; d < D; d++) {
+                __m512i x = _mm512_loadu_si512(q + m * ldq + 64 * d);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++) sum[d][r][m] = add_products(sum[d][r][m], v[r], x);
             }
         }
     }
 }
 
+/* The sum of digits, lowest first, as a float. */
+static inline __attribute__((always_inline)) __m512 join(const __m512i sum[MAX_D][R][MAX_M], int r, int m, const int D) {
+    if (D == 1) return _mm512_cvtepi32_ps(sum[0][r][m]);
+    __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(sum[D - 1][r][m], 8), sum[D - 2][r][m]);
+    if (D == 2) return _mm512_cvtepi32_ps(upper);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(upper), _mm512_set1_ps(256), _mm512_cvtepi32_ps(sum[0][r][m]));
+}
+
 /* acc of rows i .. i+M-1 of x with the rows of W grows by the span in b, whose first group is g. */
-static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x,
-                                                           int64_t g, int group, int i, const int M,
-                                                           const int bits, const bool lead) {
+static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x, int64_t g,
+                                                           int group, int i, const int D, const int M, const bool lead) {
     const float *scales = x->scales + i * x->lds + g, *sums = x->sums + i * x->lds + g;
-    __m512i sum[R][MAX_M];
-    sum_span(b->w, x->q + i * x->ldq + g * group, x->ldq, group * bits / 32, b->ahead, sum, M, bits, lead);
+    __m512i sum[MAX_D][R][MAX_M];
+    sum_span(b->w, x->q + i * x->ldq + g * group * D, x->ldq, group / 4, b->ahead, sum, D, M, lead);
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++) {
         __m512 scale = _mm512_loadu_ps(scales + m * x->lds), total = _mm512_loadu_ps(sums + m * x->lds);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             __m512 *acc = &b->acc[i + m][r];
-            __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][m]), scale);
+            __m512 v = _mm512_mul_ps(join(sum, r, m, D), scale);
             v = _mm512_fmadd_ps(b->scales[r], v, *acc);
             *acc = _mm512_fmadd_ps(b->zero_biases[r], total, v);
         }
     }
 }
 
-/* Functions of their own, so that the compiler finds registers for the sums. */
-typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i);
+/* Digits, and rows of x together; functions of their own, so that the compiler finds registers for the sums. */
+#define SHAPES X(1, 1) X(1, 2) X(1, 4) X(2, 1) X(2, 2) X(2, 3) X(3, 1) X(3, 2)
 
-static void multiply_q4_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 1, 4, true);
+typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i, bool lead);
+
+#define X(D, M)                                                                                                          \
+    static void multiply_##D##_##M(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i, bool lead) { \
+        if (lead) {                                                                                                      \
+            multiply(b, x, g, group, i, D, M, true);                                                                     \
+        } else {                                                                                                         \
+            multiply(b, x, g, group, i, D, M, false);                                                                    \
+        }                                                                                                                \
+    }
+SHAPES
+#undef X
+
+#define X(D, M) [D][M] = multiply_##D##_##M,
+static multiply_fn *const multiply_fns[MAX_D + 1][MAX_M + 1] = {SHAPES};
+#undef X
+
+/* How many of the m rows of x that are left to take together. */
+static int step_of(int digits, int m) {
+    static const int most[MAX_D + 1] = {0, 4, 3, 2};
+    int step = m < most[digits] ? m : most[digits];
+    if (step == 3 && digits == 1) return 2;
+    if (m == 4 && digits == 2) return 2;
+    return step;
 }
-
-static void multiply_q4_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 2, 4, true);
-}
-
-static void multiply_q4_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 4, 4, true);
-}
-
-static void multiply_q4_more(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 4, 4, false);
-}
-
-static void multiply_q8_1(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 1, 8, false);
-}
-
-static void multiply_q8_2(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 2, 8, false);
-}
-
-static void multiply_q8_4(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {
-    multiply(b, x, g, group, i, 4, 8, false);
-}
-
-/* For the last 1 or 2 rows of x, for the first 4, which lead the prefetch, and for 4 more. */
-enum { ONE, TWO, FOUR, MORE };
-
-static multiply_fn *const multiply_fns[2][4] = {
-    {multiply_q4_1, multiply_q4_2, multiply_q4_4, multiply_q4_more},
-    {multiply_q8_1, multiply_q8_2, multiply_q8_4, multiply_q8_4}};
 
 /* The next n <= 16 groups of n_rows rows. */
 static inline __attribute__((always_inline)) void load_groups_of(struct block *b, const struct oc_weight *w,
@@ -239,11 +245,10 @@ static inline __attribute__((always_inline)) void load_span(struct block *b, con
 
 static void multiply_span(struct block *b, const struct oc_weight *w, const struct oc_dot_x8 *x, int64_t g,
                           int m) {
-    multiply_fn *const *fn = multiply_fns[w->bits == 8];
-    int i = 0;
-    for (; i + 4 <= m; i += 4) fn[i == 0 ? FOUR : MORE](b, x, g, w->group, i);
-    for (; i + 2 <= m; i += 2) fn[TWO](b, x, g, w->group, i);
-    if (i < m) fn[ONE](b, x, g, w->group, i);
+    for (int i = 0, step; i < m; i += step) {
+        step = step_of(x->n_digits, m - i);
+        multiply_fns[x->n_digits][step](b, x, g, w->group, i, i == 0 && w->bits == 4);
+    }
     b->ahead += (size_t)R * SPAN * w->group * w->bits / 8;
 }
 
@@ -295,21 +300,26 @@ static void rows(struct block *b, const struct oc_weight *w, turn_fn *turn_row, 
     }
 }
 
-void oc_avx512vnni_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum) {
+void oc_avx512vnni_round8(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum) {
     __m512i most = _mm512_setzero_si512(), total = _mm512_setzero_si512();
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     for (int i = 0; i < group; i += 16) {
         most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
     }
-    float inverse = oc_int8_scale(_mm512_reduce_max_epu32(most), scale);
+    float inverse = oc_int_scale(_mm512_reduce_max_epu32(most), oc_digits_most(digits), scale);
     const __m128i apart = bits == 4 ? _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)
                                     : _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __mmask16 any = inverse > 0 ? 0xffff : 0; /* x may be a NaN where there is none */
-    for (int i = 0; i < group; i += 16) {
+    for (int i = 0; i < group; i += 16, q += 16 * digits) {
         __m512i v =
             _mm512_maskz_cvtps_epi32(any, _mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
         total = _mm512_add_epi32(total, v);
-        _mm_storeu_si128((__m128i *)(void *)(q + i), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(v), apart));
+        for (int d = 0; d < digits; d++) {
+            uint32_t at[4];
+            _mm_storeu_si128((__m128i *)(void *)at, _mm_shuffle_epi8(_mm512_cvtepi32_epi8(v), apart));
+            for (int j = 0; j < 4; j++) memcpy(q + 4 * (j * digits + d), &at[j], 4);
+            v = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
+        }
     }
     *sum = *scale * (float)_mm512_reduce_add_epi32(total);
 }
