@@ -13,6 +13,7 @@ static bool print_report(const struct golden_report *rep, const char *model, boo
     bool good = true;
     printf("%s, %s: bounds of %s checkpoints\n", model, rep->isa, rep->exact ? "f32" : "bf16");
     if (rep->throughput) printf("  throughput mode: bounds of 8 bits in lm and engine\n");
+    if (rep->int16) printf("  role D takes x as 16 bits: bounds of these in lm and engine\n");
     for (enum stage s = 0; s < N_STAGES; s++) {
         const struct stage_result *r = &rep->stages[s];
         if (r->n == 0 && s <= STAGE_POSITIONS && !has_vision) continue;
@@ -22,7 +23,7 @@ static bool print_report(const struct golden_report *rep, const char *model, boo
         if (!ok && good) printf("  the first stage that fails is \"%s\": look in src/%s/\n", golden_stage_name(s), golden_stage_room(s));
         good = good && ok;
     }
-    if (!rep->exact || rep->throughput) printf("  %d tokens differ at near-ties (margin below the bound)\n", rep->n_near_ties);
+    if (!rep->exact || rep->throughput || rep->int16) printf("  %d tokens differ at near-ties (margin below the bound)\n", rep->n_near_ties);
     return good;
 }
 
