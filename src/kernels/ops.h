@@ -216,9 +216,11 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
-    /* Role D of quantised weights by products of bytes (kernels/int16.h): quicker than FMAs wherever there is AVX512VNNI, so
-     * oc_cpu_features sets it there; "avx512" by name does without. */
+    /* Role D takes the x that quantised weights meet as whole numbers of 16 bits (kernels/int16.h), for products of bytes: quicker than
+     * FMAs where there is AVX512VNNI, so oc_cpu_features sets it there. "avx512" by name does without; AMX's tables
+     * always take it so, but for that of OC_CPU_MANY. */
     OC_CPU_BYTES = 512,
+    OC_CPU_BYTES24 = 1024, /* with OC_CPU_BYTES: 24 bits, within the bounds of f32; a wish, AVX512VNNI alone */
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
@@ -227,7 +229,7 @@ unsigned oc_cpu_features(void);
 /* Pure: the table for these feature bits (0 gives ref). */
 void oc_ops_init(struct oc_ops *ops, unsigned features);
 
-/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "amxmany" (with OC_CPU_MANY), "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
+/* The table for an ISA by name: "ref", "avx2", "avx512", "avx512vnni", "avx512vnni24", "amx", "amxmany" (with OC_CPU_MANY), "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
 

@@ -19,16 +19,11 @@
 #define MAX_VECTORS 32 /* of bytes of a group: 128 weights */
 /* Bytes by which the prefetch runs ahead, as in avx512_dot.c. */
 #define AHEAD 8192
+#define AHEAD_L1 2048 /* with one row of x: to L2 first, then to L1 */
+#define AHEAD_L2 10240
 #define AHEAD_SCALES 1024
 
-#ifdef G
-extern int g_near, g_far;
-#define PREFETCH(p) do { if (g_near >= 0) _mm_prefetch((const char *)(p) + g_near, _MM_HINT_T0); if (g_far >= 0) _mm_prefetch((const char *)(p) + g_far, _MM_HINT_T1); } while (0)
-#define AHEAD_PLUS
-#else
-#define PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
-#define AHEAD_PLUS + AHEAD
-#endif
+
 /* R rows at work. */
 struct block {
     __m512i w[MAX_VECTORS][R]; /* a span, turned: bytes of its groups, of a 4-bit word first the even weights, then the odd ones */
@@ -343,7 +338,10 @@ static inline __attribute__((always_inline)) void sum_pair(const struct pair *p,
         for (int r = 0; r < R_SINGLE; r++, ahead += 256) {
             turn_quad(p->words[r], n_words, quad, words[r]);
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) PREFETCH(ahead + 64 * i);
+            for (int i = 0; i < 4; i++) {
+                _mm_prefetch((const char *)ahead + AHEAD_L1 + 64 * i, _MM_HINT_T0);
+                _mm_prefetch((const char *)ahead + AHEAD_L2 + 64 * i, _MM_HINT_T1);
+            }
         }
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
@@ -368,7 +366,7 @@ static inline __attribute__((always_inline)) void single(const struct oc_weight 
                                                          float *out, const int bits, const int n_words, const int D) {
     const int64_t n_groups = w->k / w->group, rows[R_SINGLE] = {row, row + n_rows - 1};
     const size_t row_bytes = oc_weight_row_bytes(w), span_bytes = 4 * SPAN * (size_t)n_words;
-    struct pair p = {.ahead = w->w + (size_t)(row + n_rows) * row_bytes AHEAD_PLUS};
+    struct pair p = {.ahead = w->w + (size_t)(row + n_rows) * row_bytes};
     const int8_t *q = x->q;
     uint8_t pad[R_SINGLE][SPAN * 128];
     __m512 acc[R];
