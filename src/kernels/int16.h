@@ -9,6 +9,7 @@
 
 #include "kernels/int8.h"
 
+#define OC_INT24_MOST 8355584 /* 65536 * 127 + 256 * 127, which rounding cannot carry to a fourth byte */
 #define OC_INT16_MOST 32639 /* 256 * 127 + 127, of which both bytes are signed */
 
 /* The scale of a group whose largest absolute value has the bits `most`; returns its inverse, 0 where all of q is 0. */
@@ -16,12 +17,11 @@ static inline float oc_int16_scale(uint32_t most, float *scale) {
     return oc_int_scale(most, OC_INT16_MOST, scale);
 }
 
-static inline int8_t oc_int16_low(int32_t q) {
-    return (int8_t)(uint8_t)(q & 255);
-}
-
-static inline int8_t oc_int16_high(int32_t q) {
-    return (int8_t)((q - oc_int16_low(q)) / 256);
+/* The lowest byte of *q, signed; *q becomes what is left, over 256. */
+static inline int8_t oc_int_take_digit(int32_t *q) {
+    int8_t low = (int8_t)(uint8_t)(*q & 255);
+    *q = (*q - low) / 256;
+    return low;
 }
 
 /* q[i] = x[i] / *scale rounded, i < n <= 128, and the sum of the rounded values; NaN and almost nothing as oc_int8_round_group. */
@@ -29,6 +29,13 @@ static inline void oc_int16_round_group(const float *x, int n, int16_t *q, float
     int32_t wide[128];
     oc_int_round_group(x, n, OC_INT16_MOST, wide, scale, sum);
     for (int i = 0; i < n; i++) q[i] = (int16_t)wide[i];
+}
+
+/* Numbers of one, two or three signed bytes. */
+#define OC_MAX_DIGITS 3
+
+static inline float oc_digits_most(int digits) {
+    return digits == 1 ? 127.0f : digits == 2 ? OC_INT16_MOST : OC_INT24_MOST;
 }
 
 #endif

@@ -19,6 +19,13 @@ static inline float oc_int_scale(uint32_t most, float largest_q, float *scale) {
     return any ? largest_q / largest : 0.0f;
 }
 
+/* v, at most largest_q, rounded. */
+static inline int32_t oc_int_nearest(float v, float largest_q) {
+    const float magic = 0x1.8p23f; /* its last bit is worth 1: adding it rounds to an integer below 2^22 */
+    if (largest_q >= 0x1p22f) return (int32_t)__builtin_rintf(v);
+    return (int32_t)(oc_f32_bits(v + magic) - oc_f32_bits(magic));
+}
+
 /* q[i] = x[i] / *scale rounded, i < n <= 128, and the sum of the rounded values. A group with a NaN or an infinity
  * gets a scale of NaN, so that its outputs are NaN; one of (almost) nothing is 0. */
 static inline void oc_int_round_group(const float *x, int n, float largest_q, int32_t *q, float *scale, float *sum) {
@@ -30,7 +37,7 @@ static inline void oc_int_round_group(const float *x, int n, float largest_q, in
     }
     float inverse = oc_int_scale(most, largest_q, scale);
     for (int i = 0; i < n; i++) {
-        q[i] = inverse > 0 ? (int32_t)__builtin_rintf(x[i] * inverse) : 0;
+        q[i] = inverse > 0 ? oc_int_nearest(x[i] * inverse, largest_q) : 0;
         total += q[i];
     }
     *sum = *scale * (float)total;

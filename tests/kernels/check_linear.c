@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "kernels/int16.h"
 
 /* want[m, n] = x W^T + bias, mag the sum of absolute values. */
 struct oracle {
@@ -22,32 +23,32 @@ static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struc
     return isa_bf16(c->ops.isa);
 }
 
-/* The whole number that the largest x of a group becomes where role `role` of the ISA under test rounds x for w; 0: it does not. */
-static float largest_whole(const struct chk *c, enum oc_role role, const struct oc_weight *w) {
+/* The bytes of the whole numbers that role `role` of the ISA under test makes of the x that w meets; 0: it does not. */
+static int digits_of(const struct chk *c, enum oc_role role, const struct oc_weight *w) {
     if (w->bits == 0) return 0;
-    if (role == OC_ROLE_D) return c->ops.int8 ? 127 : 0;
-    return c->ops.int16 ? 32639 : 0;
+    if (role == OC_ROLE_P) return c->ops.int16 ? 2 : 0;
+    return c->ops.int8 ? 1 : c->ops.x_digits;
 }
 
-/* x as whole numbers times a scale, group for group, where the largest becomes `whole`; x itself where that is 0. */
-static double *seen_x(const struct mat *x, const struct oc_weight *w, float whole) {
+/* x as whole numbers of so many digits, group for group; x itself where that is 0. */
+static double *seen_x(const struct mat *x, const struct oc_weight *w, int digits) {
     double *seen = malloc((size_t)(x->rows * x->cols) * sizeof *seen);
     OC_ASSERT(seen);
     for (int64_t i = 0; i < x->rows * x->cols; i++) seen[i] = x->p[i / x->cols * x->ld + i % x->cols];
-    if (whole == 0) return seen;
-    for (double *g = seen; g < seen + x->rows * x->cols; g += w->group) {
-        double most = 0;
-        for (int i = 0; i < w->group; i++) most = fmax(most, fabs(g[i]));
-        float inverse = most > 1e-30 ? whole / (float)most : 0, scale = (float)most / whole;
-        for (int i = 0; i < w->group; i++) g[i] = isfinite(g[i]) ? nearbyint((float)g[i] * inverse) * scale : g[i];
+    for (int64_t g = 0; digits && g < x->rows * x->cols; g += w->group) {
+        float group[128], scale, sum;
+        int32_t q[128];
+        for (int i = 0; i < w->group; i++) group[i] = (float)seen[g + i];
+        oc_int_round_group(group, w->group, oc_digits_most(digits), q, &scale, &sum);
+        for (int i = 0; i < w->group; i++) seen[g + i] = q[i] * (double)scale;
     }
     return seen;
 }
 
-static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w, enum isa_bf16 how, float whole) {
+static struct oracle oracle_new(const struct mat *x, const struct oc_weight *w, enum isa_bf16 how, int digits) {
     size_t count = (size_t)(x->rows * w->n);
     struct oracle o = {calloc(count, sizeof(double)), calloc(count, sizeof(double))};
-    double *row = malloc((size_t)w->k * sizeof(double)), *seen = seen_x(x, w, whole);
+    double *row = malloc((size_t)w->k * sizeof(double)), *seen = seen_x(x, w, digits);
     OC_ASSERT(o.want && o.mag && row);
     for (int64_t n = 0; n < w->n; n++) {
         weight_row_double(w, n, row);
@@ -109,7 +110,7 @@ static void one_linear(struct chk *c, enum oc_role role, enum wformat f) {
     struct oc_linear a = {role, m, x.p, x.ld, &w.w, y.p, y.ld, act, add};
     c->ops.linear(&r.k, &a);
     const struct oc_weight *weights[] = {&w.w};
-    struct oracle o = oracle_new(&x, &w.w, in_bf16(c, role, weights, 1), largest_whole(c, role, &w.w));
+    struct oracle o = oracle_new(&x, &w.w, in_bf16(c, role, weights, 1), digits_of(c, role, &w.w));
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             double want = act_double(act, o.want[i * n + j]), mag = o.mag[i * n + j];
@@ -142,8 +143,8 @@ static void one_glu(struct chk *c, enum oc_role role) {
     enum isa_bf16 bf16 = in_bf16(c, role, weights, 2);
     /* Role P takes both of a pair the same way. */
     bool apart = role == OC_ROLE_P && gate.w.group != up.w.group;
-    float whole_gate = apart ? 0 : largest_whole(c, role, &gate.w), whole_up = apart ? 0 : largest_whole(c, role, &up.w);
-    struct oracle og = oracle_new(&x, &gate.w, bf16, whole_gate), ou = oracle_new(&x, &up.w, bf16, whole_up);
+    int of_gate = apart ? 0 : digits_of(c, role, &gate.w), of_up = apart ? 0 : digits_of(c, role, &up.w);
+    struct oracle og = oracle_new(&x, &gate.w, bf16, of_gate), ou = oracle_new(&x, &up.w, bf16, of_up);
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             int64_t at = i * n + j;
@@ -177,7 +178,7 @@ static void one_linear3(struct chk *c, enum oc_role role) {
     c->ops.linear3(&r.k, &a);
     bool clean = run_ctx_free(&r);
     for (int i = 0; i < 3; i++) {
-        struct oracle o = oracle_new(&x, &w[i].w, in_bf16(c, role, a.w, 3), largest_whole(c, role, &w[i].w));
+        struct oracle o = oracle_new(&x, &w[i].w, in_bf16(c, role, a.w, 3), digits_of(c, role, &w[i].w));
         for (int64_t at = 0; at < m * w[i].w.n; at++) {
             int64_t row = at / w[i].w.n, col = at % w[i].w.n;
             op_error(c, y[i].p[row * y[i].ld + col], o.want[at], o.mag[at]);
@@ -238,7 +239,7 @@ static void one_uneven(struct chk *c, enum oc_role role, enum wformat f) {
     struct run_ctx r = run_ctx_new(c, 2, m, k, n, 8);
     struct oc_linear a = {role, m, x.p, x.ld, &w.w, y.p, y.ld, OC_ACT_NONE, false};
     c->ops.linear(&r.k, &a);
-    double *seen = seen_x(&x, &w.w, largest_whole(c, role, &w.w));
+    double *seen = seen_x(&x, &w.w, digits_of(c, role, &w.w));
     for (int64_t at = 0; at < m * n; at++) {
         float got = y.p[at / n * y.ld + at % n];
         if ((at / n + kinds) % N_UNEVEN != NOT_FINITE) {
@@ -276,7 +277,6 @@ void check_linear(struct chk *c) {
         for (int i = 0; i < n; i++) one_linear3(c, role);
         op_end(c, role == OC_ROLE_P ? bound_p : 12);
     }
-    if (c->ops.int8) return;
     if (c->ops.int16) {
         op_begin(c, "linear P, uneven x");
         for (int i = 0; i < 2 * n; i++) one_uneven(c, OC_ROLE_P, i % 2 ? W_Q4 : W_Q8);
