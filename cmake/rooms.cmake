@@ -1,5 +1,5 @@
 # A room is a folder of src/ and a static library oc_<room>. Files under its x86 get the flags of the ISA in their name:
-# x86/avx2_*.c, x86/avx512_*.c, x86/avx512bf16_*.c, x86/avx512vnni_*.c, x86/avx512vbmi_*.c, x86/amx_*.c; files under its arm are
+# x86/avx2_*.c, x86/avxvnni_*.c, x86/avx512_*.c, x86/avx512bf16_*.c, x86/avx512vnni_*.c, x86/avx512vbmi_*.c, x86/amx_*.c; files under its arm are
 # compiled on aarch64 only.
 function(oc_room name)
   cmake_parse_arguments(R "" "" "ROOMS;LIBS" ${ARGN})
@@ -12,7 +12,7 @@ function(oc_room name)
     list(FILTER sources EXCLUDE REGEX "/src/${name}/(arm|x86)/")
   endif()
   foreach(s IN LISTS sources)
-    if(s MATCHES "/x86/avx2_[^/]*$")
+    if(s MATCHES "/x86/(avx2|avxvnni)_[^/]*$") # AVX-VNNI's instruction is written by hand
       set_source_files_properties(${s} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mbmi2")
     elseif(s MATCHES "/x86/avx512bf16_[^/]*$")
       set_source_files_properties(

@@ -18,6 +18,7 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 static const char *const int8_names[][2] = {
     {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
     {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
+    {"avx512vnni", "avx512-int8"}, {"avx512vnni24", "avx512-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
@@ -38,10 +39,14 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     oc_ops_set_ref(ops);
 #if defined(__x86_64__)
     if (features & OC_CPU_AVX2) oc_ops_set_avx2(ops);
-    if (features & OC_CPU_AVX512) oc_ops_set_avx512(ops);
-    bool rounded = features & OC_CPU_ROUND;
+    /* With the 8 bits of throughput mode role P stays exact: two roundings on top of each other come to the bound of the first. */
+    bool bytes = (features & OC_CPU_BYTES) && !(features & OC_CPU_INT8), rounded = features & OC_CPU_ROUND;
+    bool amx = (features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX), wide = features & OC_CPU_AVX512;
+    if (bytes && (features & OC_CPU_AVXVNNI) && !wide) oc_ops_set_avxvnni(ops);
+    if (wide) oc_ops_set_avx512(ops);
+    if (bytes && wide && (features & OC_CPU_AVX512VNNI) && !amx && !rounded) oc_ops_set_avx512vnni(ops, features & OC_CPU_BYTES24);
     if ((features & OC_CPU_AVX512BF16) && rounded) oc_ops_set_avx512bf16(ops);
-    if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, features);
+    if (amx) oc_ops_set_amx(ops, features);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
 #endif
@@ -54,7 +59,10 @@ static const struct isa_name {
 } isa_names[] = {
     {"ref", 0},
     {"avx2", OC_CPU_AVX2},
+    {"avxvnni", OC_CPU_AVX2 | OC_CPU_AVXVNNI | OC_CPU_BYTES},
     {"avx512", OC_CPU_AVX2 | OC_CPU_AVX512},
+    {"avx512vnni", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_BYTES},
+    {"avx512vnni24", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_BYTES | OC_CPU_BYTES24},
     {"avx512bf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND},
     {"amx", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX},
     {"amxmany", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_MANY},
@@ -75,14 +83,14 @@ enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wish
     }
     for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
         if (strcmp(isa, isa_names[i].name) != 0) continue;
-        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY | OC_CPU_INT16);
+        asked = isa_names[i].features & ~(unsigned)(OC_CPU_ROUND | OC_CPU_MANY | OC_CPU_BYTES | OC_CPU_BYTES24 | OC_CPU_INT16);
         if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }
         oc_ops_init(ops, isa_names[i].features | (have & OC_CPU_AVX512VNNI) | wishes);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxint16, amxmany, amxbf16, neon", isa);
+    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avxvnni, avx512, avx512vnni, avx512vnni24, avx512bf16, amx, amxint16, amxmany, amxbf16, neon", isa);
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {

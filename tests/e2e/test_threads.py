@@ -19,7 +19,7 @@ def threads_do_not_change_the_answer():
 def every_isa_gives_the_answer_of_the_reference():
     text, logprobs = answer("--isa", "ref")
     assert answer()[0] == text, "the best ISA"
-    for isa in ("avx2", "avx512", "neon"):
+    for isa in ("avx2", "avxvnni", "avx512", "avx512vnni", "neon"):
         r = ocellus("run", *model_args(), "--isa", isa, "--max-tokens", 1, "x")
         if r.code != 0:
             assert "isa" in r.err.lower() or isa in r.err, r

@@ -263,6 +263,7 @@ struct oc_device *fake_device_open(const char *isa) {
                             .take_floats = fake_take_floats, .close = fake_close};
     d->ops.isa = f->real.isa;
     d->ops.int16 = f->real.int16;
+    d->ops.x_digits = f->real.x_digits;
     return d;
 }
 

@@ -49,8 +49,9 @@ struct golden_report {
     struct stage_result stages[N_STAGES];
     char isa[32];
     bool exact; /* f32 arithmetic is expected: bounds of 1e-4 and all tokens */
-    bool int16;      /* weights and what they meet are rounded to 16 bits: bounds of 2e-3 */
+    bool blocks;     /* weights and what they meet are rounded to 16 bits, blocks of k: bounds of 2e-3 */
     bool throughput; /* batch mode: the language model's bounds are those of 8 bits */
+    bool int16, int16_vision; /* quantised weights take x as 16 bits, in role D, P or both: the bounds of the language model are those; and of vision */
     int n_near_ties; /* tokens that differ where the golden's margin is below the bound */
 };
 

@@ -117,7 +117,7 @@ bool amx_model_ops(struct oc_ops *ops, const char *name) {
     static const char *const models[N_AMX_KINDS] = {"amx-model", "amxmany-model", "amxbf16-model", "amxint16-model"};
     for (enum amx_kind kind = 0; kind < N_AMX_KINDS; kind++) {
         if (strcmp(name, models[kind]) != 0) continue;
-        if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK || !__builtin_cpu_supports("avx512vbmi"))
+        if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK || !__builtin_cpu_supports("avx512vbmi") || !__builtin_cpu_supports("avx512vnni"))
             return false; /* the vector parts are the real ones */
         ops->isa = models[kind];
         amx_set(ops, kind);

@@ -6,23 +6,25 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum peak { FMA, BF16 };
+enum peak { FMA, BF16, INT16, N_PEAKS };
+static const char *const peak_names[N_PEAKS] = {"fma", "bf16", "int16"};
 
 /* One line: seconds per call, bytes that must be read, FLOPs that must be done, and their share of the limits. */
 static void report(const struct bench *b, enum peak peak, const char *kernel, const char *shape, double seconds,
                    double bytes, double flops) {
     double gb = bytes / seconds * 1e-9, tf = flops / seconds * 1e-12;
-    double limit = peak == BF16 ? b->peaks.bf16_tflop_s : b->peaks.fma_tflop_s;
-    double gb_share = 100 * gb / b->peaks.read_gb_s, tf_share = 100 * tf / limit;
+    const double limits[N_PEAKS] = {b->peaks.fma_tflop_s, b->peaks.bf16_tflop_s, b->peaks.int16_tflop_s};
+    double gb_share = 100 * gb / b->peaks.read_gb_s, tf_share = 100 * tf / limits[peak];
     printf("%-10s %-20s %-26s %10.1f us %7.2f GB/s %4.0f%%  %7.3f TFLOP/s %4.0f%%\n", b->ops.isa, kernel, shape,
            seconds * 1e6, gb, gb_share, tf, tf_share);
     fflush(stdout);
     if (!b->csv) return;
     fprintf(b->csv, "%s,%d,%s,%s,%.1f,%.2f,%.1f,%.4f,%.1f,%s\n", b->ops.isa, oc_pool_n_threads(b->ctx.pool), kernel, shape,
-            seconds * 1e6, gb, gb_share, tf, tf_share, peak == BF16 ? "bf16" : "fma");
+            seconds * 1e6, gb, gb_share, tf, tf_share, peak_names[peak]);
 }
 
 static enum peak peak_of(const struct bench *b, enum oc_role role, enum wformat f) {
+    if (role == OC_ROLE_P && b->ops.int16 && (f == W_Q4 || f == W_Q8) && b->peaks.int16_tflop_s > 0) return INT16;
     bool cut = role == OC_ROLE_P && f != W_F32 && f != W_F16 && b->peaks.bf16_tflop_s > 0;
     return cut ? BF16 : FMA;
 }
@@ -299,14 +301,16 @@ static void bench_isa(const char *isa, bool quick, bool decode_only, struct oc_p
     OC_ASSERT(b.ctx.scratch);
     memset(b.ctx.scratch, 0, b.ctx.scratch_bytes);
     b.peaks = measure_peaks(pool, isa, pile, pile_bytes);
-    printf("%s: %d threads%s, reads %.1f GB/s, f32 FMA %.3f TFLOP/s, bf16 %.3f TFLOP/s\n", isa, oc_pool_n_threads(pool),
+    printf("%s: %d threads%s, reads %.1f GB/s, f32 FMA %.3f TFLOP/s, bf16 %.3f, 16-bit numbers %.3f TFLOP/s\n", isa, oc_pool_n_threads(pool),
            oc_pool_n_threads(pool) == 1 ? " (CPU time)" : "", b.peaks.read_gb_s, b.peaks.fma_tflop_s,
-           b.peaks.bf16_tflop_s);
+           b.peaks.bf16_tflop_s, b.peaks.int16_tflop_s);
     if (csv) {
         fprintf(csv, "%s,%d,peak,reads,,%.2f,100,,,\n", isa, oc_pool_n_threads(pool), b.peaks.read_gb_s);
         fprintf(csv, "%s,%d,peak,f32 FMA,,,,%.4f,100,fma\n", isa, oc_pool_n_threads(pool), b.peaks.fma_tflop_s);
         if (b.peaks.bf16_tflop_s > 0)
             fprintf(csv, "%s,%d,peak,bf16,,,,%.4f,100,bf16\n", isa, oc_pool_n_threads(pool), b.peaks.bf16_tflop_s);
+        if (b.peaks.int16_tflop_s > 0)
+            fprintf(csv, "%s,%d,peak,int16,,,,%.4f,100,int16\n", isa, oc_pool_n_threads(pool), b.peaks.int16_tflop_s);
     }
     bench_decode(&b);
     if (!decode_only && !b.ops.int8) bench_prefill(&b); /* int8 changes role D only */
@@ -314,7 +318,7 @@ static void bench_isa(const char *isa, bool quick, bool decode_only, struct oc_p
 }
 
 void bench(const char *isa, bool quick, bool decode_only, int n_threads, const char *csv_path) {
-    static const char *const names[] = {"avx2", "avx2-int8", "avx512", "avx512-int8", "avx512bf16", "amx", "amxint16", "amxmany", "amxbf16", "neon"};
+    static const char *const names[] = {"avx2", "avx2-int8", "avxvnni", "avx512", "avx512-int8", "avx512vnni", "avx512bf16", "amx", "amxint16", "amxmany", "amxbf16", "neon"};
     FILE *csv = csv_path ? fopen(csv_path, "w") : NULL;
     if (csv_path && !csv) {
         printf("cannot write %s\n", csv_path);

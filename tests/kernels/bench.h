@@ -11,6 +11,7 @@ struct peaks {
     double read_gb_s;   /* sequential reads of memory larger than any cache */
     double fma_tflop_s; /* f32, widest vectors of the ISA */
     double bf16_tflop_s; /* its bf16 products, 0 where it has none */
+    double int16_tflop_s; /* products of 16-bit numbers, 0 where role P takes none */
 };
 
 struct bench {
@@ -35,5 +36,8 @@ struct peaks measure_peaks(struct oc_pool *pool, const char *isa, const uint8_t 
 /* FLOPs per call of `peak`, and the loop itself, for the bf16 products of an ISA; NULL where it has none. */
 typedef float peak_fn(float f);
 peak_fn *bf16_peak(const char *isa, double *flops);
+
+/* The same for products of 16-bit numbers. */
+peak_fn *int16_peak(const char *isa, double *flops);
 
 #endif

@@ -1,4 +1,4 @@
-/* The peak of bf16 products: VDPBF16PS or AMX tiles from registers. */
+/* The peak of bf16 products, VDPBF16PS or AMX tiles from registers, and of 16-bit numbers, VPDPWSSD. */
 #include "bench.h"
 
 #if defined(__x86_64__)
@@ -43,6 +43,34 @@ __attribute__((target("amx-tile,amx-bf16"))) static float products_amx(float f) 
     _tile_stored(0, out, 64);
     _tile_release();
     return out[0][0];
+}
+
+#define VPDPWSSD(encoding, r, i) encoding "vpdpwssd %%" r "mm13, %%" r "mm14, %%" r "mm" #i "\n\t"
+#define TWELVE(encoding, r)                                                                                        \
+    VPDPWSSD(encoding, r, 0) VPDPWSSD(encoding, r, 1) VPDPWSSD(encoding, r, 2) VPDPWSSD(encoding, r, 3)             \
+    VPDPWSSD(encoding, r, 4) VPDPWSSD(encoding, r, 5) VPDPWSSD(encoding, r, 6) VPDPWSSD(encoding, r, 7)             \
+    VPDPWSSD(encoding, r, 8) VPDPWSSD(encoding, r, 9) VPDPWSSD(encoding, r, 10) VPDPWSSD(encoding, r, 11)
+
+__attribute__((target("avx2"))) static float products_vnni_ymm(float f) {
+    for (int t = 0; t < FMA_TURNS / 12; t++) {
+        __asm__ volatile(TWELVE("%{vex%} ", "y")::
+                             : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11");
+    }
+    return f;
+}
+
+__attribute__((target("avx512f"))) static float products_vnni_zmm(float f) {
+    for (int t = 0; t < FMA_TURNS / 12; t++) {
+        __asm__ volatile(TWELVE("", "z")::
+                             : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11");
+    }
+    return f;
+}
+
+peak_fn *int16_peak(const char *isa, double *flops) {
+    bool zmm = strcmp(isa, "avx512vnni") == 0;
+    *flops = (zmm ? 64.0 : 32.0) * (FMA_TURNS / 12 * 12);
+    return zmm ? products_vnni_zmm : strcmp(isa, "avxvnni") == 0 ? products_vnni_ymm : NULL;
 }
 
 peak_fn *bf16_peak(const char *isa, double *flops) {

@@ -69,7 +69,7 @@ static void fma_work(void *arg, int thread, int n_threads) {
         j->sink[thread][0] = fma_avx512(f);
         return;
     }
-    if (strncmp(j->isa, "avx2", 4) == 0) {
+    if (strncmp(j->isa, "avx2", 4) == 0 || strncmp(j->isa, "avxvnni", 7) == 0) {
         j->sink[thread][0] = fma_avx2(f);
         return;
     }
@@ -77,18 +77,18 @@ static void fma_work(void *arg, int thread, int n_threads) {
     j->sink[thread][0] = fma_plain(f);
 }
 
-struct bf16_job {
+struct products_job {
     peak_fn *fn;
     float sink[OC_LIMIT_BENCH_THREADS][16];
 };
 
-static void bf16_work(void *arg, int thread, int n_threads) {
-    struct bf16_job *j = arg;
+static void products_work(void *arg, int thread, int n_threads) {
+    struct products_job *j = arg;
     j->sink[thread][0] = j->fn((float)n_threads * 1e-3f);
 }
 
 static double lanes_of(const char *isa) {
-    return is_512(isa) ? 16 : strncmp(isa, "avx2", 4) == 0 ? 8 : 4;
+    return is_512(isa) ? 16 : strncmp(isa, "avx2", 4) == 0 || strncmp(isa, "avxvnni", 7) == 0 ? 8 : 4;
 }
 
 #if !defined(__x86_64__)
@@ -96,16 +96,29 @@ peak_fn *bf16_peak(const char *isa, double *flops) {
     (void)isa, (void)flops;
     return NULL;
 }
+
+peak_fn *int16_peak(const char *isa, double *flops) {
+    return bf16_peak(isa, flops);
+}
 #endif
+
+/* TFLOP/s of one run of the job, `flops` a thread. */
+static double products_rate(struct oc_pool *pool, struct products_job *j, double flops, bool cpu_time) {
+    if (!j->fn) return 0;
+    double start = now_s(cpu_time);
+    oc_pool_run(pool, products_work, j);
+    return flops * oc_pool_n_threads(pool) / (now_s(cpu_time) - start) * 1e-12;
+}
 
 struct peaks measure_peaks(struct oc_pool *pool, const char *isa, const uint8_t *pile, size_t pile_bytes) {
     static struct read_job read;
     static struct fma_job fma;
-    static struct bf16_job bf16;
-    double bf16_flops = 0;
+    static struct products_job bf16, int16;
+    double bf16_flops = 0, int16_flops = 0;
     struct peaks best = {0};
     fma.isa = isa;
     bf16.fn = bf16_peak(isa, &bf16_flops);
+    int16.fn = int16_peak(isa, &int16_flops);
     OC_ASSERT(oc_pool_n_threads(pool) <= OC_LIMIT_BENCH_THREADS);
     size_t part = pile_bytes / 24 / 64 * 64;
     bool cpu_time = oc_pool_n_threads(pool) == 1;
@@ -116,9 +129,8 @@ struct peaks measure_peaks(struct oc_pool *pool, const char *isa, const uint8_t 
         double t1 = now_s(cpu_time);
         oc_pool_run(pool, fma_work, &fma);
         double t2 = now_s(cpu_time), flops = 2 * lanes_of(isa) * (FMA_TURNS / 12 * 12) * oc_pool_n_threads(pool);
-        if (bf16.fn) oc_pool_run(pool, bf16_work, &bf16);
-        double t3 = now_s(cpu_time), products = bf16.fn ? bf16_flops * oc_pool_n_threads(pool) : 0;
-        best.bf16_tflop_s = fmax(best.bf16_tflop_s, products / (t3 - t2) * 1e-12);
+        best.bf16_tflop_s = fmax(best.bf16_tflop_s, products_rate(pool, &bf16, bf16_flops, cpu_time));
+        best.int16_tflop_s = fmax(best.int16_tflop_s, products_rate(pool, &int16, int16_flops, cpu_time));
         best.read_gb_s = fmax(best.read_gb_s, (double)part / (t1 - t0) * 1e-9);
         best.fma_tflop_s = fmax(best.fma_tflop_s, flops / (t2 - t1) * 1e-12);
     }

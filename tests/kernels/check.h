@@ -110,6 +110,7 @@ void check_attn(struct chk *c);
 void check_small(struct chk *c);
 void check_invariance(struct chk *c);
 void check_int8(struct chk *c);
+void check_int16(struct chk *c);
 void bench(const char *isa, bool quick, bool decode_only, int n_threads, const char *csv_path); /* 0 threads: all */
 
 #endif

@@ -19,11 +19,8 @@ void oc_tiled_store_row(const struct oc_simd *s, const struct oc_multi_linear *a
     }
 }
 
-static void run(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
-    if (a->m == 0) return;
-    if (a->role == OC_ROLE_D) {
-        oc_tiled_gemv(s, ctx, a);
-    } else if (s->bytes && oc_tiled_may_bf16(a)) {
+static void run_floats(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
+    if (s->bytes && oc_tiled_may_bf16(a)) {
         oc_tiled_gemm_bytes(s, ctx, a);
     } else if (s->tiles && oc_tiled_may_tiles(a)) {
         oc_tiled_gemm_tiles(s, ctx, a);
@@ -32,6 +29,17 @@ static void run(const struct oc_simd *s, const struct oc_kctx *ctx, const struct
     } else {
         oc_tiled_gemm(s, ctx, a);
     }
+}
+
+static void run(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
+    struct oc_multi_linear rest = *a;
+    if (a->m == 0) return;
+    if (a->role == OC_ROLE_D) {
+        oc_tiled_gemv(s, ctx, a);
+        return;
+    }
+    if (s->int16) oc_tiled_gemm_int16(s, ctx, a, &rest);
+    if (rest.n_w > 0) run_floats(s, ctx, &rest);
 }
 
 void oc_tiled_linear(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_linear *a) {

@@ -205,7 +205,6 @@ struct oc_simd_tiles {
  * low high), exact integers; low low, some 2^-17 of a product of two largest values, is left out. Sums of blocks are added in f32, in order.
  *
  * Operand A is 16 rows of x (a strip), operand B 32 rows of W (a panel), in steps of 64 k, zero-padded. */
-#define OC_INT16_MOST 32639
 #define OC_BYTES_M 16
 #define OC_BYTES_N 32
 #define OC_BYTES_K 64
@@ -270,12 +269,12 @@ struct oc_simd_bytes {
     void (*finish)(struct oc_tiles_end *e, int n);
 };
 
-/* Rows of x rounded for role D with int8 (kernels/int8.h), m of them: bytes [m, ldq], scales and sums of the rounded
- * groups [m, lds], 0 beyond the last group.
+/* Rows of x as whole numbers for role D (kernels/int8.h), m of them, each number one to three signed bytes, its digits: bytes
+ * [m, ldq], scales and sums of the rounded groups [m, lds], 0 beyond the last group.
  *
  * Groups come in spans of 16, one for each lane of a vector of 32-bit sums: lane 4p + i is group 4i + p, as it falls out
- * when the 16 pieces of a span are transposed as 4 x 4. For each word of a group, in order: vectors of 64 bytes, 4 for each
- * lane; of 4-bit weights first the even ones of the word, then the odd ones. */
+ * when the 16 pieces of a span are transposed as 4 x 4. For each four of a group, in order: vectors of 64 bytes, 4 for each
+ * lane, a vector for each digit, the lowest first; of 4-bit weights each eight come as the even ones, then the odd ones. */
 #define OC_INT8_SPAN 16
 
 struct oc_dot_x8 {
@@ -283,6 +282,7 @@ struct oc_dot_x8 {
     int64_t ldq;
     const float *scales, *sums;
     int64_t lds;
+    int n_digits;
 };
 
 static inline int oc_int8_lane(int group_in_span) {
@@ -337,6 +337,41 @@ struct oc_simd_digits {
                 const struct oc_dot_next *next);
 };
 
+/* Role P of quantised weights by whole numbers: x as 16 bits (kernels/int16.h), W as the unsigned numbers that it is made of,
+ * in panels of `cols` rows of W, OC_INT16_ROWS rows of x at a time. Within each 8 of k the order is 0 4, 1 5, 2 6, 3 7, as pairs,
+ * in both. Sums of a group are exact. */
+#define OC_INT16_ROWS 6
+#define OC_INT16_MAX_COLS 64
+#define OC_INT16_SCALES 16 /* groups whose scales are turned at a time */
+
+/* c[r, j] = (first ? 0 : c) + for each group in order: sum of the rounded x * zero bias, then scale * (sum * x's scale). */
+struct oc_int16_tile {
+    const int16_t *x;      /* [mr][OC_P_KB] */
+    const float *scales;   /* of x: [groups][2][OC_INT16_ROWS], scales and sums of what was rounded */
+    const int16_t *w;      /* [kk/2][cols][2] */
+    const float *w_scales; /* [groups][2][cols], scales and zero biases */
+    int kk, group;
+    float *c;
+    int64_t ldc;
+    int mr; /* 1 .. OC_INT16_ROWS */
+    bool first;
+};
+
+struct oc_simd_int16 {
+    int cols; /* of a panel, a divisor of OC_P_NB */
+
+    /* q[kk] = a row's x, rounded; scales[groups][2][OC_INT16_ROWS], of which one column is written. */
+    void (*round)(const float *x, int kk, int group, int16_t *q, float *scales);
+
+    /* out = a panel of n <= cols rows of w from n0 on, kk long from k0 on, multiples of the group; zeros for rows not there. */
+    void (*numbers)(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int16_t *out);
+
+    /* out[n_groups][2][cols] = the scales and zero biases of n_groups <= OC_INT16_SCALES groups. */
+    void (*scales)(const struct oc_weight *w, int64_t n0, int n, int64_t group, int n_groups, float *out);
+
+    void (*tile)(const struct oc_int16_tile *t);
+};
+
 struct oc_simd {
     int mr, nr; /* the register tile; nr is two vectors */
     int lanes;  /* of a vector of float: nr / 2 */
@@ -359,13 +394,14 @@ struct oc_simd {
     void (*dot)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                 int64_t ldo);
 
-    /* The same with rounded rows, or NULL. Bits are those of ref: exact within a group; then, group for group in its lane,
-     * acc = fma(scale, sum * x's scale, acc), acc = fma(zero_bias, x's sum, acc); lanes in the order of groups are added
+    /* The same with rounded rows, or NULL. Bits are those of ref: exact within a group (of three digits the sum is
+     * fma(256, (float)sum of the upper two, (float)sum of the lowest)); then, group for group in its lane, acc = fma(scale, sum * x's scale, acc), acc = fma(zero_bias, x's sum, acc); lanes in the order of groups are added
      * in halves. */
     void (*dot8)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
 
-    /* Rounds a group as oc_int8_round_group does; of 4-bit weights each 8 of q have the even ones first, then the odd ones. */
-    void (*round8)(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+    /* Rounds a group as oc_int_round_group does to so many digits: q is the part of one lane in struct oc_dot_x8. */
+    void (*round8)(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum);
+    int x_digits; /* of x in role D with quantised weights: 2 or 3, by dot8; 0: x is f32 */
 
     /* v[i] = act(v[i]). */
     void (*act_row)(enum oc_act act, float *v, int64_t n);
@@ -383,6 +419,7 @@ struct oc_simd {
     const struct oc_simd_bf16 *bf16; /* or NULL: role P is f32 for every weight */
     const struct oc_simd_tiles *tiles; /* or NULL; linears go this way where they may be cut to bf16 */
     const struct oc_simd_bytes *bytes; /* or NULL; the same, before tiles */
+    const struct oc_simd_int16 *int16; /* or NULL; where role P takes quantised weights as whole numbers */
     const struct oc_simd_digits *digits; /* or NULL: role D has `dot` for every weight */
 };
 
@@ -418,6 +455,9 @@ void oc_tiled_gemm_bytes(const struct oc_simd *s, const struct oc_kctx *ctx, con
 bool oc_tiled_may_tiles(const struct oc_multi_linear *a);
 bool oc_tiled_may_bf16(const struct oc_multi_linear *a);
 
+/* Role P by whole numbers, of what in the call is quantised; `rest` is what is not and goes another way, n_w 0 where all is done. */
+void oc_tiled_gemm_int16(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a, struct oc_multi_linear *rest);
+
 /* One output row's end: v[n] = act(v + bias) (* gate partner), stored or added. */
 void oc_tiled_store_row(const struct oc_simd *s, const struct oc_multi_linear *a, int which, int64_t row,
                         int64_t n0, int n, float *v, const float *up);
@@ -430,11 +470,11 @@ void oc_tiled_dot_prepare(const struct oc_weight *w, int lanes, const float *x, 
 void oc_tiled_group_sums(const struct oc_weight *w, const float *x, float *sums, int64_t lds);
 
 /* One row of x for dot8 with weights in w's format: q holds ldq bytes, scales and sums lds. */
-void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq,
+void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int digits, int8_t *q, int64_t ldq,
                            float *scales, float *sums, int64_t lds);
 
 /* oc_simd.round8 in plain C. */
-void oc_tiled_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+void oc_tiled_round8(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum);
 
 /* Scratch per thread of oc_tiled_gemm, and of the attention ops. */
 size_t oc_tiled_gemm_thread_bytes(void);
@@ -451,6 +491,8 @@ size_t oc_tiled_gemm_tiles_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The same of oc_tiled_gemm_bytes. */
 size_t oc_tiled_gemm_bytes_bytes(int64_t m, int64_t k, int n_threads);
+/* The same of oc_tiled_gemm_int16. */
+size_t oc_tiled_gemm_int16_bytes(int64_t m, int64_t k, int n_threads);
 
 /* The scratch of any of the above. */
 size_t oc_tiled_scratch_bytes(int64_t max_m, int64_t max_k, int max_hd, int n_threads);

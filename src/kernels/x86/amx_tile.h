@@ -141,11 +141,12 @@ static const struct oc_simd_bytes amx_bytes = {
     .finish = oc_avx512_finish,
 };
 
-#define AMX_SIMD(linears, whole, role_d)                                                                                     \
+#define AMX_SIMD(linears, whole, role_d, digits_of_x)                                                                                     \
     {                                                                                                                  \
         .mr = 12, .nr = 32, .lanes = 16, .tile = oc_avx512_tile, .panel = oc_avx512_panel,                             \
         .transpose = oc_avx512_transpose, .widen = oc_avx512_widen, .dot_prepare = oc_avx512_dot_prepare,                \
         .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8, .digits = role_d,            \
+        .x_digits = digits_of_x,                                                                                         \
         .act_row = oc_avx512_act_row,                                                                                  \
         .max_row = oc_avx512_max_row, .exp_row = oc_avx512_exp_row,                                                      \
         .pair_scores = oc_avx512_pair_scores, .bf16 = &amx_attn, .tiles = linears, .bytes = whole                                     \
@@ -157,10 +158,10 @@ enum amx_kind { AMX_SPLIT, AMX_MANY, AMX_ROUNDED, AMX_INT16, N_AMX_KINDS };
 static const char *const amx_names[N_AMX_KINDS] = {"amx", "amxmany", "amxbf16", "amxint16"};
 
 static const struct oc_simd amx_simds[N_AMX_KINDS] = {
-    [AMX_SPLIT] = AMX_SIMD(&amx_split, NULL, NULL),
-    [AMX_MANY] = AMX_SIMD(&amx_split, NULL, &amx_digits),
-    [AMX_ROUNDED] = AMX_SIMD(&amx_rounded, NULL, NULL),
-    [AMX_INT16] = AMX_SIMD(NULL, &amx_bytes, NULL),
+    [AMX_SPLIT] = AMX_SIMD(&amx_split, NULL, NULL, 2),
+    [AMX_MANY] = AMX_SIMD(&amx_split, NULL, &amx_digits, 0),
+    [AMX_ROUNDED] = AMX_SIMD(&amx_rounded, NULL, NULL, 2),
+    [AMX_INT16] = AMX_SIMD(NULL, &amx_bytes, NULL, 2),
 };
 
 #define AMX_OP(op)                                                                                                     \
@@ -203,12 +204,12 @@ static const struct amx_ops {
 };
 
 static void amx_set(struct oc_ops *ops, enum amx_kind kind) {
+    ops->x_digits = amx_simds[kind].x_digits;
     ops->linear = amx_ops[kind].linear;
     ops->linear_glu = amx_ops[kind].glu;
     ops->linear3 = amx_ops[kind].linear3;
     ops->attn_paged = amx_attn_paged;
     ops->attn_segments = amx_attn_segments;
-    ops->int16 = kind == AMX_INT16;
 }
 
 #endif

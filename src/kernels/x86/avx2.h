@@ -1,6 +1,6 @@
 /* kernels/x86/avx2.h - the AVX2 + FMA + F16C primitives, and loads and exp that several of them share.
  *
- * Included by x86/avx2_*.c only, which are the files compiled for AVX2. */
+ * Included by x86/avx2_*.c and x86/avxvnni_*.c only, which are the files compiled for AVX2. */
 #ifndef OC_KERNELS_X86_AVX2_H
 #define OC_KERNELS_X86_AVX2_H
 
@@ -12,6 +12,7 @@ void oc_avx2_rmsnorm(const struct oc_kctx *ctx, const struct oc_rmsnorm *a);
 void oc_avx2_tile(const struct oc_tile *t);
 void oc_avx2_panel(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, float *out, float *tmp);
 void oc_avx2_transpose(const float *in, int64_t ld, int n, int kk, float *out);
+void oc_avx2_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds);
 void oc_avx2_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                  int64_t ldo);
 void oc_avx2_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);

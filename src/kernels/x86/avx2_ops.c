@@ -1,7 +1,7 @@
 /* The AVX2 table. Ops that are not named here stay those of ref: they move little. */
 #include "kernels/x86/avx2.h"
 
-static void dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds) {
+void oc_avx2_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds) {
     oc_tiled_dot_prepare(w, 8, x, xp, ldx, sums, lds);
 }
 
@@ -13,7 +13,7 @@ static const struct oc_simd simd = {
     .panel = oc_avx2_panel,
     .transpose = oc_avx2_transpose,
     .widen = oc_avx2_widen,
-    .dot_prepare = dot_prepare,
+    .dot_prepare = oc_avx2_dot_prepare,
     .dot = oc_avx2_dot,
     .dot8 = oc_avx2_dot8,
     .round8 = oc_tiled_round8,

@@ -1,4 +1,5 @@
 /* x and W as numbers of 16 bits for tiles of bytes (struct oc_simd_bytes), and what becomes of the products. */
+#include "kernels/int16.h"
 #include "kernels/x86/avx512.h"
 
 #include <math.h>

@@ -18,9 +18,18 @@ void oc_avx512_dot_prepare(const struct oc_weight *w, const float *x, float *xp,
 void oc_avx512_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                    int64_t ldo);
 /* Needs AVX512_VNNI. */
-void oc_avx512vnni_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+void oc_avx512vnni_round8(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum);
 void oc_avx512vnni_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out,
                         int64_t ldo);
+/* Of oc_simd_int16, with the same bits: AVX512_VNNI, and AVX-VNNI in vectors of 256 bits. */
+void oc_avxvnni_round16(const float *x, int kk, int group, int16_t *q, float *scales);
+void oc_avxvnni_numbers16(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int16_t *out);
+void oc_avxvnni_scales16(const struct oc_weight *w, int64_t n0, int n, int64_t group, int n_groups, float *out);
+void oc_avxvnni_tile16(const struct oc_int16_tile *t);
+void oc_avx512vnni_round16(const float *x, int kk, int group, int16_t *q, float *scales);
+void oc_avx512vnni_numbers16(const struct oc_weight *w, int64_t n0, int n, int64_t k0, int kk, int16_t *out);
+void oc_avx512vnni_scales16(const struct oc_weight *w, int64_t n0, int n, int64_t group, int n_groups, float *out);
+void oc_avx512vnni_tile16(const struct oc_int16_tile *t);
 void oc_avx512_widen(const uint8_t *in, enum oc_dtype t, int64_t n, float *out);
 void oc_avx512_pair_scores(const float *k, int64_t ldk, int n_keys, const float *q, int n_pairs, float *p, int64_t ldp);
 void oc_avx512_act_row(enum oc_act act, float *v, int64_t n);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "kernels/convert.h"
+#include "kernels/int16.h"
 #include "kernels/ops.h"
 
 static void dtype_sizes_and_names(void **state) {
@@ -68,8 +69,9 @@ static void nothing_rounds_unasked(void **state) {
     const unsigned most = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16;
     oc_ops_init(&ops, most);
     assert_string_equal(ops.isa, "avx512");
-    oc_ops_init(&ops, most | OC_CPU_ROUND);
+    oc_ops_init(&ops, most | OC_CPU_ROUND | OC_CPU_AVX512VNNI | OC_CPU_BYTES);
     assert_string_equal(ops.isa, "avx512bf16");
+    assert_int_equal(ops.x_digits, 0);
     oc_ops_init(&ops, most | OC_CPU_AMX);
     assert_string_equal(ops.isa, "amx");
     oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_ROUND);
@@ -80,17 +82,86 @@ static void nothing_rounds_unasked(void **state) {
     assert_string_equal(ops.isa, "amxbf16");
     oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_INT16);
     assert_string_equal(ops.isa, "amxint16");
-    assert_true(ops.int16);
     oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_INT16 | OC_CPU_ROUND);
     assert_string_equal(ops.isa, "amxbf16");
     oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_AVX512VNNI | OC_CPU_INT16 | OC_CPU_INT8);
     assert_string_equal(ops.isa, "amx-int8");
-    assert_false(ops.int16);
     oc_ops_init(&ops, most | OC_CPU_INT16); /* nor for 16 bits */
     assert_string_equal(ops.isa, "avx512");
     oc_ops_init(&ops, most | OC_CPU_MANY); /* there is nothing else for many */
     assert_string_equal(ops.isa, "avx512");
 #endif
+}
+
+/* x as whole numbers of bytes is what is best where there is VNNI, and can be left by name. */
+static void x_is_bytes_where_it_may_be(void **state) {
+    (void)state;
+    struct oc_ops ops;
+    assert_int_equal(oc_cpu_features() & OC_CPU_BYTES24, 0);
+    assert_int_equal(!(oc_cpu_features() & OC_CPU_BYTES), !(oc_cpu_features() & (OC_CPU_AVX512VNNI | OC_CPU_AVXVNNI)));
+#if defined(__x86_64__)
+    const unsigned vnni = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI,
+                   amx = OC_CPU_AVX512BF16 | OC_CPU_AMX;
+    static const struct {
+        unsigned features;
+        const char *isa;
+        int x_digits;
+    } cases[] = {
+        {vnni, "avx512", 0},
+        {OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_BYTES, "avx512", 0},
+        {OC_CPU_AVX2 | OC_CPU_AVX512VNNI | OC_CPU_BYTES, "avx2", 0},
+        {vnni | OC_CPU_BYTES, "avx512vnni", 2},
+        {vnni | OC_CPU_BYTES | OC_CPU_BYTES24, "avx512vnni24", 3},
+        {vnni | OC_CPU_BYTES | OC_CPU_INT8, "avx512-int8", 0},
+        {OC_CPU_AVX2 | OC_CPU_AVXVNNI | OC_CPU_BYTES, "avxvnni", 0},
+        {vnni | OC_CPU_BYTES | amx, "amx", 2},
+        {vnni | OC_CPU_BYTES | amx | OC_CPU_MANY, "amxmany", 0},
+        {vnni | OC_CPU_BYTES | amx | OC_CPU_ROUND, "amxbf16", 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        oc_ops_init(&ops, cases[i].features);
+        assert_string_equal(ops.isa, cases[i].isa);
+        assert_int_equal(ops.x_digits, cases[i].x_digits);
+    }
+    for (int i = 0; i < 2 && (oc_cpu_features() & OC_CPU_AVX512VNNI); i++) {
+        assert_int_equal(oc_ops_for_isa(&ops, i ? "avx512vnni" : "avx512", NULL), OC_OK);
+        assert_int_equal(ops.x_digits, i ? 2 : 0);
+    }
+#endif
+}
+
+/* A rounded value is within half a step of x, its digits make it up, and sums are those of the rounded. */
+static void whole_numbers_are_the_nearest(void **state) {
+    (void)state;
+    float x[64], scale, sum;
+    int32_t q[64];
+    for (int digits = 1; digits <= OC_MAX_DIGITS; digits++) {
+        for (int kind = 0; kind < 5; kind++) {
+            double total = 0;
+            for (int i = 0; i < 64; i++)
+                x[i] = (float)((i * 37 % 64 - 31) * (kind == 1 ? 1e-20 : kind == 2 ? 1e30 : 0.37));
+            if (kind == 3) x[17] = 3e4f;
+            if (kind == 4) x[5] = -1e5f;
+            oc_int_round_group(x, 64, oc_digits_most(digits), q, &scale, &sum);
+            for (int i = 0; i < 64; i++) {
+                int32_t rest = q[i], whole = 0;
+                assert_true(fabs((double)x[i] - q[i] * (double)scale) <=
+                            0.5001 * (double)scale + 1e-6 * fabs((double)x[i]));
+                for (int d = 0, worth = 1; d < digits; d++, worth *= 256)
+                    whole += oc_int_take_digit(&rest) * worth;
+                assert_int_equal(rest, 0);
+                assert_int_equal(whole, q[i]);
+                total += q[i] * (double)scale;
+            }
+            assert_true(fabs(total - (double)sum) <= 1e-6 * fabs(total) + 1e-30);
+        }
+        for (int i = 0; i < 64; i++) x[i] = 1e-31f;
+        oc_int_round_group(x, 64, oc_digits_most(digits), q, &scale, &sum);
+        assert_true(q[0] == 0 && scale == 0 && sum == 0);
+        x[63] = -INFINITY;
+        oc_int_round_group(x, 64, oc_digits_most(digits), q, &scale, &sum);
+        assert_true(q[63] == 0 && isnan(scale) && isnan(sum));
+    }
 }
 
 /* So is rounding to 8 bits, and where there are no kernels for it the wish is as if it were not. */
@@ -113,10 +184,45 @@ static void int8_only_when_wished_and_there(void **state) {
     oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_INT8);
     assert_string_equal(ops.isa, "avx512-int8");
     assert_true(ops.int8);
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI | OC_CPU_BYTES | OC_CPU_INT8);
+    assert_string_equal(ops.isa, "avx512-int8");
+    assert_true(ops.int8 && !ops.int16);
 #else
     oc_ops_init(&exact, OC_CPU_NEON);
     oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_INT8);
     assert_string_equal(ops.isa, exact.isa);
+#endif
+}
+
+/* Whole numbers are what `auto` takes where there are products of bytes, but for AMX and what rounds more; by name there is the table
+ * without. */
+static void int16_where_there_are_products_of_bytes(void **state) {
+    (void)state;
+#if defined(__x86_64__)
+    struct oc_ops ops, other;
+    const unsigned avx512 = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI, amx = avx512 | OC_CPU_AVX512BF16 | OC_CPU_AMX;
+    oc_ops_init(&ops, avx512 | OC_CPU_BYTES);
+    assert_string_equal(ops.isa, "avx512vnni");
+    assert_true(ops.int16);
+    oc_ops_init(&ops, avx512 | OC_CPU_BYTES | OC_CPU_BYTES24);
+    assert_string_equal(ops.isa, "avx512vnni24");
+    assert_false(ops.int16);
+    oc_ops_init(&ops, avx512);
+    assert_string_equal(ops.isa, "avx512");
+    assert_false(ops.int16);
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVXVNNI | OC_CPU_BYTES);
+    assert_string_equal(ops.isa, "avxvnni");
+    assert_true(ops.int16);
+    oc_ops_init(&ops, avx512 | OC_CPU_AVXVNNI | OC_CPU_BYTES);
+    assert_string_equal(ops.isa, "avx512vnni");
+    oc_ops_init(&ops, OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_BYTES); /* without VNNI */
+    assert_string_equal(ops.isa, "avx512");
+    oc_ops_init(&ops, amx | OC_CPU_BYTES | OC_CPU_AVXVNNI);
+    oc_ops_init(&other, amx);
+    assert_memory_equal(&ops, &other, sizeof ops);
+    oc_ops_init(&ops, avx512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND | OC_CPU_BYTES);
+    oc_ops_init(&other, avx512 | OC_CPU_AVX512BF16 | OC_CPU_ROUND);
+    assert_memory_equal(&ops, &other, sizeof ops);
 #endif
 }
 
@@ -177,7 +283,10 @@ int main(void) {
         cmocka_unit_test(init_is_pure),
         cmocka_unit_test(isa_by_name),
         cmocka_unit_test(nothing_rounds_unasked),
+        cmocka_unit_test(x_is_bytes_where_it_may_be),
+        cmocka_unit_test(whole_numbers_are_the_nearest),
         cmocka_unit_test(int8_only_when_wished_and_there),
+        cmocka_unit_test(int16_where_there_are_products_of_bytes),
         cmocka_unit_test(unknown_and_absent_isas_are_refused_by_name),
         cmocka_unit_test(scratch_grows_with_every_maximum),
         cmocka_unit_test(bf16_rounds_to_nearest_even),
