@@ -23,6 +23,9 @@ void oc_ops_set_avx512bf16(struct oc_ops *ops);
 void oc_ops_set_amx(struct oc_ops *ops, bool rounded, bool many);
 void oc_ops_set_neon(struct oc_ops *ops);
 
+/* The features of an aarch64 whose system gives these AT_HWCAP and AT_HWCAP2. */
+unsigned oc_cpu_arm_features(uint64_t hwcap, uint64_t hwcap2);
+
 /* Runs fn on all threads, or on the calling one when the work is small. */
 static inline void oc_run_sized(const struct oc_kctx *ctx, int64_t n_elements, oc_pool_fn *fn, void *arg) {
     if (n_elements < OC_SMALL_OP) {

@@ -215,6 +215,9 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
+    OC_CPU_DOTPROD = 1024, /* of an aarch64: sums of four products of signed bytes (SDOT) */
+    OC_CPU_I8MM = 2048,    /* SDOT, and products of unsigned with signed bytes (USDOT) */
+    OC_CPU_BFMMLA = 4096,  /* products of matrices of bf16 */
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
