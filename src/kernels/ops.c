@@ -18,11 +18,13 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 static const char *const int8_names[][2] = {
     {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
     {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
+    {"neon", "neon-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
 static bool has_int8(const struct oc_ops *ops, unsigned features) {
     if (strcmp(ops->isa, "ref") == 0 || strcmp(ops->isa, "avx2") == 0) return true;
+    if (features & OC_CPU_NEON) return features & OC_CPU_DOTPROD;
     return (features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI);
 }
 
@@ -44,6 +46,7 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded, features & OC_CPU_MANY);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
+    if ((features & OC_CPU_NEON) && (features & OC_CPU_DOTPROD)) oc_ops_set_neon_dot8(ops, features & OC_CPU_I8MM);
 #endif
     choose_int8(ops, features);
 }
@@ -78,7 +81,7 @@ enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wish
         if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }
-        oc_ops_init(ops, isa_names[i].features | (have & OC_CPU_AVX512VNNI) | wishes);
+        oc_ops_init(ops, isa_names[i].features | (have & (OC_CPU_AVX512VNNI | OC_CPU_DOTPROD | OC_CPU_I8MM)) | wishes);
         return OC_OK;
     }
     return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxmany, amxbf16, neon", isa);

@@ -40,10 +40,18 @@ check() {
     done
 }
 
+# refuse CPU ISA: what the CPU lacks must be said to be lacking
+refuse() {
+    qemu-aarch64 -cpu "$1" "$out/aarch64-linux-gnu-gcc/check_kernels" --quick --isa "$2" >"$out/refused" && return 1
+    cat "$out/refused"
+    grep -q "has no" "$out/refused"
+}
+
 mkdir -p "$out"
 case_ build_gcc build aarch64-linux-gnu-gcc
 case_ build_clang build clang -DCMAKE_C_COMPILER_TARGET=aarch64-linux-gnu
 case_ base check cortex-a72 ref ref-int8 neon
-case_ dotprod check neoverse-n1 neon
-case_ max check max neon
+case_ base_refuses refuse cortex-a72 neon-int8
+case_ dotprod check neoverse-n1 neon neon-int8
+case_ max check max neon-int8
 [ $failures = 0 ]

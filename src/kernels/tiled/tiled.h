@@ -292,7 +292,11 @@ struct oc_simd {
      * in halves. */
     void (*dot8)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
 
-    /* Rounds a group as oc_int8_round_group does; of 4-bit weights each 8 of q have the even ones first, then the odd ones. */
+    /* One row of x for dot8, in an order of its own (q holds ldq bytes; scales and sums, lds of them, stand by group); NULL: as struct
+     * oc_dot_x8 has it. */
+    void (*prepare8)(const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq, float *scales, float *sums, int64_t lds);
+
+    /* Where prepare8 is NULL: rounds a group as oc_int8_round_group does; of 4-bit weights each 8 of q have the even ones first, then the odd ones. */
     void (*round8)(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
 
     /* v[i] = act(v[i]). */

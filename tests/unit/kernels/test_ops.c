@@ -105,8 +105,11 @@ static void int8_only_when_wished_and_there(void **state) {
     assert_true(ops.int8);
 #else
     oc_ops_init(&exact, OC_CPU_NEON);
-    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_INT8);
-    assert_string_equal(ops.isa, exact.isa);
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_INT8); /* without dotprod */
+    assert_memory_equal(&ops, &exact, sizeof ops);
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_INT8);
+    assert_string_equal(ops.isa, "neon-int8");
+    assert_true(ops.int8);
 #endif
 }
 
