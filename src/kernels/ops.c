@@ -18,7 +18,7 @@ void oc_ops_set_ref(struct oc_ops *ops) {
 static const char *const int8_names[][2] = {
     {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
     {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
-    {"neon", "neon-int8"},
+    {"neon", "neon-int8"}, {"neonmm", "neonmm-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
@@ -46,7 +46,9 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     if ((features & OC_CPU_AVX512BF16) && (features & OC_CPU_AMX)) oc_ops_set_amx(ops, rounded, features & OC_CPU_MANY);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
+    const unsigned bfmmla = OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_I8MM | OC_CPU_BFMMLA; /* no CPU has the last alone */
     if ((features & OC_CPU_NEON) && (features & OC_CPU_DOTPROD)) oc_ops_set_neon_dot8(ops, features & OC_CPU_I8MM);
+    if ((features & bfmmla) == bfmmla) oc_ops_set_neon_bfmmla(ops);
 #endif
     choose_int8(ops, features);
 }
@@ -63,6 +65,7 @@ static const struct isa_name {
     {"amxmany", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_MANY},
     {"amxbf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_ROUND},
     {"neon", OC_CPU_NEON},
+    {"neonmm", OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_I8MM | OC_CPU_BFMMLA},
 };
 
 enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei) {
@@ -84,7 +87,7 @@ enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wish
         oc_ops_init(ops, isa_names[i].features | (have & (OC_CPU_AVX512VNNI | OC_CPU_DOTPROD | OC_CPU_I8MM)) | wishes);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxmany, amxbf16, neon", isa);
+    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avx512, avx512bf16, amx, amxmany, amxbf16, neon, neonmm", isa);
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {

@@ -226,7 +226,7 @@ unsigned oc_cpu_features(void);
 /* Pure: the table for these feature bits (0 gives ref). */
 void oc_ops_init(struct oc_ops *ops, unsigned features);
 
-/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "amxmany" (with OC_CPU_MANY), "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
+/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "amxmany" (with OC_CPU_MANY), "neon", "neonmm" (bf16 matrices), the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
 
