@@ -1,8 +1,9 @@
 #!/bin/sh
-# Builds the kernels and their checker for aarch64, with gcc and with clang, and runs gcc's under qemu-user as each kind of CPU that
-# the kernels tell apart. Prints a line for each in the style of cmocka; what fails is printed whole.
+# Builds the kernels, their checker and that of parity for aarch64, with gcc and with clang, and runs gcc's under qemu-user as each
+# kind of CPU that the kernels tell apart. Prints a line for each in the style of cmocka; what fails is printed whole.
 #
-# Needs cmake, ninja, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user and clang. Usage: aarch64.sh [build dir [jobs]]
+# Needs cmake, ninja, gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user, clang and python3-numpy; about half an hour of one core.
+# Usage: aarch64.sh [build dir [jobs]]
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 out=${1:-$root/build/aarch64}
@@ -44,14 +45,25 @@ check() {
 refuse() {
     qemu-aarch64 -cpu "$1" "$out/aarch64-linux-gnu-gcc/check_kernels" --quick --isa "$2" >"$out/refused" && return 1
     cat "$out/refused"
-    grep -q "has no" "$out/refused"
+    grep -q "has no " "$out/refused"
 }
 
-mkdir -p "$out"
+# golden CPU ISA MODEL: parity with transformers, see tests/golden/README.md
+golden() {
+    rm -rf "$out/golden/$3"
+    python3 "$root/tools/golden_model.py" "$3" "$out/golden/$3" &&
+        qemu-aarch64 -cpu "$1" "$out/aarch64-linux-gnu-gcc/check_golden" "$out/golden/$3" "$root/tests/golden/$3/golden.bin" "$2"
+}
+
+mkdir -p "$out/golden"
 case_ build_gcc build aarch64-linux-gnu-gcc
 case_ build_clang build clang -DCMAKE_C_COMPILER_TARGET=aarch64-linux-gnu
 case_ base check cortex-a72 ref ref-int8 neon
-case_ base_refuses refuse cortex-a72 neon-int8
-case_ dotprod check neoverse-n1 neon neon-int8
-case_ max check max neon-int8
+case_ base_lacks_dotprod refuse cortex-a72 neon-int8
+case_ dotprod check neoverse-n1 neon-int8
+case_ dotprod_lacks_bfmmla refuse neoverse-n1 neonmm
+case_ dotprod_golden golden neoverse-n1 neon-int8 vl-mlx4
+case_ max check max neon-int8 neonmm
+case_ max_golden_q8 golden max neonmm vl-mlx8
+case_ max_golden_bf16 golden max neonmm qwen2-bf16
 [ $failures = 0 ]

@@ -68,36 +68,51 @@ DOT8_INLINE int32x4_t dot8_sums(int8x16_t w[DOT8_R][4], const int8_t *q, const i
     return vpaddq_s32(vpaddq_s32(sum[0], sum[1]), vpaddq_s32(sum[2], sum[3]));
 }
 
-/* Group g of row i of x, whose sums are whole, is added to its chain. */
-DOT8_INLINE void dot8_add(struct dot8_block *b, int64_t g, int i, int32x4_t sum) {
-    const float *scale = b->x->scales + i * b->x->lds + g, *total = b->x->sums + i * b->x->lds + g;
-    float32x4_t *acc = &b->acc[g % DOT8_CHAINS][i];
-    float32x4_t v = vmulq_n_f32(vcvtq_f32_s32(sum), *scale);
-    v = vfmaq_f32(*acc, v, b->scales[g % 4]);
-    *acc = vfmaq_n_f32(v, b->zero_biases[g % 4], *total);
+/* The rows of x at group g, for one row after the other. */
+struct dot8_x {
+    const int8_t *q;        /* of a unit */
+    const float *scale, *total;
+    const int32_t *middle; /* 128 times the sum of the group's numbers */
+    int64_t ldq, lds;
+};
+
+DOT8_INLINE struct dot8_x dot8_first(const struct oc_dot_x8 *x, const struct oc_weight *w, int64_t g, int unit) {
+    const int8_t *middles = x->q + w->k;
+    return (struct dot8_x){.q = x->q + g * w->group + unit * 64,
+                           .scale = x->scales + g,
+                           .total = x->sums + g,
+                           .middle = (const int32_t *)(const void *)middles + g,
+                           .ldq = x->ldq,
+                           .lds = x->lds};
 }
 
-/* Unit `unit` of group g: NV vectors of each row. */
-DOT8_INLINE void dot8_unit(struct dot8_block *b, int64_t g, int unit, int n_units, const int NV, const int bits,
+DOT8_INLINE void dot8_next(struct dot8_x *x) {
+    x->q += x->ldq;
+    x->scale += x->lds;
+    x->total += x->lds;
+    x->middle += x->ldq / (int64_t)sizeof *x->middle;
+}
+
+/* Unit `unit` of group g: NV vectors of each row; last: the sums of the group are whole then, and are added to its chain. */
+DOT8_INLINE void dot8_unit(struct dot8_block *b, int64_t g, int unit, bool last, const int NV, const int bits,
                            const bool unsigned_w) {
-    const struct oc_dot_x8 *x = b->x;
-    const int group = b->w->group;
-    const size_t from = (size_t)(g * group + unit * 64) * (size_t)bits / 8;
+    const size_t from = (size_t)(g * b->w->group + unit * 64) * (size_t)bits / 8;
+    const float32x4_t scales = b->scales[g % 4], zero_biases = b->zero_biases[g % 4];
+    float32x4_t *acc = b->acc[g % DOT8_CHAINS];
     int8x16_t w[DOT8_R][4];
 #pragma GCC unroll 4
     for (int r = 0; r < DOT8_R; r++) dot8_unpack(b->rows[r] + from, w[r], NV, bits, unsigned_w);
-    for (int i = 0; i < b->m; i++) {
-        int32x4_t sum = dot8_sums(w, x->q + i * x->ldq + g * group + unit * 64, NV, bits, unsigned_w);
+    struct dot8_x x = dot8_first(b->x, b->w, g, unit);
+    for (int i = 0, m = b->m; i < m; i++, dot8_next(&x)) {
+        int32x4_t sum = dot8_sums(w, x.q, NV, bits, unsigned_w);
         if (unit > 0) sum = vaddq_s32(sum, b->part[i]);
-        if (unit + 1 < n_units) {
+        if (!last) {
             b->part[i] = sum;
             continue;
         }
-        if (bits == 8 && !unsigned_w) {
-            const int32_t *middles = (const int32_t *)(const void *)(x->q + i * x->ldq + b->w->k);
-            sum = vaddq_s32(sum, vdupq_n_s32(middles[g]));
-        }
-        dot8_add(b, g, i, sum);
+        if (bits == 8 && !unsigned_w) sum = vaddq_s32(sum, vdupq_n_s32(*x.middle));
+        float32x4_t v = vmulq_n_f32(vcvtq_f32_s32(sum), *x.scale);
+        acc[i] = vfmaq_n_f32(vfmaq_f32(acc[i], v, scales), zero_biases, *x.total);
     }
 }
 
@@ -133,11 +148,9 @@ DOT8_INLINE void dot8_groups(struct dot8_block *b, const int bits, const bool un
             dot8_scales(b, b->w->scales, g, n, b->scales);
             dot8_scales(b, b->w->zero_biases, g, n, b->zero_biases);
         }
-        if (group == 32) {
-            dot8_unit(b, g, 0, 1, 2, bits, unsigned_w);
-        } else {
-            for (int unit = 0; unit < group / 64; unit++) dot8_unit(b, g, unit, group / 64, 4, bits, unsigned_w);
-        }
+        if (group == 32) dot8_unit(b, g, 0, true, 2, bits, unsigned_w);
+        if (group == 128) dot8_unit(b, g, 0, false, 4, bits, unsigned_w);
+        if (group >= 64) dot8_unit(b, g, group / 64 - 1, true, 4, bits, unsigned_w);
     }
 }
 

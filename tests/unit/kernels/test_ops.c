@@ -80,6 +80,11 @@ static void nothing_rounds_unasked(void **state) {
     assert_string_equal(ops.isa, "amxbf16");
     oc_ops_init(&ops, most | OC_CPU_MANY); /* there is nothing else for many */
     assert_string_equal(ops.isa, "avx512");
+#elif defined(__aarch64__)
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_I8MM | OC_CPU_ROUND);
+    assert_string_equal(ops.isa, "neon");
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_I8MM | OC_CPU_BFMMLA);
+    assert_string_equal(ops.isa, "neonmm");
 #endif
 }
 
