@@ -1,5 +1,5 @@
-/* bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS [STREAMS [ISA]]]]]: one decode step of 1 to 64 streams, op by op, beside reads
- * measured between the steps.
+/* bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS [STREAMS [ISA,ISA...]]]]]: one decode step of 1 to 64 streams, op by op, beside reads
+ * measured between the steps. Of several ISAs each makes a step in turn.
  *
  * Every round reads a part of the mapped weights, makes one step at the context and picks greedily, so that the share of the
  * limit is a ratio within one run, whatever else the machine does. Keys and values are made up: they cost what true ones do. */
@@ -15,6 +15,7 @@
 #include "../tests/kernels/bench_reads.h"
 
 #define MAX_STEPS 2000
+#define MAX_ISAS 4
 #define MAX_STREAMS 64
 #define READ_BYTES ((size_t)96 << 20)
 
@@ -32,7 +33,7 @@ struct bench {
     const uint8_t *lo, *hi, *at; /* the weights, and where the next reads begin */
 };
 
-static struct bench bench; /* the wrapped ops have no argument of their own */
+static struct bench benches[MAX_ISAS], *bench; /* the wrapped ops have no argument of their own */
 
 static void stop(const char *what) {
     fprintf(stderr, "bench_decode: %s\n", what);
@@ -68,13 +69,13 @@ static void begin(void) {
 }
 
 static void end(int op) {
-    bench.op_us[op][bench.step] += (double)(oc_clock_ns() - op_start) / 1e3;
+    bench->op_us[op][bench->step] += (double)(oc_clock_ns() - op_start) / 1e3;
 }
 
 #define WRAP(name, op)                                                                                                  \
     static void timed_##name(const struct oc_kctx *ctx, const struct oc_##name *a) {                                    \
         begin();                                                                                                        \
-        bench.real.name(ctx, a);                                                                                        \
+        bench->real.name(ctx, a);                                                                                        \
         end(op);                                                                                                        \
     }
 
@@ -160,17 +161,9 @@ static int number(int argc, char **argv, int at, int otherwise) {
     return argc > at ? (int)strtol(argv[at], NULL, 10) : otherwise;
 }
 
-int main(int argc, char **argv) {
+static void open_bench(struct bench *b, const struct oc_engine_params *p, int context) {
     struct oc_errinfo ei;
-    struct bench *b = &bench;
-    if (argc < 2) stop("usage: bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS [STREAMS [ISA]]]]]");
-    int threads = number(argc, argv, 2, 0), context = number(argc, argv, 3, 1300), n = number(argc, argv, 4, 100);
-    b->n_streams = number(argc, argv, 5, 1);
-    if (n < 1 || n > MAX_STEPS || context < 1) stop("1 to 2000 steps, a context of 1 at least");
-    if (b->n_streams < 1 || b->n_streams > MAX_STREAMS) stop("1 to 64 streams");
-    struct oc_engine_params p = {.model_dir = argv[1], .isa = argc > 6 ? argv[6] : NULL, .n_threads = threads,
-                                 .ctx_tokens = context + 16, .kv_tokens = b->n_streams * (context + 32), .n_sessions = b->n_streams};
-    if (oc_engine_open(&p, &b->e, &ei) != OC_OK) stop(ei.msg);
+    if (oc_engine_open(p, &b->e, &ei) != OC_OK) stop(ei.msg);
     for (int j = 0; j < b->n_streams; j++)
         if (oc_session_open(b->e, context + 16, &b->s[j], &ei) != OC_OK) stop(ei.msg);
     const struct oc_lm *lm = &b->e->model->lm;
@@ -179,16 +172,50 @@ int main(int argc, char **argv) {
     b->lo = (const uint8_t *)(((uintptr_t)b->lo + 63) & ~(uintptr_t)63);
     b->at = b->lo;
     fill_session(b, context);
+}
+
+static void close_bench(struct bench *b) {
+    for (int j = 0; j < b->n_streams; j++) oc_session_close(b->s[j]);
+    oc_engine_close(b->e);
+}
+
+/* Names between commas; NULL for none. */
+static int split_names(char *list, const char *names[MAX_ISAS]) {
+    int n = 0;
+    char *rest = NULL;
+    names[0] = NULL;
+    for (char *name = list ? strtok_r(list, ",", &rest) : NULL; name && n < MAX_ISAS; name = strtok_r(NULL, ",", &rest)) names[n++] = name;
+    return n > 0 ? n : 1;
+}
+
+int main(int argc, char **argv) {
+    struct oc_errinfo ei;
+    const char *isas[MAX_ISAS];
+    if (argc < 2) stop("usage: bench_decode MODEL_DIR [THREADS [CONTEXT [STEPS [STREAMS [ISA,ISA...]]]]]");
+    int threads = number(argc, argv, 2, 0), context = number(argc, argv, 3, 1300), n = number(argc, argv, 4, 100);
+    int n_streams = number(argc, argv, 5, 1), n_isas = split_names(argc > 6 ? argv[6] : NULL, isas);
+    if (n < 1 || n > MAX_STEPS || context < 1) stop("1 to 2000 steps, a context of 1 at least");
+    if (n_streams < 1 || n_streams > MAX_STREAMS) stop("1 to 64 streams");
+    for (int i = 0; i < n_isas; i++) {
+        struct oc_engine_params p = {.model_dir = argv[1], .isa = isas[i], .n_threads = threads, .ctx_tokens = context + 16,
+                                     .kv_tokens = n_streams * (context + 32), .n_sessions = n_streams};
+        benches[i].n_streams = n_streams;
+        open_bench(&benches[i], &p, context);
+    }
     struct oc_lm_sampler *sampler;
     struct oc_lm_sample_params greedy = oc_lm_sample_defaults();
     greedy.temperature = 0;
-    if (oc_lm_sample_open(&greedy, lm->n_vocab, &sampler, &ei) != OC_OK) stop(ei.msg);
-    for (int i = 0; i < 3; i++) one_step(b, sampler);
-    wrap(b);
-    for (b->step = 0; b->step < n; b->step++) one_step(b, sampler);
-    report(b, n, context);
+    if (oc_lm_sample_open(&greedy, benches[0].e->model->lm.n_vocab, &sampler, &ei) != OC_OK) stop(ei.msg);
+    for (int step = -3; step < n; step++) {
+        for (int i = 0; i < n_isas; i++) {
+            bench = &benches[i];
+            bench->step = step < 0 ? 0 : step;
+            if (step == 0) wrap(bench);
+            one_step(bench, sampler);
+        }
+    }
+    for (int i = 0; i < n_isas; i++) report(&benches[i], n, context);
     oc_lm_sample_close(sampler);
-    for (int j = 0; j < b->n_streams; j++) oc_session_close(b->s[j]);
-    oc_engine_close(b->e);
+    for (int i = 0; i < n_isas; i++) close_bench(&benches[i]);
     return 0;
 }

@@ -8,7 +8,7 @@ enum { ASIMD = 1 << 1, ASIMDDP = 1 << 20, I8MM_OF_2 = 1 << 13, BF16_OF_2 = 1 << 
 unsigned oc_cpu_arm_features(uint64_t hwcap, uint64_t hwcap2) {
     unsigned found = OC_CPU_NEON;
     if (!(hwcap & ASIMD)) return 0;
-    if (hwcap & ASIMDDP) found |= OC_CPU_DOTPROD;
+    if (hwcap & ASIMDDP) found |= OC_CPU_DOTPROD | OC_CPU_BYTES;
     if ((hwcap & ASIMDDP) && (hwcap2 & I8MM_OF_2)) found |= OC_CPU_I8MM;
     if (hwcap2 & BF16_OF_2) found |= OC_CPU_BFMMLA;
     return found;
@@ -45,7 +45,7 @@ unsigned oc_cpu_features(void) {
     found |= OC_CPU_AVX2;
     if ((saved & zmm_saved) != zmm_saved || (b & leaf7_512) != leaf7_512) return found;
     found |= OC_CPU_AVX512;
-    if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI;
+    if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI | OC_CPU_BYTES;
     bool has_amx = (d & leaf7_amx) == leaf7_amx && (c & bit_AVX512VBMI) && (saved & tiles_saved) == tiles_saved;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bit_AVX512BF16)) return found;
     found |= OC_CPU_AVX512BF16;

@@ -19,6 +19,7 @@
 void oc_ops_set_ref(struct oc_ops *ops);
 void oc_ops_set_avx2(struct oc_ops *ops);
 void oc_ops_set_avx512(struct oc_ops *ops);
+void oc_ops_set_avx512vnni(struct oc_ops *ops, bool bits24);
 void oc_ops_set_avx512bf16(struct oc_ops *ops);
 void oc_ops_set_amx(struct oc_ops *ops, bool rounded, bool many);
 void oc_ops_set_neon(struct oc_ops *ops);

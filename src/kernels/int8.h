@@ -10,34 +10,48 @@
 
 #include "kernels/convert.h"
 
-/* The scale of a group whose largest absolute value has the bits `most`, and its inverse, 0 where all of q is
- * 0. */
-static inline float oc_int8_scale(uint32_t most, float *scale) {
+/* The scale that makes a group's largest absolute value, which has the bits `most`, the whole number `largest_q`;
+ * returns its inverse, 0 where all of q is 0. */
+static inline float oc_int_scale(uint32_t most, float largest_q, float *scale) {
     float largest = oc_f32_from_bits(most);
     bool finite = most < 0x7f800000u, any = finite && largest > 1e-30f;
-    *scale = any ? largest / 127.0f : finite ? 0.0f : oc_f32_from_bits(0x7fc00000u);
-    return any ? 127.0f / largest : 0.0f;
+    *scale = any ? largest / largest_q : finite ? 0.0f : oc_f32_from_bits(0x7fc00000u);
+    return any ? largest_q / largest : 0.0f;
 }
 
-/* q[i] = x[i] / *scale rounded, i < n, and the sum of the rounded values. A group with a NaN or an infinity
+/* v, at most largest_q, rounded. */
+static inline int32_t oc_int_nearest(float v, float largest_q) {
+    const float magic = 0x1.8p23f; /* its last bit is worth 1: adding it rounds to an integer below 2^22 */
+    if (largest_q >= 0x1p22f) return (int32_t)__builtin_rintf(v);
+    return (int32_t)(oc_f32_bits(v + magic) - oc_f32_bits(magic));
+}
+
+/* q[i] = x[i] / *scale rounded, i < n <= 128, and the sum of the rounded values. A group with a NaN or an infinity
  * gets a scale of NaN, so that its outputs are NaN; one of (almost) nothing is 0. */
-static inline void oc_int8_round_group(const float *x, int n, int8_t *q, float *scale, float *sum) {
-    const float magic = 0x1.8p23f; /* its last bit is worth 1: adding it rounds to an integer */
+static inline void oc_int_round_group(const float *x, int n, float largest_q, int32_t *q, float *scale, float *sum) {
     uint32_t most = 0;
     int32_t total = 0;
     for (int i = 0; i < n; i++) {
         uint32_t bits = oc_f32_bits(x[i]) & 0x7fffffffu;
         most = bits > most ? bits : most;
     }
-    float inverse = oc_int8_scale(most, scale);
-    bool any = inverse > 0;
+    float inverse = oc_int_scale(most, largest_q, scale);
     for (int i = 0; i < n; i++) {
-        float v = any ? x[i] * inverse + magic : magic;
-        int32_t r = (int32_t)(oc_f32_bits(v) - oc_f32_bits(magic));
-        q[i] = (int8_t)r;
-        total += r;
+        q[i] = inverse > 0 ? oc_int_nearest(x[i] * inverse, largest_q) : 0;
+        total += q[i];
     }
     *sum = *scale * (float)total;
+}
+
+/* To 8 bits. */
+static inline float oc_int8_scale(uint32_t most, float *scale) {
+    return oc_int_scale(most, 127.0f, scale);
+}
+
+static inline void oc_int8_round_group(const float *x, int n, int8_t *q, float *scale, float *sum) {
+    int32_t wide[128];
+    oc_int_round_group(x, n, 127.0f, wide, scale, sum);
+    for (int i = 0; i < n; i++) q[i] = (int8_t)wide[i];
 }
 
 #endif

@@ -192,6 +192,7 @@ struct oc_move_rows {
 /* Generated from ops.def: one pointer per op. */
 struct oc_ops {
     const char *isa; /* "ref", "avx2", "avx512", ...; "ref-int8", ... with int8 */
+    int x_digits;    /* role D takes the x of quantised weights as whole numbers of so many bytes, a scale a group; 0: as f32 */
     bool int8;       /* asked for with OC_CPU_INT8, and these kernels have it: struct oc_kctx may say so too */
 #define OC_OP(name) void (*name)(const struct oc_kctx *ctx, const struct oc_##name *a);
 #include "kernels/ops.def"
@@ -215,9 +216,14 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
-    OC_CPU_DOTPROD = 1024, /* of an aarch64: sums of four products of signed bytes (SDOT) */
-    OC_CPU_I8MM = 2048,    /* SDOT, and products of unsigned with signed bytes (USDOT) */
-    OC_CPU_BFMMLA = 4096,  /* products of matrices of bf16 */
+    /* Role D takes the x that quantised weights meet as whole numbers of 16 bits (kernels/int16.h), for products of bytes: quicker than
+     * FMAs where there is AVX512VNNI or DOTPROD, so oc_cpu_features sets it there. "avx512" and "neon" by name do without; AMX's tables
+     * always take it so, but for that of OC_CPU_MANY. */
+    OC_CPU_BYTES = 512,
+    OC_CPU_BYTES24 = 1024, /* with OC_CPU_BYTES: 24 bits, within the bounds of f32; a wish, AVX512VNNI alone */
+    OC_CPU_DOTPROD = 1 << 16, /* of an aarch64: sums of four products of signed bytes (SDOT) */
+    OC_CPU_I8MM = 1 << 17,    /* SDOT, and products of unsigned with signed bytes (USDOT) */
+    OC_CPU_BFMMLA = 1 << 18,  /* products of matrices of bf16 */
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
@@ -226,7 +232,7 @@ unsigned oc_cpu_features(void);
 /* Pure: the table for these feature bits (0 gives ref). */
 void oc_ops_init(struct oc_ops *ops, unsigned features);
 
-/* The table for an ISA by name: "ref", "avx2", "avx512", "amx", "amxmany" (with OC_CPU_MANY), "neon", "neonmm" (bf16 matrices), the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
+/* The table for an ISA by name: "ref", "avx2", "avx512", "avx512vnni", "avx512vnni24", "amx", "amxmany" (with OC_CPU_MANY), "neon", "neondot", "neonmm" (bf16 matrices), the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
 

@@ -1,18 +1,20 @@
 /* check_golden [--device WHAT] MODEL_DIR GOLDEN [ISA]...: does ocellus compute what transformers computed, stage by stage?
  *
  * Prints per stage the largest error beside its bound; fails with the room of the first stage that is over it.
- * Without ISA: ref and the best of this machine. "-int8" behind one asks for throughput mode. */
+ * Without ISA: ref and the best of this machine; where that takes x as 16 bits, of quantised models also those which do not. "-int8" behind one asks for throughput mode. */
 #include <stdio.h>
 #include <string.h>
 
 #include "golden_device.h"
 #include "golden_run.h"
+#include "kernels/ops.h"
 
 /* True when every stage holds. A stage that was never compared fails too, unless the model has no pictures. */
 static bool print_report(const struct golden_report *rep, const char *model, bool has_vision) {
     bool good = true;
     printf("%s, %s: bounds of %s checkpoints\n", model, rep->isa, rep->exact ? "f32" : "bf16");
     if (rep->throughput) printf("  throughput mode: bounds of 8 bits in lm and engine\n");
+    if (rep->int16) printf("  role D takes x as 16 bits: bounds of these in lm and engine\n");
     for (enum stage s = 0; s < N_STAGES; s++) {
         const struct stage_result *r = &rep->stages[s];
         if (r->n == 0 && s <= STAGE_POSITIONS && !has_vision) continue;
@@ -22,23 +24,35 @@ static bool print_report(const struct golden_report *rep, const char *model, boo
         if (!ok && good) printf("  the first stage that fails is \"%s\": look in src/%s/\n", golden_stage_name(s), golden_stage_room(s));
         good = good && ok;
     }
-    if (!rep->exact || rep->throughput) printf("  %d tokens differ at near-ties (margin below the bound)\n", rep->n_near_ties);
+    if (!rep->exact || rep->throughput || rep->int16) printf("  %d tokens differ at near-ties (margin below the bound)\n", rep->n_near_ties);
     return good;
 }
 
+/* The names to check when none is given. */
+static int default_isas(const char *model, const char *isas[4]) {
+    struct oc_ops best;
+    int n = 0;
+    if (golden_device_is_cpu()) isas[n++] = "ref";
+    isas[n++] = "auto";
+    if (!golden_device_is_cpu() || !strstr(model, "mlx")) return n;
+    if (oc_ops_for_isa(&best, "auto", NULL) != OC_OK || best.x_digits != 2) return n;
+    isas[n++] = strncmp(best.isa, "neon", 4) == 0 ? "neon" : "avx512";
+    if (strncmp(best.isa, "neon", 4) != 0) isas[n++] = "avx512vnni24";
+    return n;
+}
+
 int main(int argc, char **argv) {
-    static char *const both[] = {"ref", "auto"};
+    const char *isas[4];
     golden_device_read(&argc, argv);
     if (argc < 3) {
         fprintf(stderr, "usage: check_golden [--device cpu|fake|cuda:PLUGIN] MODEL_DIR GOLDEN [ISA]...\n");
         return 2;
     }
-    char *const *isas = argc > 3 ? argv + 3 : golden_device_is_cpu() ? both : both + 1;
-    int n_isas = argc > 3 ? argc - 3 : golden_device_is_cpu() ? 2 : 1;
     const char *slash = strrchr(argv[1], '/'), *model = slash ? slash + 1 : argv[1];
     bool has_vision = strncmp(model, "vl-", 3) == 0, good = true;
+    int n_isas = argc > 3 ? argc - 3 : default_isas(model, isas);
     for (int i = 0; i < n_isas; i++) {
-        struct golden_options opt = {.model_dir = argv[1], .golden_path = argv[2], .isa = isas[i]};
+        struct golden_options opt = {.model_dir = argv[1], .golden_path = argv[2], .isa = argc > 3 ? argv[3 + i] : isas[i]};
         struct golden_report rep;
         golden_run(&opt, &rep);
         good = print_report(&rep, model, has_vision) && good;

@@ -262,6 +262,7 @@ struct oc_device *fake_device_open(const char *isa) {
                             .put = fake_put, .get = fake_get, .wait = fake_wait, .take_weight = fake_take_weight,
                             .take_floats = fake_take_floats, .close = fake_close};
     d->ops.isa = f->real.isa;
+    d->ops.x_digits = f->real.x_digits;
     return d;
 }
 

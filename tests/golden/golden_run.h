@@ -50,6 +50,7 @@ struct golden_report {
     char isa[32];
     bool exact; /* f32 arithmetic is expected: bounds of 1e-4 and all tokens */
     bool throughput; /* batch mode: the language model's bounds are those of 8 bits */
+    bool int16; /* role D takes x as 16 bits: the language model's bounds are those */
     int n_near_ties; /* tokens that differ where the golden's margin is below the bound */
 };
 

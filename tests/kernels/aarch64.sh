@@ -59,11 +59,12 @@ mkdir -p "$out/golden"
 case_ build_gcc build aarch64-linux-gnu-gcc
 case_ build_clang build clang -DCMAKE_C_COMPILER_TARGET=aarch64-linux-gnu
 case_ base check cortex-a72 ref ref-int8 neon
-case_ base_lacks_dotprod refuse cortex-a72 neon-int8
-case_ dotprod check neoverse-n1 neon-int8
+case_ base_lacks_dotprod refuse cortex-a72 neondot
+case_ dotprod check neoverse-n1 neondot neondot-int8
 case_ dotprod_lacks_bfmmla refuse neoverse-n1 neonmm
-case_ dotprod_golden golden neoverse-n1 neon-int8 vl-mlx4
-case_ max check max neon-int8 neonmm
+case_ dotprod_golden golden neoverse-n1 neondot vl-mlx4
+case_ dotprod_golden_int8 golden neoverse-n1 neondot-int8 vl-mlx4
+case_ max check max neondot-int8 neonmm
 case_ max_golden_q8 golden max neonmm vl-mlx8
 case_ max_golden_bf16 golden max neonmm qwen2-bf16
 [ $failures = 0 ]

@@ -115,7 +115,7 @@ static void model_dp_bytes(int c, int a, int b) {
 bool amx_model_ops(struct oc_ops *ops, const char *name) {
     bool rounded = strcmp(name, "amxbf16-model") == 0, many = strcmp(name, "amxmany-model") == 0;
     if (!rounded && !many && strcmp(name, "amx-model") != 0) return false;
-    if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK || !__builtin_cpu_supports("avx512vbmi"))
+    if (oc_ops_for_isa(ops, "avx512bf16", NULL) != OC_OK || !__builtin_cpu_supports("avx512vbmi") || !__builtin_cpu_supports("avx512vnni"))
         return false; /* the vector parts are the real ones */
     ops->isa = rounded ? "amxbf16-model" : many ? "amxmany-model" : "amx-model";
     amx_set(ops, rounded, many);

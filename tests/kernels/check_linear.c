@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "kernels/int16.h"
 
 /* want[m, n] = x W^T + bias, mag the sum of absolute values. */
 struct oracle {
@@ -22,17 +23,19 @@ static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struc
     return isa_bf16(c->ops.isa);
 }
 
-/* x rounded to 8 bits, group for group, where role D of the ISA under test does so for w; else x itself. */
+/* x as whole numbers, group for group, where role D of the ISA under test takes it so for w; else x itself. */
 static double *seen_x(const struct chk *c, enum oc_role role, const struct mat *x, const struct oc_weight *w) {
     double *seen = malloc((size_t)(x->rows * x->cols) * sizeof *seen);
     OC_ASSERT(seen);
     for (int64_t i = 0; i < x->rows * x->cols; i++) seen[i] = x->p[i / x->cols * x->ld + i % x->cols];
-    if (role != OC_ROLE_D || !c->ops.int8 || !w->bits) return seen;
-    for (double *g = seen; g < seen + x->rows * x->cols; g += w->group) {
-        double most = 0;
-        for (int i = 0; i < w->group; i++) most = fmax(most, fabs(g[i]));
-        float inverse = 127.0f / (float)most;
-        for (int i = 0; i < w->group && most > 0; i++) g[i] = nearbyint((float)g[i] * inverse) * ((float)most / 127.0f);
+    int digits = c->ops.int8 ? 1 : c->ops.x_digits;
+    if (role != OC_ROLE_D || !digits || !w->bits) return seen;
+    for (int64_t g = 0; g < x->rows * x->cols; g += w->group) {
+        float group[128], scale, sum;
+        int32_t q[128];
+        for (int i = 0; i < w->group; i++) group[i] = (float)seen[g + i];
+        oc_int_round_group(group, w->group, oc_digits_most(digits), q, &scale, &sum);
+        for (int i = 0; i < w->group; i++) seen[g + i] = q[i] * (double)scale;
     }
     return seen;
 }
@@ -203,7 +206,7 @@ static void uneven_row(struct chk *c, int kind, float *x, int64_t k) {
 }
 
 /* Errors count in what kernels add up: q, or q less the middle of its range, and the zero bias apart. */
-static void uneven_error(struct chk *c, const struct oc_weight *w, int64_t n, const float *x, float got) {
+static void uneven_error(struct chk *c, const struct oc_weight *w, int64_t n, const double *x, float got) {
     double want = 0, mag = 1e-37;
     for (int64_t k = 0; k < w->k; k++) {
         int64_t g = n * (w->k / w->group) + k / w->group;
@@ -227,16 +230,18 @@ static void one_uneven(struct chk *c, enum wformat f) {
     struct run_ctx r = run_ctx_new(c, 2, m, k, n, 8);
     struct oc_linear a = {OC_ROLE_D, m, x.p, x.ld, &w.w, y.p, y.ld, OC_ACT_NONE, false};
     c->ops.linear(&r.k, &a);
+    double *seen = seen_x(c, OC_ROLE_D, &x, &w.w);
     for (int64_t at = 0; at < m * n; at++) {
         float got = y.p[at / n * y.ld + at % n];
         if ((at / n + kinds) % N_UNEVEN != NOT_FINITE) {
-            uneven_error(c, &w.w, at % n, x.p + at / n * x.ld, got);
+            uneven_error(c, &w.w, at % n, seen + at / n * k, got);
         } else if (isfinite(got)) {
             fail(c, "%g of an x that is not finite, n %d k %d", (double)got, (int)n, (int)k);
         }
     }
     if (!run_ctx_free(&r)) fail(c, "canary of the scratch");
     c->n_cases++;
+    free(seen);
     mat_free(&x), mat_free(&y);
     weight_free(&w);
 }
@@ -263,7 +268,6 @@ void check_linear(struct chk *c) {
         for (int i = 0; i < n; i++) one_linear3(c, role);
         op_end(c, role == OC_ROLE_P ? bound_p : 12);
     }
-    if (c->ops.int8) return;
     op_begin(c, "linear D, uneven x");
     for (int i = 0; i < n; i++) one_uneven(c, i % 2 ? W_Q4 : W_Q8);
     op_end(c, 24); /* ref, whose sums have one lane, comes to 18.4 where one x is 30,000 times larger */

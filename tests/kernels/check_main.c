@@ -24,7 +24,7 @@ static void all_checks(struct chk *c, bool model) {
     if (!model && !c->ops.int8) check_small(c); /* a model has another ISA's, int8 changes the linears only */
     check_linear(c);
     if (!c->ops.int8) check_attn(c);
-    if (c->ops.int8) check_int8(c);
+    if (c->ops.int8 || c->ops.x_digits) check_int8(c);
     if (!c->few && (!model || !c->quick)) check_invariance(c);
     close_pools(c);
 }
@@ -82,8 +82,8 @@ static int check_plugin(const char *device, bool quick, bool timing, bool few, u
 }
 
 int main(int argc, char **argv) {
-    static const char *const names[] = {"ref",  "ref-int8",  "avx2", "avx2-int8", "avx512",        "avx512-int8", "avx512bf16",
-                                        "amx-model", "amx",  "amxmany", "amxmany-model", "amxbf16", "amxbf16-model", "neon", "neon-int8", "neonmm", "neonmm-int8"};
+    static const char *const names[] = {"ref",  "ref-int8",  "avx2", "avx2-int8", "avx512",        "avx512-int8", "avx512vnni", "avx512vnni24", "avx512bf16",
+                                        "amx-model", "amx",  "amxmany", "amxmany-model", "amxbf16", "amxbf16-model", "neon", "neondot", "neondot-int8", "neonmm", "neonmm-int8"};
     const char *only = NULL, *csv = NULL, *device = NULL;
     bool quick = false, few = false, timing = false, decode_only = false;
     int n_threads = 0;

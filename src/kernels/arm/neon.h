@@ -24,12 +24,13 @@ void oc_neon_dot_prepare(const struct oc_weight *w, const float *x, float *xp, i
     .widen = oc_ref_widen, .dot_prepare = oc_neon_dot_prepare, .dot = oc_neon_dot, .act_row = oc_neon_act_row,         \
     .max_row = oc_neon_max_row, .exp_row = oc_neon_exp_row
 
-/* oc_simd.dot8 by SDOT alone, and with USDOT; `prepare8` of both: groups in order, of 4-bit weights each 32 numbers of a group as the
- * 16 even ones, then the 16 odd ones, as they fall out of 16 bytes; after k of them, for each group, an int32 of 128 times the sum of
- * its numbers. */
+/* oc_simd.dot8 by SDOT alone, and with USDOT; `prepare8` of both: groups in order, of each group first the lower digits, then the
+ * upper ones if there are two; of 4-bit weights each 32 of a group as the 16 even ones, then the 16 odd ones, as they fall out of 16
+ * bytes; behind all groups, for each, an int32 of 128 times the sum of its numbers. */
 void oc_neon_dot8_sdot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
 void oc_neon_dot8_usdot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
-void oc_neon_prepare8(const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq, float *scales, float *sums, int64_t lds);
+void oc_neon_prepare8(const struct oc_weight *w, const float *x, int digits, int8_t *q, int64_t ldq, float *scales, float *sums,
+                      int64_t lds);
 
 /* 4 elements of F32, F16 or BF16 from any address, as f32. */
 static inline __attribute__((always_inline)) float32x4_t oc_neon_load_float(const uint8_t *p, enum oc_dtype t) {

@@ -19,7 +19,8 @@ static const struct oc_simd_tiles tiles = {
     .finish = oc_neon_tiles_finish,
 };
 
-static const struct oc_simd simd = {OC_NEON_BASE, .dot8 = oc_neon_dot8_usdot, .prepare8 = oc_neon_prepare8, .tiles = &tiles};
+static const struct oc_simd simd = {OC_NEON_BASE, .dot8 = oc_neon_dot8_usdot, .prepare8 = oc_neon_prepare8, .x_digits = 2,
+                                    .tiles = &tiles};
 
 static void linear(const struct oc_kctx *ctx, const struct oc_linear *a) {
     oc_tiled_linear(&simd, ctx, a);

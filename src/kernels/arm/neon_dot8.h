@@ -7,7 +7,10 @@
  * rows of W in the lanes.
  *
  * SDOT takes both as signed: 8-bit weights are taken less 128, and 128 times the sum of x's numbers of the group, which comes with x, is
- * added. USDOT takes them as they are. */
+ * added. USDOT takes them as they are.
+ *
+ * Numbers of 16 bits are two signed bytes, digits: a unit meets first the upper ones, then the lower ones, and sum of the former times 256
+ * plus sum of the latter is the sum of the group, below 2^31 (kernels/int16.h). */
 #ifndef OC_KERNELS_ARM_NEON_DOT8_H
 #define OC_KERNELS_ARM_NEON_DOT8_H
 
@@ -70,15 +73,15 @@ DOT8_INLINE int32x4_t dot8_sums(int8x16_t w[DOT8_R][4], const int8_t *q, const i
 
 /* The rows of x at group g, for one row after the other. */
 struct dot8_x {
-    const int8_t *q;        /* of a unit */
+    const int8_t *q;       /* of a unit */
     const float *scale, *total;
     const int32_t *middle; /* 128 times the sum of the group's numbers */
     int64_t ldq, lds;
 };
 
 DOT8_INLINE struct dot8_x dot8_first(const struct oc_dot_x8 *x, const struct oc_weight *w, int64_t g, int unit) {
-    const int8_t *middles = x->q + w->k;
-    return (struct dot8_x){.q = x->q + g * w->group + unit * 64,
+    const int8_t *middles = x->q + x->n_digits * w->k;
+    return (struct dot8_x){.q = x->q + g * w->group * x->n_digits + unit * 64,
                            .scale = x->scales + g,
                            .total = x->sums + g,
                            .middle = (const int32_t *)(const void *)middles + g,
@@ -94,7 +97,7 @@ DOT8_INLINE void dot8_next(struct dot8_x *x) {
 }
 
 /* Unit `unit` of group g: NV vectors of each row; last: the sums of the group are whole then, and are added to its chain. */
-DOT8_INLINE void dot8_unit(struct dot8_block *b, int64_t g, int unit, bool last, const int NV, const int bits,
+DOT8_INLINE void dot8_unit(struct dot8_block *b, int64_t g, int unit, bool last, const int NV, const int D, const int bits,
                            const bool unsigned_w) {
     const size_t from = (size_t)(g * b->w->group + unit * 64) * (size_t)bits / 8;
     const float32x4_t scales = b->scales[g % 4], zero_biases = b->zero_biases[g % 4];
@@ -103,8 +106,10 @@ DOT8_INLINE void dot8_unit(struct dot8_block *b, int64_t g, int unit, bool last,
 #pragma GCC unroll 4
     for (int r = 0; r < DOT8_R; r++) dot8_unpack(b->rows[r] + from, w[r], NV, bits, unsigned_w);
     struct dot8_x x = dot8_first(b->x, b->w, g, unit);
+    const int group = b->w->group;
     for (int i = 0, m = b->m; i < m; i++, dot8_next(&x)) {
-        int32x4_t sum = dot8_sums(w, x.q, NV, bits, unsigned_w);
+        int32x4_t sum = dot8_sums(w, x.q + (D - 1) * group, NV, bits, unsigned_w);
+        if (D == 2) sum = vaddq_s32(vshlq_n_s32(sum, 8), dot8_sums(w, x.q, NV, bits, unsigned_w));
         if (unit > 0) sum = vaddq_s32(sum, b->part[i]);
         if (!last) {
             b->part[i] = sum;
@@ -139,7 +144,7 @@ DOT8_INLINE void dot8_scales(const struct dot8_block *b, const uint8_t *p, int64
     dot8_turn(v);
 }
 
-DOT8_INLINE void dot8_groups(struct dot8_block *b, const int bits, const bool unsigned_w) {
+DOT8_INLINE void dot8_groups(struct dot8_block *b, const int D, const int bits, const bool unsigned_w) {
     const int group = b->w->group;
     const int64_t n_groups = b->w->k / group;
     for (int64_t g = 0; g < n_groups; g++) {
@@ -148,9 +153,9 @@ DOT8_INLINE void dot8_groups(struct dot8_block *b, const int bits, const bool un
             dot8_scales(b, b->w->scales, g, n, b->scales);
             dot8_scales(b, b->w->zero_biases, g, n, b->zero_biases);
         }
-        if (group == 32) dot8_unit(b, g, 0, true, 2, bits, unsigned_w);
-        if (group == 128) dot8_unit(b, g, 0, false, 4, bits, unsigned_w);
-        if (group >= 64) dot8_unit(b, g, group / 64 - 1, true, 4, bits, unsigned_w);
+        if (group == 32) dot8_unit(b, g, 0, true, 2, D, bits, unsigned_w);
+        if (group == 128) dot8_unit(b, g, 0, false, 4, D, bits, unsigned_w);
+        if (group >= 64) dot8_unit(b, g, group / 64 - 1, true, 4, D, bits, unsigned_w);
     }
 }
 
@@ -175,9 +180,11 @@ DOT8_INLINE void dot8_rows(struct dot8_block *b, int64_t row, int n, float *out,
         for (int i = 0; i < b->m; i++) b->acc[c][i] = vdupq_n_f32(0);
     }
     if (b->w->bits == 4) {
-        dot8_groups(b, 4, unsigned_w);
+        if (b->x->n_digits == 1) dot8_groups(b, 1, 4, unsigned_w);
+        if (b->x->n_digits == 2) dot8_groups(b, 2, 4, unsigned_w);
     } else {
-        dot8_groups(b, 8, unsigned_w);
+        if (b->x->n_digits == 1) dot8_groups(b, 1, 8, unsigned_w);
+        if (b->x->n_digits == 2) dot8_groups(b, 2, 8, unsigned_w);
     }
     dot8_store(b, n, out, ldo);
 }
@@ -186,7 +193,7 @@ DOT8_INLINE void dot8_rows(struct dot8_block *b, int64_t row, int n, float *out,
 DOT8_INLINE void dot8_all(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo,
                           const bool unsigned_w) {
     struct dot8_block b;
-    OC_ASSERT(m <= OC_D_SLICE && w->group <= 128 && w->group % 32 == 0);
+    OC_ASSERT(m <= OC_D_SLICE && w->group <= 128 && w->group % 32 == 0 && (x->n_digits == 1 || x->n_digits == 2));
     b.w = w, b.x = x, b.m = m;
     for (int r = 0; r < n; r += DOT8_R) {
         dot8_rows(&b, n0 + r, n - r < DOT8_R ? n - r : DOT8_R, out + r, ldo, unsigned_w);

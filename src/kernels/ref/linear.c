@@ -25,7 +25,7 @@ static void columns(const struct oc_linear *a, const float *panel, int64_t n0, i
 /* y columns lo .. hi-1 of an x of 8 bits. */
 static void columns_int8(const struct oc_linear *a, float *room, int64_t lo, int64_t hi) {
     for (int64_t i = 0; i < a->m; i++) {
-        struct oc_ref_int8 x = oc_ref_int8_round(a->w, a->x + i * a->ldx, room);
+        struct oc_ref_int8 x = oc_ref_int8_round(a->w, a->x + i * a->ldx, 1, room);
         for (int64_t n = lo; n < hi; n++) store(a, i, n, oc_ref_int8_dot(a->w, n, &x));
     }
 }

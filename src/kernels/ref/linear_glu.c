@@ -13,7 +13,7 @@ static bool is_rounded(const struct job *j, const struct oc_weight *w) {
 /* x times row n of w, which stands dequantised in `row`; or, where x is rounded, `row` is room for that. */
 static float product(const struct job *j, const struct oc_weight *w, const float *x, int64_t n, float *row) {
     if (!is_rounded(j, w)) return oc_ref_dot(x, row, w->k);
-    struct oc_ref_int8 rounded = oc_ref_int8_round(w, x, row);
+    struct oc_ref_int8 rounded = oc_ref_int8_round(w, x, 1, row);
     return oc_ref_int8_dot(w, n, &rounded);
 }
 

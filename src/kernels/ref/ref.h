@@ -21,14 +21,15 @@ void oc_ref_weight_row(const struct oc_weight *w, int64_t row, float *out);
 /* sum of a[i]*b[i], in 16 interleaved partial sums added pairwise. */
 float oc_ref_dot(const float *a, const float *b, int64_t n);
 
-/* A row of x as oc_int8_round_group rounds it: q [k], scales and sums [k/group]. */
+/* A row of x as oc_int_round_group rounds it to numbers of so many digits, lowest first: q [digits, k], scales and sums [k/group]. */
 struct oc_ref_int8 {
     int8_t *q;
     float *scales, *sums;
+    int digits;
 };
 
-/* The row x rounded for w, into `room`, which holds 2k floats. */
-struct oc_ref_int8 oc_ref_int8_round(const struct oc_weight *w, const float *x, float *room);
+/* The row x rounded for w, into `room`, which holds k floats. */
+struct oc_ref_int8 oc_ref_int8_round(const struct oc_weight *w, const float *x, int digits, float *room);
 
 /* Row `row` of w times a rounded x, in the order that oc_simd.dot8 tells. */
 float oc_ref_int8_dot(const struct oc_weight *w, int64_t row, const struct oc_ref_int8 *x);

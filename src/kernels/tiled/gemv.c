@@ -3,6 +3,7 @@
  * Threads take runs in the order of memory from a counter, each half of what would be its share of the rest: long
  * runs for the prefetchers at first, single units at the end, where a thread that lost its core for a moment would
  * hold the others up. */
+#include "kernels/int16.h"
 #include "kernels/tiled/tiled.h"
 
 struct job {
@@ -11,7 +12,8 @@ struct job {
     struct oc_dot_x x[3]; /* per weight; weights of one format share the memory */
     struct oc_dot_x8 x8[3]; /* instead, where x is rounded */
     struct oc_dot_digits xd[3]; /* instead, where W meets tiles of bytes */
-    bool int8, digits;          /* whether there are such weights */
+    bool digits;            /* whether there are such weights */
+    int x_digits;           /* of x as whole numbers, 0 where x is f32 */
     int64_t m0, m;        /* the slice of rows */
     int64_t nb;           /* columns of a unit */
     int64_t n_units[3];
@@ -22,7 +24,7 @@ struct job {
 /* Floats of a prepared row: k padded for the widest vectors, or to whole spans of bytes; and sums and scales of the
  * smallest groups. */
 static int64_t row_floats(int64_t k) {
-    size_t exact = oc_round_up((size_t)k, 128) + 16, rounded = oc_round_up((size_t)k, OC_INT8_SPAN * 128) / 4;
+    size_t exact = oc_round_up((size_t)k, 128) + 16, rounded = oc_round_up((size_t)k, OC_INT8_SPAN * 128) * OC_MAX_DIGITS / 4;
     return (int64_t)(exact > rounded ? exact : rounded);
 }
 
@@ -43,11 +45,11 @@ struct prepare_job {
 };
 
 static bool is_rounded(const struct job *j, const struct oc_weight *w) {
-    return j->int8 && w->bits != 0;
+    return j->x_digits != 0 && w->bits != 0;
 }
 
 static bool is_digits(const struct job *j, const struct oc_weight *w) {
-    return j->s->digits && w->bits != 0 && w->group % 64 == 0 && !j->int8;
+    return j->s->digits && w->bits != 0 && w->group % 64 == 0 && j->x_digits != 1;
 }
 
 /* Row `row` of the slice; x NULL for one that fills up a tile. */
@@ -73,9 +75,9 @@ static void prepare_rows(void *arg, int thread, int n_threads) {
                 prepare_digits(j, w, i, x, p->x[f], p->scales[f] + i * lds);
                 oc_tiled_group_sums(w, x, sums, lds);
             } else if (is_rounded(j, w) && j->s->prepare8) {
-                j->s->prepare8(w, x, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
+                j->s->prepare8(w, x, j->x_digits, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
             } else if (is_rounded(j, w)) {
-                oc_tiled_dot8_prepare(j->s, w, x, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
+                oc_tiled_dot8_prepare(j->s, w, x, j->x_digits, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
             } else {
                 j->s->dot_prepare(w, x, out, ldx, sums, lds);
             }
@@ -105,7 +107,7 @@ static void prepare(struct job *j, const struct oc_kctx *ctx) {
         }
         int64_t ldx = row_floats(w->k), lds = sum_floats(w->k);
         j->x[i] = (struct oc_dot_x){p.x[f], ldx, p.sums[f], lds};
-        j->x8[i] = (struct oc_dot_x8){(const int8_t *)p.x[f], 4 * ldx, p.scales[f], p.sums[f], lds};
+        j->x8[i] = (struct oc_dot_x8){(const int8_t *)p.x[f], 4 * ldx, p.scales[f], p.sums[f], lds, j->x_digits};
         j->xd[i] = (struct oc_dot_digits){(const int8_t *)p.x[f], w->k, p.scales[f], p.sums[f], lds};
         j->digits = j->digits || is_digits(j, w);
     }
@@ -201,7 +203,7 @@ static void work(void *arg, int thread, int n_threads) {
 
 void oc_tiled_gemv(const struct oc_simd *s, const struct oc_kctx *ctx, const struct oc_multi_linear *a) {
     int n_outputs = a->glu ? 1 : a->n_w;
-    struct job j = {.s = s, .a = a, .nb = OC_D_NB, .int8 = ctx->int8 && s->dot8};
+    struct job j = {.s = s, .a = a, .nb = OC_D_NB, .x_digits = ctx->int8 && s->dot8 ? 1 : s->x_digits};
     for (int i = 0; i < n_outputs; i++) {
         j.n_units[i] = (a->w[i]->n + j.nb - 1) / j.nb;
         j.n_all += (long)j.n_units[i];

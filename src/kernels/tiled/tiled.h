@@ -198,12 +198,12 @@ struct oc_simd_tiles {
 #define OC_TILES_MAX_W (640 * 1024)
 #define OC_TILES_MAX_K 2048
 
-/* Rows of x rounded for role D with int8 (kernels/int8.h), m of them: bytes [m, ldq], scales and sums of the rounded
- * groups [m, lds], 0 beyond the last group.
+/* Rows of x as whole numbers for role D (kernels/int8.h), m of them, each number one to three signed bytes, its digits: bytes
+ * [m, ldq], scales and sums of the rounded groups [m, lds], 0 beyond the last group.
  *
  * Groups come in spans of 16, one for each lane of a vector of 32-bit sums: lane 4p + i is group 4i + p, as it falls out
- * when the 16 pieces of a span are transposed as 4 x 4. For each word of a group, in order: vectors of 64 bytes, 4 for each
- * lane; of 4-bit weights first the even ones of the word, then the odd ones. */
+ * when the 16 pieces of a span are transposed as 4 x 4. For each four of a group, in order: vectors of 64 bytes, 4 for each
+ * lane, a vector for each digit, the lowest first; of 4-bit weights each eight come as the even ones, then the odd ones. */
 #define OC_INT8_SPAN 16
 
 struct oc_dot_x8 {
@@ -211,6 +211,7 @@ struct oc_dot_x8 {
     int64_t ldq;
     const float *scales, *sums;
     int64_t lds;
+    int n_digits;
 };
 
 static inline int oc_int8_lane(int group_in_span) {
@@ -287,17 +288,19 @@ struct oc_simd {
     void (*dot)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                 int64_t ldo);
 
-    /* The same with rounded rows, or NULL. Bits are those of ref: exact within a group; then, group for group in its lane,
-     * acc = fma(scale, sum * x's scale, acc), acc = fma(zero_bias, x's sum, acc); lanes in the order of groups are added
+    /* The same with rounded rows, or NULL. Bits are those of ref: exact within a group (of three digits the sum is
+     * fma(256, (float)sum of the upper two, (float)sum of the lowest)); then, group for group in its lane, acc = fma(scale, sum * x's scale, acc), acc = fma(zero_bias, x's sum, acc); lanes in the order of groups are added
      * in halves. */
     void (*dot8)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
 
     /* One row of x for dot8, in an order of its own (q holds ldq bytes; scales and sums, lds of them, stand by group); NULL: as struct
      * oc_dot_x8 has it. */
-    void (*prepare8)(const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq, float *scales, float *sums, int64_t lds);
+    void (*prepare8)(const struct oc_weight *w, const float *x, int digits, int8_t *q, int64_t ldq, float *scales, float *sums,
+                     int64_t lds);
 
-    /* Where prepare8 is NULL: rounds a group as oc_int8_round_group does; of 4-bit weights each 8 of q have the even ones first, then the odd ones. */
-    void (*round8)(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+    /* Where prepare8 is NULL: rounds a group as oc_int_round_group does to so many digits: q is the part of one lane in struct oc_dot_x8. */
+    void (*round8)(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum);
+    int x_digits; /* of x in role D with quantised weights: 2 or 3, by dot8; 0: x is f32 */
 
     /* v[i] = act(v[i]). */
     void (*act_row)(enum oc_act act, float *v, int64_t n);
@@ -360,11 +363,11 @@ void oc_tiled_dot_prepare(const struct oc_weight *w, int lanes, const float *x, 
 void oc_tiled_group_sums(const struct oc_weight *w, const float *x, float *sums, int64_t lds);
 
 /* One row of x for dot8 with weights in w's format: q holds ldq bytes, scales and sums lds. */
-void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int8_t *q, int64_t ldq,
+void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int digits, int8_t *q, int64_t ldq,
                            float *scales, float *sums, int64_t lds);
 
 /* oc_simd.round8 in plain C. */
-void oc_tiled_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+void oc_tiled_round8(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum);
 
 /* Scratch per thread of oc_tiled_gemm, and of the attention ops. */
 size_t oc_tiled_gemm_thread_bytes(void);

@@ -130,18 +130,19 @@ static const struct oc_simd_bf16 amx_attn = {
 /* Products with the low parts, as exact as f32 sums; and without, three times (bf16 weights: twice) as fast. */
 static const struct oc_simd_tiles amx_split = AMX_TILES(true), amx_rounded = AMX_TILES(false);
 
-#define AMX_SIMD(linears, role_d)                                                                                     \
+#define AMX_SIMD(linears, role_d, digits_of_x)                                                                                    \
     {                                                                                                                  \
         .mr = 12, .nr = 32, .lanes = 16, .tile = oc_avx512_tile, .panel = oc_avx512_panel,                             \
         .transpose = oc_avx512_transpose, .widen = oc_avx512_widen, .dot_prepare = oc_avx512_dot_prepare,                \
         .dot = oc_avx512_dot, .dot8 = oc_avx512vnni_dot8, .round8 = oc_avx512vnni_round8, .digits = role_d,            \
+        .x_digits = digits_of_x,                                                                                         \
         .act_row = oc_avx512_act_row,                                                                                  \
         .max_row = oc_avx512_max_row, .exp_row = oc_avx512_exp_row,                                                      \
         .pair_scores = oc_avx512_pair_scores, .bf16 = &amx_attn, .tiles = linears                                      \
     }
 
-static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split, NULL), amx_rounded_simd = AMX_SIMD(&amx_rounded, NULL),
-                            amx_many_simd = AMX_SIMD(&amx_split, &amx_digits);
+static const struct oc_simd amx_split_simd = AMX_SIMD(&amx_split, NULL, 2), amx_rounded_simd = AMX_SIMD(&amx_rounded, NULL, 2),
+                            amx_many_simd = AMX_SIMD(&amx_split, &amx_digits, 0);
 
 #define AMX_OP(op)                                                                                                     \
     static void amx_split_##op(const struct oc_kctx *ctx, const struct oc_##op *a) {                                   \
@@ -168,6 +169,7 @@ static void amx_attn_segments(const struct oc_kctx *ctx, const struct oc_attn_se
 }
 
 static void amx_set(struct oc_ops *ops, bool rounded, bool many) {
+    ops->x_digits = many && !rounded ? 0 : 2;
     ops->linear = rounded ? amx_rounded_linear : many ? amx_many_linear : amx_split_linear;
     ops->linear_glu = rounded ? amx_rounded_linear_glu : many ? amx_many_linear_glu : amx_split_linear_glu;
     ops->linear3 = rounded ? amx_rounded_linear3 : many ? amx_many_linear3 : amx_split_linear3;

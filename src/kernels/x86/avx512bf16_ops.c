@@ -43,6 +43,7 @@ static void linear3(const struct oc_kctx *ctx, const struct oc_linear3 *a) {
 
 void oc_ops_set_avx512bf16(struct oc_ops *ops) {
     ops->isa = "avx512bf16";
+    ops->x_digits = 0;
     ops->linear = linear;
     ops->linear_glu = linear_glu;
     ops->linear3 = linear3;

@@ -18,7 +18,7 @@ void oc_avx512_dot_prepare(const struct oc_weight *w, const float *x, float *xp,
 void oc_avx512_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                    int64_t ldo);
 /* Needs AVX512_VNNI. */
-void oc_avx512vnni_round8(const float *x, int group, int bits, int8_t *q, float *scale, float *sum);
+void oc_avx512vnni_round8(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum);
 void oc_avx512vnni_dot8(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out,
                         int64_t ldo);
 void oc_avx512_widen(const uint8_t *in, enum oc_dtype t, int64_t n, float *out);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "kernels/convert.h"
+#include "kernels/int16.h"
 #include "kernels/ops.h"
 
 static void dtype_sizes_and_names(void **state) {
@@ -68,8 +69,9 @@ static void nothing_rounds_unasked(void **state) {
     const unsigned most = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16;
     oc_ops_init(&ops, most);
     assert_string_equal(ops.isa, "avx512");
-    oc_ops_init(&ops, most | OC_CPU_ROUND);
+    oc_ops_init(&ops, most | OC_CPU_ROUND | OC_CPU_AVX512VNNI | OC_CPU_BYTES);
     assert_string_equal(ops.isa, "avx512bf16");
+    assert_int_equal(ops.x_digits, 0);
     oc_ops_init(&ops, most | OC_CPU_AMX);
     assert_string_equal(ops.isa, "amx");
     oc_ops_init(&ops, most | OC_CPU_AMX | OC_CPU_ROUND);
@@ -83,9 +85,89 @@ static void nothing_rounds_unasked(void **state) {
 #elif defined(__aarch64__)
     oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_I8MM | OC_CPU_ROUND);
     assert_string_equal(ops.isa, "neon");
-    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_I8MM | OC_CPU_BFMMLA);
-    assert_string_equal(ops.isa, "neonmm");
 #endif
+}
+
+/* x as whole numbers of bytes is what is best where there is VNNI, and can be left by name. */
+static void x_is_bytes_where_it_may_be(void **state) {
+    (void)state;
+    struct oc_ops ops;
+    assert_int_equal(oc_cpu_features() & OC_CPU_BYTES24, 0);
+    assert_int_equal(!(oc_cpu_features() & OC_CPU_BYTES), !(oc_cpu_features() & (OC_CPU_AVX512VNNI | OC_CPU_DOTPROD)));
+#if defined(__x86_64__)
+    const unsigned vnni = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI, amx = OC_CPU_AVX512BF16 | OC_CPU_AMX;
+    static const struct {
+        unsigned features;
+        const char *isa;
+        int x_digits;
+    } cases[] = {
+        {vnni, "avx512", 0},
+        {OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_BYTES, "avx512", 0},
+        {OC_CPU_AVX2 | OC_CPU_AVX512VNNI | OC_CPU_BYTES, "avx2", 0},
+        {vnni | OC_CPU_BYTES, "avx512vnni", 2},
+        {vnni | OC_CPU_BYTES | OC_CPU_BYTES24, "avx512vnni24", 3},
+        {vnni | OC_CPU_BYTES | OC_CPU_INT8, "avx512-int8", 2},
+        {vnni | OC_CPU_BYTES | amx, "amx", 2},
+        {vnni | OC_CPU_BYTES | amx | OC_CPU_MANY, "amxmany", 0},
+        {vnni | OC_CPU_BYTES | amx | OC_CPU_ROUND, "amxbf16", 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        oc_ops_init(&ops, cases[i].features);
+        assert_string_equal(ops.isa, cases[i].isa);
+        assert_int_equal(ops.x_digits, cases[i].x_digits);
+    }
+    for (int i = 0; i < 2 && (oc_cpu_features() & OC_CPU_AVX512VNNI); i++) {
+        assert_int_equal(oc_ops_for_isa(&ops, i ? "avx512vnni" : "avx512", NULL), OC_OK);
+        assert_int_equal(ops.x_digits, i ? 2 : 0);
+    }
+#elif defined(__aarch64__)
+    enum { dotprod = OC_CPU_NEON | OC_CPU_DOTPROD, all = dotprod | OC_CPU_I8MM | OC_CPU_BFMMLA };
+    static const struct {
+        unsigned features;
+        const char *isa;
+        int x_digits;
+    } cases[] = {
+        {OC_CPU_NEON | OC_CPU_BYTES, "neon", 0},        {dotprod, "neon", 0},           {all, "neon", 0},
+        {dotprod | OC_CPU_BYTES, "neondot", 2},         {all | OC_CPU_BYTES, "neonmm", 2}, {OC_CPU_NEON | OC_CPU_BFMMLA, "neon", 0},
+        {dotprod | OC_CPU_BYTES | OC_CPU_I8MM, "neondot", 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        oc_ops_init(&ops, cases[i].features);
+        assert_string_equal(ops.isa, cases[i].isa);
+        assert_int_equal(ops.x_digits, cases[i].x_digits);
+    }
+#endif
+}
+
+/* A rounded value is within half a step of x, its digits make it up, and sums are those of the rounded. */
+static void whole_numbers_are_the_nearest(void **state) {
+    (void)state;
+    float x[64], scale, sum;
+    int32_t q[64];
+    for (int digits = 1; digits <= OC_MAX_DIGITS; digits++) {
+        for (int kind = 0; kind < 5; kind++) {
+            double total = 0;
+            for (int i = 0; i < 64; i++) x[i] = (float)((i * 37 % 64 - 31) * (kind == 1 ? 1e-20 : kind == 2 ? 1e30 : 0.37));
+            if (kind == 3) x[17] = 3e4f;
+            if (kind == 4) x[5] = -1e5f;
+            oc_int_round_group(x, 64, oc_digits_most(digits), q, &scale, &sum);
+            for (int i = 0; i < 64; i++) {
+                int32_t rest = q[i], whole = 0;
+                assert_true(fabs((double)x[i] - q[i] * (double)scale) <= 0.5001 * (double)scale + 1e-6 * fabs((double)x[i]));
+                for (int d = 0, worth = 1; d < digits; d++, worth *= 256) whole += oc_int_take_digit(&rest) * worth;
+                assert_int_equal(rest, 0);
+                assert_int_equal(whole, q[i]);
+                total += q[i] * (double)scale;
+            }
+            assert_true(fabs(total - (double)sum) <= 1e-6 * fabs(total) + 1e-30);
+        }
+        for (int i = 0; i < 64; i++) x[i] = 1e-31f;
+        oc_int_round_group(x, 64, oc_digits_most(digits), q, &scale, &sum);
+        assert_true(q[0] == 0 && scale == 0 && sum == 0);
+        x[63] = -INFINITY;
+        oc_int_round_group(x, 64, oc_digits_most(digits), q, &scale, &sum);
+        assert_true(q[63] == 0 && isnan(scale) && isnan(sum));
+    }
 }
 
 /* So is rounding to 8 bits, and where there are no kernels for it the wish is as if it were not. */
@@ -112,8 +194,8 @@ static void int8_only_when_wished_and_there(void **state) {
     oc_ops_init(&exact, OC_CPU_NEON);
     oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_INT8); /* without dotprod */
     assert_memory_equal(&ops, &exact, sizeof ops);
-    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_INT8);
-    assert_string_equal(ops.isa, "neon-int8");
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_BYTES | OC_CPU_INT8);
+    assert_string_equal(ops.isa, "neondot-int8");
     assert_true(ops.int8);
 #endif
 }
@@ -175,6 +257,8 @@ int main(void) {
         cmocka_unit_test(init_is_pure),
         cmocka_unit_test(isa_by_name),
         cmocka_unit_test(nothing_rounds_unasked),
+        cmocka_unit_test(x_is_bytes_where_it_may_be),
+        cmocka_unit_test(whole_numbers_are_the_nearest),
         cmocka_unit_test(int8_only_when_wished_and_there),
         cmocka_unit_test(unknown_and_absent_isas_are_refused_by_name),
         cmocka_unit_test(scratch_grows_with_every_maximum),
