@@ -1,7 +1,8 @@
-/* kernels/int8.h - how role D rounds x to 8 bits where struct oc_kctx says int8.
+/* kernels/int8.h - x as whole numbers: how role D rounds it to 8 bits where struct oc_kctx says int8, and to more
+ * (kernels/int16.h).
  *
  * Each quantisation group of the weight has one scale for its part of x: the largest absolute value becomes
- * 127, and q is the nearest integer, ties to even. y is then W times the rounded x: q's products are summed
+ * the largest whole number (127), and q is the nearest integer, ties to even. y is then W times the rounded x: q's products are summed
  * exactly, and zero_bias meets the sum of the rounded x, not of x itself, so that the error of rounding is
  * weighed by w and not by the unsigned integers of which w is made. Inline, no state, any thread; shared by
  * every ISA of the room. */
@@ -10,8 +11,8 @@
 
 #include "kernels/convert.h"
 
-/* The scale that makes a group's largest absolute value, which has the bits `most`, the whole number `largest_q`;
- * returns its inverse, 0 where all of q is 0. */
+/* The scale that makes a group's largest absolute value, which has the bits `most`, the whole number
+ * `largest_q`; returns its inverse, 0 where all of q is 0. */
 static inline float oc_int_scale(uint32_t most, float largest_q, float *scale) {
     float largest = oc_f32_from_bits(most);
     bool finite = most < 0x7f800000u, any = finite && largest > 1e-30f;
@@ -26,9 +27,10 @@ static inline int32_t oc_int_nearest(float v, float largest_q) {
     return (int32_t)(oc_f32_bits(v + magic) - oc_f32_bits(magic));
 }
 
-/* q[i] = x[i] / *scale rounded, i < n <= 128, and the sum of the rounded values. A group with a NaN or an infinity
- * gets a scale of NaN, so that its outputs are NaN; one of (almost) nothing is 0. */
-static inline void oc_int_round_group(const float *x, int n, float largest_q, int32_t *q, float *scale, float *sum) {
+/* q[i] = x[i] / *scale rounded, i < n <= 128, and the sum of the rounded values. A group with a NaN or an
+ * infinity gets a scale of NaN, so that its outputs are NaN; one of (almost) nothing is 0. */
+static inline void oc_int_round_group(const float *x, int n, float largest_q, int32_t *q, float *scale,
+                                      float *sum) {
     uint32_t most = 0;
     int32_t total = 0;
     for (int i = 0; i < n; i++) {
@@ -41,17 +43,6 @@ static inline void oc_int_round_group(const float *x, int n, float largest_q, in
         total += q[i];
     }
     *sum = *scale * (float)total;
-}
-
-/* To 8 bits. */
-static inline float oc_int8_scale(uint32_t most, float *scale) {
-    return oc_int_scale(most, 127.0f, scale);
-}
-
-static inline void oc_int8_round_group(const float *x, int n, int8_t *q, float *scale, float *sum) {
-    int32_t wide[128];
-    oc_int_round_group(x, n, 127.0f, wide, scale, sum);
-    for (int i = 0; i < n; i++) q[i] = (int8_t)wide[i];
 }
 
 #endif

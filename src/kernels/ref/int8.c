@@ -7,7 +7,8 @@
 
 struct oc_ref_int8 oc_ref_int8_round(const struct oc_weight *w, const float *x, int digits, float *room) {
     int64_t n_groups = w->k / w->group;
-    struct oc_ref_int8 r = {.scales = room, .sums = room + n_groups, .q = (int8_t *)(room + 2 * n_groups), .digits = digits};
+    struct oc_ref_int8 r = {
+        .scales = room, .sums = room + n_groups, .q = (int8_t *)(room + 2 * n_groups), .digits = digits};
     for (int64_t g = 0; g < n_groups; g++) {
         int32_t q[128];
         int8_t *at = r.q + g * w->group;
@@ -29,8 +30,10 @@ static int32_t group_dot(const struct oc_weight *w, const uint8_t *row, int64_t 
     return sum;
 }
 
-/* The same times x, exact but for its rounding to a float, where of three digits the lowest is added to the others. */
-static float group_sum(const struct oc_weight *w, const uint8_t *row, int64_t k0, const struct oc_ref_int8 *x) {
+/* The same times x, exact but for its rounding to a float, where of three digits the lowest is added to the
+ * others. */
+static float group_sum(const struct oc_weight *w, const uint8_t *row, int64_t k0,
+                       const struct oc_ref_int8 *x) {
     int32_t sum[OC_MAX_DIGITS] = {0};
     for (int d = 0; d < x->digits; d++) sum[d] = group_dot(w, row, k0, x->q + d * w->k);
     if (x->digits == 1) return (float)sum[0];

@@ -21,7 +21,8 @@ void oc_ref_weight_row(const struct oc_weight *w, int64_t row, float *out);
 /* sum of a[i]*b[i], in 16 interleaved partial sums added pairwise. */
 float oc_ref_dot(const float *a, const float *b, int64_t n);
 
-/* A row of x as oc_int_round_group rounds it to numbers of so many digits, lowest first: q [digits, k], scales and sums [k/group]. */
+/* A row of x as oc_int_round_group rounds it to numbers of so many digits, lowest first: q [digits, k],
+ * scales and sums [k/group]. */
 struct oc_ref_int8 {
     int8_t *q;
     float *scales, *sums;

@@ -15,8 +15,8 @@ void oc_tiled_round8(const float *x, int group, int bits, int digits, int8_t *q,
     }
 }
 
-void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int digits, int8_t *q,
-                           int64_t ldq, float *scales, float *sums, int64_t lds) {
+void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, const float *x, int digits,
+                           int8_t *q, int64_t ldq, float *scales, float *sums, int64_t lds) {
     int64_t n_groups = w->k / w->group, padded = (int64_t)oc_round_up((size_t)n_groups, OC_INT8_SPAN);
     int64_t bytes = (int64_t)w->group * digits; /* of a group */
     int8_t rounded[128 * OC_MAX_DIGITS];
@@ -26,7 +26,8 @@ void oc_tiled_dot8_prepare(const struct oc_simd *s, const struct oc_weight *w, c
     for (int64_t g = 0; g < n_groups; g++) {
         int64_t span = g / OC_INT8_SPAN * OC_INT8_SPAN;
         int lane = oc_int8_lane((int)(g - span));
-        s->round8(x + g * w->group, w->group, w->bits, digits, rounded, &scales[span + lane], &sums[span + lane]);
+        s->round8(x + g * w->group, w->group, w->bits, digits, rounded, &scales[span + lane],
+                  &sums[span + lane]);
         int8_t *at = q + span * bytes + 4 * lane;
         for (int i = 0; i < bytes; i += 4, at += 64) memcpy(at, rounded + i, 4);
     }

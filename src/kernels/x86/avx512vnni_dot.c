@@ -1,12 +1,14 @@
-/* Role D with x as whole numbers of one, two or three signed bytes, its digits: weights as unsigned bytes by VPDPBUSD, exact in 32
- * bits within a group.
+/* Role D with x as whole numbers of one, two or three signed bytes, its digits: weights as unsigned bytes by
+ * VPDPBUSD, exact in 32 bits within a group.
  *
- * Sixteen groups of a row of W are turned, so that each lane holds words of one group: a group's whole sum then
- * grows in its lane, a sum for each digit, and the conversion, both scales and the zero bias come once for 16 groups.
+ * Sixteen groups of a row of W are turned, so that each lane holds words of one group: a group's whole sum
+ * then grows in its lane, a sum for each digit, and the conversion, both scales and the zero bias come once
+ * for 16 groups.
  *
- * One row of x meets two rows of W while they are in registers. For more, four rows of W are turned into memory once and all
- * rows of x pass over them, some at a time; their sums between spans stay in memory. The bits are the same: a group's
- * sum is exact, and each lane adds its groups in order, by the same three operations. */
+ * One row of x meets two rows of W while they are in registers. For more, four rows of W are turned into
+ * memory once and all rows of x pass over them, some at a time; their sums between spans stay in memory. The
+ * bits are the same: a group's sum is exact, and each lane adds its groups in order, by the same three
+ * operations. */
 #include "kernels/int16.h"
 #include "kernels/x86/avx512.h"
 
@@ -16,17 +18,14 @@
 #define MAX_M 4
 #define MAX_D OC_MAX_DIGITS
 #define SPAN OC_INT8_SPAN
-#define MAX_VECTORS 32 /* of bytes of a group: 128 weights */
+#define MAX_WORDS 32 /* of a group: 128 weights of 8 bits */
 /* Bytes by which the prefetch runs ahead, as in avx512_dot.c. */
 #define AHEAD 8192
-#define AHEAD_L1 2048 /* with one row of x: to L2 first, then to L1 */
-#define AHEAD_L2 10240
 #define AHEAD_SCALES 1024
-
 
 /* R rows at work. */
 struct block {
-    __m512i w[MAX_VECTORS][R]; /* a span, turned: bytes of its groups, of a 4-bit word first the even weights, then the odd ones */
+    __m512i w[MAX_WORDS][R]; /* a span, turned: word for word of its groups */
     __m512 scales[R], zero_biases[R];
     __m512 acc[OC_D_SLICE][R];
     uint8_t pad[SPAN * 128]; /* the words of a row's last groups, when these fill no span */
@@ -58,7 +57,8 @@ static inline __attribute__((always_inline)) void load_quads(const uint8_t *p, c
 }
 
 /* words[i] = word 4*quad + i of each group of the span at p, in the order of lanes. */
-static inline __attribute__((always_inline)) void turn_quad(const uint8_t *p, const int n_words, int quad, __m512i words[4]) {
+static inline __attribute__((always_inline)) void turn_quad(const uint8_t *p, const int n_words, int quad,
+                                                            __m512i words[4]) {
     __m512i t[4];
     load_quads(p, n_words, quad, t);
     __m512i a = _mm512_unpacklo_epi32(t[0], t[1]), b = _mm512_unpackhi_epi32(t[0], t[1]);
@@ -76,10 +76,10 @@ static inline __attribute__((always_inline)) __m512i bytes_of(__m512i words, con
     return _mm512_and_si512(words, _mm512_set1_epi8(15));
 }
 
-/* out[R * i] = vector i of bytes of each group of the span at p, in the order of lanes. `lead`: prefetch as many bytes
+/* out[R * i] = word i of each group of the span at p, in the order of lanes. `lead`: prefetch as many bytes
  * from `ahead` on. */
-static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead, const int bits, const int n_words,
-                                                       const bool lead, __m512i *out) {
+static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead,
+                                                       const int n_words, const bool lead, __m512i *out) {
 #pragma GCC unroll 2
     for (int quad = 0; quad < n_words / 4; quad++) {
         __m512i words[4];
@@ -88,10 +88,7 @@ static inline __attribute__((always_inline)) void turn(const uint8_t *p, const u
             _mm_prefetch((const char *)ahead + 256 * quad + 64 * i, _MM_HINT_T0);
         turn_quad(p, n_words, quad, words);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-#pragma GCC unroll 2
-            for (int half = 0; half < 8 / bits; half++, out += R) *out = bytes_of(words[i], bits, half);
-        }
+        for (int i = 0; i < 4; i++, out += R) *out = words[i];
     }
 }
 
@@ -100,27 +97,27 @@ static inline __attribute__((always_inline)) void turn(const uint8_t *p, const u
 typedef void turn_fn(const uint8_t *p, const uint8_t *ahead, __m512i *out);
 
 static void turn_q4_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 4, 4, false, out);
+    turn(p, ahead, 4, false, out);
 }
 
 static void turn_q4_64(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 4, 8, false, out);
+    turn(p, ahead, 8, false, out);
 }
 
 static void turn_q4_128(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 4, 16, false, out);
+    turn(p, ahead, 16, false, out);
 }
 
 static void turn_q8_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, 8, true, out);
+    turn(p, ahead, 8, true, out);
 }
 
 static void turn_q8_64(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, 16, true, out);
+    turn(p, ahead, 16, true, out);
 }
 
 static void turn_q8_128(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, 32, true, out);
+    turn(p, ahead, 32, true, out);
 }
 
 static turn_fn *choose_turn(const struct oc_weight *w) {
@@ -141,19 +138,24 @@ static inline __attribute__((always_inline)) __m512 load_groups(const uint8_t *p
 }
 
 /* The same of a row's scales and zero biases, at `at` among those of the weight. */
-static inline __attribute__((always_inline)) void load_scales(const struct oc_weight *w, int64_t at, int n, __m512 *scales,
-                                                              __m512 *zero_biases) {
+static inline __attribute__((always_inline)) void load_scales(const struct oc_weight *w, int64_t at, int n,
+                                                              __m512 *scales, __m512 *zero_biases) {
+    const size_t byte = (size_t)at * (w->dtype == OC_F32 ? 4 : 2);
+    const uint8_t *from = w->scales + byte, *zero_from = w->zero_biases + byte;
     if (w->dtype == OC_BF16) {
-        *scales = load_groups(w->scales + 2 * at, OC_BF16, n), *zero_biases = load_groups(w->zero_biases + 2 * at, OC_BF16, n);
+        *scales = load_groups(from, OC_BF16, n);
+        *zero_biases = load_groups(zero_from, OC_BF16, n);
     } else if (w->dtype == OC_F16) {
-        *scales = load_groups(w->scales + 2 * at, OC_F16, n), *zero_biases = load_groups(w->zero_biases + 2 * at, OC_F16, n);
+        *scales = load_groups(from, OC_F16, n);
+        *zero_biases = load_groups(zero_from, OC_F16, n);
     } else {
-        *scales = load_groups(w->scales + 4 * at, OC_F32, n), *zero_biases = load_groups(w->zero_biases + 4 * at, OC_F32, n);
+        *scales = load_groups(from, OC_F32, n);
+        *zero_biases = load_groups(zero_from, OC_F32, n);
     }
 }
 
-/* The last n groups of a row are read as if sixteen followed: what these are counts for nothing, since x, its scale and those of W are 0 there.
- * But where W ends nothing more can be read. */
+/* The last n groups of a row are read as if sixteen followed: what these are counts for nothing, since x, its
+ * scale and those of W are 0 there. But where W ends nothing more can be read. */
 static const uint8_t *last_words(const struct oc_weight *w, const uint8_t *p, int n, uint8_t *pad) {
     const size_t group_bytes = (size_t)w->group * w->bits / 8;
     const uint8_t *end = w->w + (size_t)w->n * oc_weight_row_bytes(w);
@@ -178,20 +180,20 @@ static inline __attribute__((always_inline)) __m512 join(const __m512i *const su
 }
 
 /* acc grows by a span's groups: their sums times x's scales and W's, and x's sums times W's zero biases. */
-static inline __attribute__((always_inline)) __m512 add_groups(__m512 acc, __m512 sums, const float *x_scales, __m512 scales,
-                                                               const float *x_sums, __m512 zero_biases) {
-    acc = _mm512_fmadd_ps(scales, _mm512_mul_ps(sums, _mm512_loadu_ps(x_scales)), acc);
-    return _mm512_fmadd_ps(zero_biases, _mm512_loadu_ps(x_sums), acc);
+static inline __attribute__((always_inline)) __m512
+add_groups(__m512 acc, __m512 sums, __m512 x_scales, __m512 scales, __m512 x_sums, __m512 zero_biases) {
+    acc = _mm512_fmadd_ps(scales, _mm512_mul_ps(sums, x_scales), acc);
+    return _mm512_fmadd_ps(zero_biases, x_sums, acc);
 }
 
 /* ---- More rows of x ---- */
 
-/* sum[r][m] = four rows of W, a span of them at w, times rows of x, at q, digit by digit. `lead`: prefetch as many bytes of 4-bit W
- * between the products; all at once they would wait for each other. */
-static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q, int64_t ldq,
-                                                           int n_vectors, const uint8_t *ahead,
-                                                           __m512i sum[R][MAX_M][MAX_D], const int D, const int M,
-                                                           const bool lead) {
+/* sum[r][m] = four rows of W, a span of them at w, times rows of x, at q, digit by digit. `lead`: prefetch as
+ * many bytes of 4-bit W between the products; all at once they would wait for each other. */
+static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q,
+                                                           int64_t ldq, int n_words, const uint8_t *ahead,
+                                                           __m512i sum[R][MAX_M][MAX_D], const int D,
+                                                           const int M, const int bits, const bool lead) {
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
@@ -200,19 +202,24 @@ static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R]
             for (int d = 0; d < D; d++) sum[r][m][d] = _mm512_setzero_si512();
         }
     }
-    for (int i = 0; i < n_vectors; i++, ahead += 32 * R, q += 64 * D) {
+    for (int i = 0; i < n_words; i++, ahead += 64 * R) {
 #pragma GCC unroll 4
-        for (int r = 0; r < R / 2 && lead; r++) _mm_prefetch((const char *)ahead + 64 * r, _MM_HINT_T0);
-        __m512i v[R];
+        for (int r = 0; r < R && lead; r++) _mm_prefetch((const char *)ahead + 64 * r, _MM_HINT_T0);
+        for (int half = 0; half < 8 / bits; half++, q += 64 * D) {
+            __m512i xv[MAX_M][MAX_D];
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) v[r] = w[i][r];
+            for (int m = 0; m < M; m++) {
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) {
+                for (int d = 0; d < D; d++) xv[m][d] = _mm512_loadu_si512(q + m * ldq + 64 * d);
+            }
 #pragma GCC unroll 4
-            for (int d = 0; d < D; d++) {
-                __m512i x = _mm512_loadu_si512(q + m * ldq + 64 * d);
+            for (int r = 0; r < R; r++) {
+                __m512i v = bytes_of(w[i][r], bits, half);
 #pragma GCC unroll 4
-                for (int r = 0; r < R; r++) sum[r][m][d] = add_products(sum[r][m][d], v[r], x);
+                for (int m = 0; m < M; m++) {
+#pragma GCC unroll 4
+                    for (int d = 0; d < D; d++) sum[r][m][d] = add_products(sum[r][m][d], v, xv[m][d]);
+                }
             }
         }
     }
@@ -220,43 +227,49 @@ static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R]
 
 /* acc of rows i .. i+M-1 of x with the rows of W grows by the span in b, whose first group is g. */
 static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x,
-                                                           int64_t g, int group, int i, const int D, const int M,
-                                                           const bool lead) {
+                                                           int64_t g, int group, int i, const int D,
+                                                           const int M, const int bits, const bool lead) {
     const float *scales = x->scales + i * x->lds + g, *sums = x->sums + i * x->lds + g;
     __m512i sum[R][MAX_M][MAX_D];
-    sum_span(b->w, x->q + i * x->ldq + g * group * D, x->ldq, group / 4, b->ahead, sum, D, M, lead);
+    sum_span(b->w, x->q + i * x->ldq + g * group * D, x->ldq, group * bits / 32, b->ahead, sum, D, M, bits,
+             lead);
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++) {
+        __m512 x_scales = _mm512_loadu_ps(scales + m * x->lds), x_sums = _mm512_loadu_ps(sums + m * x->lds);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            b->acc[i + m][r] = add_groups(b->acc[i + m][r], join(sum[r][m], D), scales + m * x->lds, b->scales[r],
-                                          sums + m * x->lds, b->zero_biases[r]);
+            __m512 *acc = &b->acc[i + m][r];
+            *acc = add_groups(*acc, join(sum[r][m], D), x_scales, b->scales[r], x_sums, b->zero_biases[r]);
         }
     }
 }
 
-/* Digits, and rows of x together; functions of their own, so that the compiler finds registers for the sums. Of 4-bit weights the first rows of x
- * lead the prefetch. */
+/* Digits, and rows of x together; functions of their own, so that the compiler finds registers for the sums.
+ * Of 4-bit weights the first rows of x lead the prefetch. */
 #define SHAPES X(1, 1) X(1, 2) X(1, 4) X(2, 1) X(2, 2) X(2, 3) X(3, 1) X(3, 2)
 
-typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i, bool lead);
+typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i);
 
-#define X(D, M)                                                                                                           \
-    static void multiply_##D##_##M(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i, bool lead) {  \
-        if (lead) {                                                                                                       \
-            multiply(b, x, g, group, i, D, M, true);                                                                      \
-        } else {                                                                                                          \
-            multiply(b, x, g, group, i, D, M, false);                                                                     \
-        }                                                                                                                 \
+#define X(D, M)                                                                                              \
+    static void q4_##D##_##M(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {      \
+        if (i == 0) {                                                                                        \
+            multiply(b, x, g, group, i, D, M, 4, true);                                                      \
+        } else {                                                                                             \
+            multiply(b, x, g, group, i, D, M, 4, false);                                                     \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void q8_##D##_##M(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {      \
+        multiply(b, x, g, group, i, D, M, 8, false);                                                         \
     }
 SHAPES
 #undef X
 
-#define X(D, M) [D][M] = multiply_##D##_##M,
-static multiply_fn *const multiply_fns[MAX_D + 1][MAX_M + 1] = {SHAPES};
+#define X(D, M) [D][M] = {q4_##D##_##M, q8_##D##_##M},
+static multiply_fn *const multiply_fns[MAX_D + 1][MAX_M + 1][2] = {SHAPES};
 #undef X
 
-/* How many of m rows of x to take together: of 1 digit 4, 2 or 1; of 2 digits at most 3, but 2 and 2 of 4; of 3 at most 2. */
+/* How many of m rows of x to take together: of 1 digit 4, 2 or 1; of 2 digits at most 3, but 2 and 2 of 4; of
+ * 3 at most 2. */
 static int step_of(int digits, int m) {
     static const int of_one[5] = {0, 1, 2, 2, 4}, of_two[5] = {0, 1, 2, 3, 2};
     if (digits == 1) return of_one[m < 4 ? m : 4];
@@ -265,7 +278,8 @@ static int step_of(int digits, int m) {
 }
 
 /* The next n <= 16 groups of n_rows rows from `row` on, the first of them g. */
-static void load_span(struct block *b, const struct oc_weight *w, turn_fn *turn_row, int64_t row, int n_rows, int64_t g, int n) {
+static void load_span(struct block *b, const struct oc_weight *w, turn_fn *turn_row, int64_t row, int n_rows,
+                      int64_t g, int n) {
     const size_t group_bytes = (size_t)w->group * w->bits / 8;
     const int64_t n_groups = w->k / w->group;
     for (int r = 0; r < n_rows; r++) {
@@ -280,7 +294,7 @@ static void multiply_span(struct block *b, const struct oc_weight *w, const stru
                           int m) {
     for (int i = 0, step; i < m; i += step) {
         step = step_of(x->n_digits, m - i);
-        multiply_fns[x->n_digits][step](b, x, g, w->group, i, i == 0 && w->bits == 4);
+        multiply_fns[x->n_digits][step][w->bits == 8](b, x, g, w->group, i);
     }
     b->ahead += (size_t)R * SPAN * w->group * w->bits / 8;
 }
@@ -297,7 +311,8 @@ static inline __m128 sum_rows(const __m512 acc[R]) {
     return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
 }
 
-/* n_rows <= R rows of w from `row` on with all rows of x. Rows of the last four that are not there hold what they held. */
+/* n_rows <= R rows of w from `row` on with all rows of x. Rows of the last four that are not there hold what
+ * they held. */
 static void rows(struct block *b, const struct oc_weight *w, turn_fn *turn_row, int64_t row, int n_rows,
                  const struct oc_dot_x8 *x, int m, float *out, int64_t ldo) {
     const int64_t n_groups = w->k / w->group;
@@ -338,14 +353,10 @@ static inline __attribute__((always_inline)) void sum_pair(const struct pair *p,
         for (int r = 0; r < R_SINGLE; r++, ahead += 256) {
             turn_quad(p->words[r], n_words, quad, words[r]);
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                _mm_prefetch((const char *)ahead + AHEAD_L1 + 64 * i, _MM_HINT_T0);
-                _mm_prefetch((const char *)ahead + AHEAD_L2 + 64 * i, _MM_HINT_T1);
-            }
+            for (int i = 0; i < 4; i++) _mm_prefetch((const char *)ahead + 64 * i, _MM_HINT_T0);
         }
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-#pragma GCC unroll 2
             for (int half = 0; half < 8 / bits; half++, q += 64 * D) {
                 __m512i v[R_SINGLE];
 #pragma GCC unroll 4
@@ -362,11 +373,12 @@ static inline __attribute__((always_inline)) void sum_pair(const struct pair *p,
 }
 
 /* n_rows <= 2 rows of w from `row` on; of one the second is the first again. */
-static inline __attribute__((always_inline)) void single(const struct oc_weight *w, int64_t row, int n_rows, const struct oc_dot_x8 *x,
-                                                         float *out, const int bits, const int n_words, const int D) {
+static inline __attribute__((always_inline)) void single(const struct oc_weight *w, int64_t row, int n_rows,
+                                                         const struct oc_dot_x8 *x, float *out,
+                                                         const int bits, const int n_words, const int D) {
     const int64_t n_groups = w->k / w->group, rows[R_SINGLE] = {row, row + n_rows - 1};
     const size_t row_bytes = oc_weight_row_bytes(w), span_bytes = 4 * SPAN * (size_t)n_words;
-    struct pair p = {.ahead = w->w + (size_t)(row + n_rows) * row_bytes};
+    struct pair p = {.ahead = w->w + (size_t)(row + n_rows) * row_bytes + AHEAD};
     const int8_t *q = x->q;
     uint8_t pad[R_SINGLE][SPAN * 128];
     __m512 acc[R];
@@ -379,31 +391,35 @@ static inline __attribute__((always_inline)) void single(const struct oc_weight 
         sum_pair(&p, q, sum, bits, n_words, D);
         p.ahead += R_SINGLE * span_bytes;
         q += SPAN * w->group * D;
+        __m512 x_scales = _mm512_loadu_ps(x->scales + g), x_sums = _mm512_loadu_ps(x->sums + g);
 #pragma GCC unroll 4
         for (int r = 0; r < R_SINGLE; r++) {
             __m512 scales, zero_biases;
             p.words[r] += span_bytes;
             load_scales(w, rows[r] * n_groups + g, n, &scales, &zero_biases);
-            acc[r] = add_groups(acc[r], join(sum[r], D), x->scales + g, scales, x->sums + g, zero_biases);
+            acc[r] = add_groups(acc[r], join(sum[r], D), x_scales, scales, x_sums, zero_biases);
         }
     }
     _mm_mask_storeu_ps(out, (__mmask8)((1 << n_rows) - 1), sum_rows(acc));
 }
 
-typedef void single_fn(const struct oc_weight *w, int64_t row, int n_rows, const struct oc_dot_x8 *x, float *out);
+typedef void single_fn(const struct oc_weight *w, int64_t row, int n_rows, const struct oc_dot_x8 *x,
+                       float *out);
 
 #define DIGITS X(1) X(2) X(3)
 
-#define X(D)                                                                                                                \
-    static void single_q4_##D(const struct oc_weight *w, int64_t row, int n_rows, const struct oc_dot_x8 *x, float *out) {  \
-        if (w->group == 64) {                                                                                               \
-            single(w, row, n_rows, x, out, 4, 8, D);                                                                        \
-        } else {                                                                                                            \
-            single(w, row, n_rows, x, out, 4, w->group / 8, D);                                                             \
-        }                                                                                                                   \
-    }                                                                                                                       \
-    static void single_q8_##D(const struct oc_weight *w, int64_t row, int n_rows, const struct oc_dot_x8 *x, float *out) {  \
-        single(w, row, n_rows, x, out, 8, w->group / 4, D);                                                                 \
+#define X(D)                                                                                                 \
+    static void single_q4_##D(const struct oc_weight *w, int64_t row, int n_rows, const struct oc_dot_x8 *x, \
+                              float *out) {                                                                  \
+        if (w->group == 64) {                                                                                \
+            single(w, row, n_rows, x, out, 4, 8, D);                                                         \
+        } else {                                                                                             \
+            single(w, row, n_rows, x, out, 4, w->group / 8, D);                                              \
+        }                                                                                                    \
+    }                                                                                                        \
+    static void single_q8_##D(const struct oc_weight *w, int64_t row, int n_rows, const struct oc_dot_x8 *x, \
+                              float *out) {                                                                  \
+        single(w, row, n_rows, x, out, 8, w->group / 4, D);                                                  \
     }
 DIGITS
 #undef X
@@ -414,7 +430,8 @@ static single_fn *const single_fns[MAX_D + 1][2] = {DIGITS};
 
 /* ---- */
 
-void oc_avx512vnni_round8(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum) {
+void oc_avx512vnni_round8(const float *x, int group, int bits, int digits, int8_t *q, float *scale,
+                          float *sum) {
     __m512i most = _mm512_setzero_si512(), total = _mm512_setzero_si512();
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     for (int i = 0; i < group; i += 16) {

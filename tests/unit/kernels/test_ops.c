@@ -95,7 +95,8 @@ static void x_is_bytes_where_it_may_be(void **state) {
     assert_int_equal(oc_cpu_features() & OC_CPU_BYTES24, 0);
     assert_int_equal(!(oc_cpu_features() & OC_CPU_BYTES), !(oc_cpu_features() & (OC_CPU_AVX512VNNI | OC_CPU_DOTPROD)));
 #if defined(__x86_64__)
-    const unsigned vnni = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI, amx = OC_CPU_AVX512BF16 | OC_CPU_AMX;
+    const unsigned vnni = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI,
+                   amx = OC_CPU_AVX512BF16 | OC_CPU_AMX;
     static const struct {
         unsigned features;
         const char *isa;
@@ -147,14 +148,17 @@ static void whole_numbers_are_the_nearest(void **state) {
     for (int digits = 1; digits <= OC_MAX_DIGITS; digits++) {
         for (int kind = 0; kind < 5; kind++) {
             double total = 0;
-            for (int i = 0; i < 64; i++) x[i] = (float)((i * 37 % 64 - 31) * (kind == 1 ? 1e-20 : kind == 2 ? 1e30 : 0.37));
+            for (int i = 0; i < 64; i++)
+                x[i] = (float)((i * 37 % 64 - 31) * (kind == 1 ? 1e-20 : kind == 2 ? 1e30 : 0.37));
             if (kind == 3) x[17] = 3e4f;
             if (kind == 4) x[5] = -1e5f;
             oc_int_round_group(x, 64, oc_digits_most(digits), q, &scale, &sum);
             for (int i = 0; i < 64; i++) {
                 int32_t rest = q[i], whole = 0;
-                assert_true(fabs((double)x[i] - q[i] * (double)scale) <= 0.5001 * (double)scale + 1e-6 * fabs((double)x[i]));
-                for (int d = 0, worth = 1; d < digits; d++, worth *= 256) whole += oc_int_take_digit(&rest) * worth;
+                assert_true(fabs((double)x[i] - q[i] * (double)scale) <=
+                            0.5001 * (double)scale + 1e-6 * fabs((double)x[i]));
+                for (int d = 0, worth = 1; d < digits; d++, worth *= 256)
+                    whole += oc_int_take_digit(&rest) * worth;
                 assert_int_equal(rest, 0);
                 assert_int_equal(whole, q[i]);
                 total += q[i] * (double)scale;
