@@ -117,7 +117,8 @@ struct oc_simd_bf16 {
 };
 
 /* Role P by hardware tiles: y = x W^T. x comes in strips of OC_TILES_N rows, W in panels of as many, both in steps of
- * OC_TILES_K of k, zero-padded; x as a sum of one or two bf16 (`parts`). */
+ * OC_TILES_K of k, zero-padded; x as a sum of one or two bf16 (`parts`). Of the layouts below only sizes matter to the driver: they are
+ * AMX's, and NEON has others within a step and within a panel of c (arm/neon_tiles.h). */
 #define OC_TILES_N 32
 #define OC_TILES_K 32
 #define OC_TILES_STEP (OC_TILES_N * OC_TILES_K) /* elements of one part of a step */
