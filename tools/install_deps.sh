@@ -9,7 +9,8 @@ build="build-essential cmake ninja-build pkg-config libjpeg62-turbo-dev libpng-d
 libutf8proc-dev libpcre2-dev libxxhash-dev zlib1g-dev libuv1-dev libcurl4-openssl-dev libssl-dev libyaml-dev
 libseccomp-dev"
 test="$build libcmocka-dev python3 python3-numpy python3-pil python3-jinja2 python3-venv clang curl openssl"
-all="$test libclang-rt-14-dev valgrind nginx haproxy prometheus"
+all="$test libclang-rt-14-dev valgrind nginx haproxy prometheus gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+qemu-user"
 
 case "${1:-}" in
 build) wanted=$build ;;

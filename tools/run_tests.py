@@ -175,6 +175,18 @@ def step_valgrind(tally, args):
         say("valgrind.run: ok")
 
 
+def step_aarch64(tally, args):
+    """The kernels for aarch64 under qemu, as several CPUs."""
+    start = time.monotonic()
+    folder = os.path.join(ROOT, "build", "aarch64")
+    code, output = run(["sh", "tests/kernels/aarch64.sh", folder, str(args.jobs)])
+    passed, failed, _ = count_cases(output)
+    tally.passed += passed
+    if code != 0 or failed or not passed:
+        tally.fail("aarch64", output, max(1, failed))
+    say(f"aarch64: {passed} passed, {failed} failed, {time.monotonic() - start:.0f} s")
+
+
 def step_fuzz(tally, args):
     code, output = run([sys.executable, "tools/run_fuzz.py", "--jobs", str(args.jobs), "--seconds", "600"],
                        timeout_s=8 * 3600)
@@ -187,7 +199,7 @@ def step_fuzz(tally, args):
 
 STEPS = [("release", step_release, False), ("asan", step_asan, False),
          ("clang", step_clang, False), ("tsan", step_tsan, True), ("valgrind", step_valgrind, True),
-         ("fuzz", step_fuzz, True)]
+         ("aarch64", step_aarch64, True), ("fuzz", step_fuzz, True)]
 
 
 def main():

@@ -1,6 +1,18 @@
 /* What this machine's processor offers, and whether the system saves the registers. */
 #define _GNU_SOURCE
-#include "kernels/ops.h"
+#include "kernels/impl.h"
+
+/* Bits of Linux's AT_HWCAP and AT_HWCAP2, here by number so that every machine can test what is made of them. */
+enum { ASIMD = 1 << 1, ASIMDDP = 1 << 20, I8MM_OF_2 = 1 << 13, BF16_OF_2 = 1 << 14 };
+
+unsigned oc_cpu_arm_features(uint64_t hwcap, uint64_t hwcap2) {
+    unsigned found = OC_CPU_NEON;
+    if (!(hwcap & ASIMD)) return 0;
+    if (hwcap & ASIMDDP) found |= OC_CPU_DOTPROD | OC_CPU_BYTES;
+    if ((hwcap & ASIMDDP) && (hwcap2 & I8MM_OF_2)) found |= OC_CPU_I8MM;
+    if (hwcap2 & BF16_OF_2) found |= OC_CPU_BFMMLA;
+    return found;
+}
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -44,9 +56,13 @@ unsigned oc_cpu_features(void) {
 }
 
 #elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+_Static_assert(HWCAP_ASIMD == ASIMD && HWCAP_ASIMDDP == ASIMDDP, "AT_HWCAP");
+_Static_assert(HWCAP2_I8MM == I8MM_OF_2 && HWCAP2_BF16 == BF16_OF_2, "AT_HWCAP2");
 
 unsigned oc_cpu_features(void) {
-    return OC_CPU_NEON; /* part of the base architecture */
+    return oc_cpu_arm_features(getauxval(AT_HWCAP), getauxval(AT_HWCAP2));
 }
 
 #else

@@ -24,6 +24,11 @@ void oc_ops_set_avx512vnni(struct oc_ops *ops, bool bits24);
 void oc_ops_set_avx512bf16(struct oc_ops *ops);
 void oc_ops_set_amx(struct oc_ops *ops, unsigned wishes);
 void oc_ops_set_neon(struct oc_ops *ops);
+void oc_ops_set_neon_dot8(struct oc_ops *ops, bool i8mm);
+void oc_ops_set_neon_bfmmla(struct oc_ops *ops);
+
+/* The features of an aarch64 whose system gives these AT_HWCAP and AT_HWCAP2. */
+unsigned oc_cpu_arm_features(uint64_t hwcap, uint64_t hwcap2);
 
 /* Runs fn on all threads, or on the calling one when the work is small. */
 static inline void oc_run_sized(const struct oc_kctx *ctx, int64_t n_elements, oc_pool_fn *fn, void *arg) {

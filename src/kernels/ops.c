@@ -19,11 +19,13 @@ static const char *const int8_names[][2] = {
     {"ref", "ref-int8"},       {"avx2", "avx2-int8"}, {"avx512", "avx512-int8"}, {"avx512bf16", "avx512bf16-int8"},
     {"amx", "amx-int8"}, {"amxbf16", "amxbf16-int8"}, {"amxmany", "amx-int8"},
     {"avx512vnni", "avx512-int8"}, {"avx512vnni24", "avx512-int8"},
+    {"neondot", "neondot-int8"}, {"neonmm", "neonmm-int8"},
 };
 
 /* Whether the table made for these features has kernels for int8; tables above AVX-512 keep its role D. */
 static bool has_int8(const struct oc_ops *ops, unsigned features) {
     if (strcmp(ops->isa, "ref") == 0 || strcmp(ops->isa, "avx2") == 0) return true;
+    if (features & OC_CPU_NEON) return (features & OC_CPU_DOTPROD) && (features & OC_CPU_BYTES);
     return (features & OC_CPU_AVX512) && (features & OC_CPU_AVX512VNNI);
 }
 
@@ -49,6 +51,10 @@ void oc_ops_init(struct oc_ops *ops, unsigned features) {
     if (amx) oc_ops_set_amx(ops, features);
 #elif defined(__aarch64__)
     if (features & OC_CPU_NEON) oc_ops_set_neon(ops);
+    const unsigned bytes = OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_BYTES;
+    const unsigned bfmmla = bytes | OC_CPU_I8MM | OC_CPU_BFMMLA; /* no CPU has the last alone */
+    if ((features & bytes) == bytes) oc_ops_set_neon_dot8(ops, features & OC_CPU_I8MM);
+    if ((features & bfmmla) == bfmmla) oc_ops_set_neon_bfmmla(ops);
 #endif
     choose_int8(ops, features);
 }
@@ -69,6 +75,8 @@ static const struct isa_name {
     {"amxint16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_INT16},
     {"amxbf16", OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512BF16 | OC_CPU_AMX | OC_CPU_ROUND},
     {"neon", OC_CPU_NEON},
+    {"neondot", OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_BYTES},
+    {"neonmm", OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_I8MM | OC_CPU_BFMMLA | OC_CPU_BYTES},
 };
 
 enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei) {
@@ -87,10 +95,12 @@ enum oc_err oc_ops_for_wishes(struct oc_ops *ops, const char *isa, unsigned wish
         if ((have & asked) != asked) {
             return oc_fail(ei, OC_ERR_UNSUPPORTED, "this machine has no %s; use --isa auto", isa);
         }
-        oc_ops_init(ops, isa_names[i].features | (have & OC_CPU_AVX512VNNI) | wishes);
+        oc_ops_init(ops, isa_names[i].features | (have & (OC_CPU_AVX512VNNI | OC_CPU_I8MM)) | wishes);
         return OC_OK;
     }
-    return oc_fail(ei, OC_ERR_USAGE, "unknown ISA \"%s\"; known: auto, ref, avx2, avxvnni, avx512, avx512vnni, avx512vnni24, avx512bf16, amx, amxint16, amxmany, amxbf16, neon", isa);
+    return oc_fail(ei, OC_ERR_USAGE,
+                   "unknown ISA \"%s\"; known: auto, ref, avx2, avxvnni, avx512, avx512vnni, avx512vnni24, avx512bf16, amx, amxint16, "
+                   "amxmany, amxbf16, neon, neondot, neonmm", isa);
 }
 
 size_t oc_ops_scratch_bytes(int64_t max_m, int64_t max_k, int64_t max_n, int max_hd, int n_threads) {

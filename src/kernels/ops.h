@@ -222,12 +222,15 @@ enum oc_cpu_feature {
      * there is AMX; "amx" by name does without, and so does OC_CPU_INT8. */
     OC_CPU_INT16 = 8192,
     /* Quantised weights meet an x of whole numbers of 16 bits, one scale per group of the weight (kernels/int16.h): role D by products of bytes,
-     * role P by products of 16 bits (with OC_CPU_AVXVNNI alone role P only). Quicker than FMAs, so oc_cpu_features sets it where there is
-     * one of the two. "avx512" and "avx2" by name do without, and so does OC_CPU_INT8; AMX's tables always take role D so, but for that of
-     * OC_CPU_MANY. */
+     * role P by products of 16 bits (with OC_CPU_AVXVNNI alone role P only, with OC_CPU_DOTPROD role D only). Quicker than FMAs, so
+     * oc_cpu_features sets it where there is one of the three. "avx512", "avx2" and "neon" by name do without, and so does OC_CPU_INT8;
+     * AMX's tables always take role D so, but for that of OC_CPU_MANY. */
     OC_CPU_BYTES = 512,
     OC_CPU_BYTES24 = 1024, /* with OC_CPU_BYTES: role D by 24 bits, role P in f32, within the bounds of f32; a wish, AVX512VNNI alone */
     OC_CPU_AVXVNNI = 2048, /* the products of AVX512VNNI in vectors of 256 bits */
+    OC_CPU_DOTPROD = 1 << 16, /* of an aarch64: sums of four products of signed bytes (SDOT) */
+    OC_CPU_I8MM = 1 << 17,    /* SDOT, and products of unsigned with signed bytes (USDOT) */
+    OC_CPU_BFMMLA = 1 << 18,  /* products of matrices of bf16 */
 };
 
 /* What this machine has. Asks the system for AMX, so call it before threads start. */
@@ -236,7 +239,8 @@ unsigned oc_cpu_features(void);
 /* Pure: the table for these feature bits (0 gives ref). */
 void oc_ops_init(struct oc_ops *ops, unsigned features);
 
-/* The table for an ISA by name: "ref", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512vnni24", "amx", "amxmany" (with OC_CPU_MANY), "amxint16" (with OC_CPU_INT16), "neon", the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
+/* The table for an ISA by name: "ref", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512vnni24", "amx", "amxmany" (with OC_CPU_MANY), "amxint16" (with
+ * OC_CPU_INT16), "neon", "neondot", "neonmm" (bf16 matrices), the rounding "avx512bf16" and "amxbf16", or "auto"/NULL for the best here. Errors:
  * OC_ERR_USAGE for an unknown name (lists the known), OC_ERR_UNSUPPORTED for one this machine lacks. */
 OC_MUST_CHECK enum oc_err oc_ops_for_isa(struct oc_ops *ops, const char *isa, struct oc_errinfo *ei);
 

@@ -36,8 +36,8 @@ static int default_isas(const char *model, const char *isas[4]) {
     isas[n++] = "auto";
     if (!golden_device_is_cpu() || !strstr(model, "mlx")) return n;
     if (oc_ops_for_isa(&best, "auto", NULL) != OC_OK || best.x_digits != 2) return n;
-    isas[n++] = "avx512";
-    isas[n++] = "avx512vnni24";
+    isas[n++] = strncmp(best.isa, "neon", 4) == 0 ? "neon" : "avx512";
+    if (strncmp(best.isa, "neon", 4) != 0) isas[n++] = "avx512vnni24";
     return n;
 }
 

@@ -318,7 +318,8 @@ static void bench_isa(const char *isa, bool quick, bool decode_only, struct oc_p
 }
 
 void bench(const char *isa, bool quick, bool decode_only, int n_threads, const char *csv_path) {
-    static const char *const names[] = {"avx2", "avx2-int8", "avxvnni", "avx512", "avx512-int8", "avx512vnni", "avx512bf16", "amx", "amxint16", "amxmany", "amxbf16", "neon"};
+    static const char *const names[] = {"avx2", "avx2-int8", "avxvnni", "avx512", "avx512-int8", "avx512vnni", "avx512vnni24", "avx512bf16", "amx",
+                                        "amxint16", "amxmany", "amxbf16", "neon", "neondot", "neondot-int8", "neonmm"};
     FILE *csv = csv_path ? fopen(csv_path, "w") : NULL;
     if (csv_path && !csv) {
         printf("cannot write %s\n", csv_path);

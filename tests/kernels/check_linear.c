@@ -13,12 +13,13 @@ struct oracle {
 
 /* How the ISA under test multiplies these weights: what bf16 takes from x and W is taken from the oracle too, so that
  * the bound is on the products and sums alone. Two bf16 are of x alone: W stays what it is. A gated pair of two kinds is not
- * rounded by AMX to bf16. */
+ * cut by AMX, nor where x is two. */
 static enum isa_bf16 in_bf16(const struct chk *c, enum oc_role role, const struct oc_weight *const *w, int n_w) {
     if (role != OC_ROLE_P) return BF16_NONE;
     for (int i = 0; i < n_w; i++) {
         if (w[i]->bits == 0 && w[i]->dtype != OC_BF16) return BF16_NONE;
-        if (n_w == 2 && w[i]->group != w[0]->group && strncmp(c->ops.isa, "amx", 3) == 0 && isa_bf16(c->ops.isa) != INT16_BLOCKS) return BF16_NONE;
+        bool pairs_in_f32 = strncmp(c->ops.isa, "amx", 3) == 0 || isa_bf16(c->ops.isa) == BF16_SPLIT;
+        if (n_w == 2 && w[i]->group != w[0]->group && pairs_in_f32 && isa_bf16(c->ops.isa) != INT16_BLOCKS) return BF16_NONE;
     }
     return isa_bf16(c->ops.isa);
 }

@@ -84,7 +84,8 @@ static int check_plugin(const char *device, bool quick, bool timing, bool few, u
 
 int main(int argc, char **argv) {
     static const char *const names[] = {"ref",  "ref-int8",  "avx2", "avx2-int8", "avxvnni", "avx512",        "avx512-int8", "avx512vnni", "avx512vnni24", "avx512bf16",
-                                        "amx-model", "amx", "amxint16", "amxint16-model", "amxmany", "amxmany-model", "amxbf16", "amxbf16-model", "neon"};
+                                        "amx-model", "amx", "amxint16", "amxint16-model", "amxmany", "amxmany-model", "amxbf16", "amxbf16-model",
+                                        "neon", "neondot", "neondot-int8", "neonmm", "neonmm-int8"};
     const char *only = NULL, *csv = NULL, *device = NULL;
     bool quick = false, few = false, timing = false, decode_only = false;
     int n_threads = 0;

@@ -196,7 +196,7 @@ enum isa_bf16 isa_bf16(const char *isa) {
     if (strcmp(isa, "cuda") == 0) return F16_ROUND;
     if (strcmp(isa, "avx512bf16") == 0 || strncmp(isa, "amxbf16", 7) == 0) return BF16_ROUND;
     if (strncmp(isa, "amxint16", 8) == 0) return INT16_BLOCKS;
-    return strncmp(isa, "amx", 3) == 0 ? BF16_SPLIT : BF16_NONE;
+    return strncmp(isa, "amx", 3) == 0 || strncmp(isa, "neonmm", 6) == 0 ? BF16_SPLIT : BF16_NONE;
 }
 
 enum isa_bf16 isa_attn_bf16(const char *isa, int hd) {

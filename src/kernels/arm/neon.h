@@ -1,9 +1,11 @@
-/* kernels/arm/neon.h - the NEON (AArch64 base) primitives: f32 arithmetic, plain and right before fast. */
+/* kernels/arm/neon.h - the NEON primitives: f32 arithmetic of the AArch64 base, products of bytes (dotprod, i8mm). Plain and right
+ * before fast: no machine was there to time them, see docs/KERNELS.md. */
 #ifndef OC_KERNELS_ARM_NEON_H
 #define OC_KERNELS_ARM_NEON_H
 
 #include <arm_neon.h>
 
+#include "kernels/ref/ref.h"
 #include "kernels/tiled/tiled.h"
 
 void oc_neon_tile(const struct oc_tile *t);
@@ -14,6 +16,21 @@ void oc_neon_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_d
 void oc_neon_act_row(enum oc_act act, float *v, int64_t n);
 float oc_neon_max_row(const float *v, int64_t n);
 float oc_neon_exp_row(float *v, int64_t n, float scale, float max);
+void oc_neon_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds);
+
+/* What the tables have in common, members of struct oc_simd. */
+#define OC_NEON_BASE                                                                                                    \
+    .mr = 8, .nr = 8, .lanes = 4, .tile = oc_neon_tile, .panel = oc_neon_panel, .transpose = oc_neon_transpose,        \
+    .widen = oc_ref_widen, .dot_prepare = oc_neon_dot_prepare, .dot = oc_neon_dot, .act_row = oc_neon_act_row,         \
+    .max_row = oc_neon_max_row, .exp_row = oc_neon_exp_row
+
+/* oc_simd.dot8 by SDOT alone, and with USDOT; `prepare8` of both: groups in order, of each group first the lower digits, then the
+ * upper ones if there are two; of 4-bit weights each 32 of a group as the 16 even ones, then the 16 odd ones, as they fall out of 16
+ * bytes; behind all groups, for each, an int32 of 128 times the sum of its numbers. */
+void oc_neon_dot8_sdot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
+void oc_neon_dot8_usdot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
+void oc_neon_prepare8(const struct oc_weight *w, const float *x, int digits, int8_t *q, int64_t ldq, float *scales, float *sums,
+                      int64_t lds);
 
 /* 4 elements of F32, F16 or BF16 from any address, as f32. */
 static inline __attribute__((always_inline)) float32x4_t oc_neon_load_float(const uint8_t *p, enum oc_dtype t) {

@@ -82,6 +82,10 @@ static inline __attribute__((always_inline)) void one(const struct oc_weight *w,
     }
 }
 
+void oc_neon_dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds) {
+    oc_tiled_dot_prepare(w, 4, x, xp, ldx, sums, lds);
+}
+
 void oc_neon_dot(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x *x, int m, float *out,
                  int64_t ldo) {
     for (int r = 0; r < n; r++) {

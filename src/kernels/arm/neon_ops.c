@@ -1,25 +1,7 @@
-/* The NEON table. Ops that are not named here stay those of ref. */
+/* The NEON table of the base architecture. Ops that are not named here stay those of ref. */
 #include "kernels/arm/neon.h"
-#include "kernels/ref/ref.h"
 
-static void dot_prepare(const struct oc_weight *w, const float *x, float *xp, int64_t ldx, float *sums, int64_t lds) {
-    oc_tiled_dot_prepare(w, 4, x, xp, ldx, sums, lds);
-}
-
-static const struct oc_simd simd = {
-    .mr = 8,
-    .nr = 8,
-    .lanes = 4,
-    .tile = oc_neon_tile,
-    .panel = oc_neon_panel,
-    .transpose = oc_neon_transpose,
-    .widen = oc_ref_widen,
-    .dot_prepare = dot_prepare,
-    .dot = oc_neon_dot,
-    .act_row = oc_neon_act_row,
-    .max_row = oc_neon_max_row,
-    .exp_row = oc_neon_exp_row,
-};
+static const struct oc_simd simd = {OC_NEON_BASE};
 
 static void linear(const struct oc_kctx *ctx, const struct oc_linear *a) {
     oc_tiled_linear(&simd, ctx, a);

@@ -74,6 +74,8 @@ static void prepare_rows(void *arg, int thread, int n_threads) {
             if (is_digits(j, w)) {
                 prepare_digits(j, w, i, x, p->x[f], p->scales[f] + i * lds);
                 oc_tiled_group_sums(w, x, sums, lds);
+            } else if (is_rounded(j, w) && j->s->prepare8) {
+                j->s->prepare8(w, x, j->x_digits, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
             } else if (is_rounded(j, w)) {
                 oc_tiled_dot8_prepare(j->s, w, x, j->x_digits, (int8_t *)out, 4 * ldx, p->scales[f] + i * lds, sums, lds);
             } else {

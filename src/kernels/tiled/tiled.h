@@ -117,7 +117,8 @@ struct oc_simd_bf16 {
 };
 
 /* Role P by hardware tiles: y = x W^T. x comes in strips of OC_TILES_N rows, W in panels of as many, both in steps of
- * OC_TILES_K of k, zero-padded; x as a sum of one or two bf16 (`parts`). */
+ * OC_TILES_K of k, zero-padded; x as a sum of one or two bf16 (`parts`). Of the layouts below only sizes matter to the driver: they are
+ * AMX's, and NEON has others within a step and within a panel of c (arm/neon_tiles.h). */
 #define OC_TILES_N 32
 #define OC_TILES_K 32
 #define OC_TILES_STEP (OC_TILES_N * OC_TILES_K) /* elements of one part of a step */
@@ -399,7 +400,12 @@ struct oc_simd {
      * in halves. */
     void (*dot8)(const struct oc_weight *w, int64_t n0, int n, const struct oc_dot_x8 *x, int m, float *out, int64_t ldo);
 
-    /* Rounds a group as oc_int_round_group does to so many digits: q is the part of one lane in struct oc_dot_x8. */
+    /* One row of x for dot8, in an order of its own (q holds ldq bytes; scales and sums, lds of them, stand by group); NULL: as struct
+     * oc_dot_x8 has it. */
+    void (*prepare8)(const struct oc_weight *w, const float *x, int digits, int8_t *q, int64_t ldq, float *scales, float *sums,
+                     int64_t lds);
+
+    /* Where prepare8 is NULL: rounds a group as oc_int_round_group does to so many digits: q is the part of one lane in struct oc_dot_x8. */
     void (*round8)(const float *x, int group, int bits, int digits, int8_t *q, float *scale, float *sum);
     int x_digits; /* of x in role D with quantised weights: 2 or 3, by dot8; 0: x is f32 */
 

@@ -18,15 +18,14 @@
 #define MAX_M 4
 #define MAX_D OC_MAX_DIGITS
 #define SPAN OC_INT8_SPAN
-#define MAX_VECTORS 32 /* of bytes of a group: 128 weights */
+#define MAX_WORDS 32 /* of a group: 128 weights of 8 bits */
 /* Bytes by which the prefetch runs ahead, as in avx512_dot.c. */
 #define AHEAD 8192
 #define AHEAD_SCALES 1024
 
 /* R rows at work. */
 struct block {
-    __m512i w[MAX_VECTORS][R]; /* a span, turned: bytes of its groups, of a 4-bit word first the even weights,
-                                  then the odd ones */
+    __m512i w[MAX_WORDS][R]; /* a span, turned: word for word of its groups */
     __m512 scales[R], zero_biases[R];
     __m512 acc[OC_D_SLICE][R];
     uint8_t pad[SPAN * 128]; /* the words of a row's last groups, when these fill no span */
@@ -77,9 +76,9 @@ static inline __attribute__((always_inline)) __m512i bytes_of(__m512i words, con
     return _mm512_and_si512(words, _mm512_set1_epi8(15));
 }
 
-/* out[R * i] = vector i of bytes of each group of the span at p, in the order of lanes. `lead`: prefetch as
- * many bytes from `ahead` on. */
-static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead, const int bits,
+/* out[R * i] = word i of each group of the span at p, in the order of lanes. `lead`: prefetch as many bytes
+ * from `ahead` on. */
+static inline __attribute__((always_inline)) void turn(const uint8_t *p, const uint8_t *ahead,
                                                        const int n_words, const bool lead, __m512i *out) {
 #pragma GCC unroll 2
     for (int quad = 0; quad < n_words / 4; quad++) {
@@ -89,9 +88,7 @@ static inline __attribute__((always_inline)) void turn(const uint8_t *p, const u
             _mm_prefetch((const char *)ahead + 256 * quad + 64 * i, _MM_HINT_T0);
         turn_quad(p, n_words, quad, words);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            for (int half = 0; half < 8 / bits; half++, out += R) *out = bytes_of(words[i], bits, half);
-        }
+        for (int i = 0; i < 4; i++, out += R) *out = words[i];
     }
 }
 
@@ -100,27 +97,27 @@ static inline __attribute__((always_inline)) void turn(const uint8_t *p, const u
 typedef void turn_fn(const uint8_t *p, const uint8_t *ahead, __m512i *out);
 
 static void turn_q4_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 4, 4, false, out);
+    turn(p, ahead, 4, false, out);
 }
 
 static void turn_q4_64(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 4, 8, false, out);
+    turn(p, ahead, 8, false, out);
 }
 
 static void turn_q4_128(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 4, 16, false, out);
+    turn(p, ahead, 16, false, out);
 }
 
 static void turn_q8_32(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, 8, true, out);
+    turn(p, ahead, 8, true, out);
 }
 
 static void turn_q8_64(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, 16, true, out);
+    turn(p, ahead, 16, true, out);
 }
 
 static void turn_q8_128(const uint8_t *p, const uint8_t *ahead, __m512i *out) {
-    turn(p, ahead, 8, 32, true, out);
+    turn(p, ahead, 32, true, out);
 }
 
 static turn_fn *choose_turn(const struct oc_weight *w) {
@@ -183,11 +180,10 @@ static inline __attribute__((always_inline)) __m512 join(const __m512i *const su
 }
 
 /* acc grows by a span's groups: their sums times x's scales and W's, and x's sums times W's zero biases. */
-static inline __attribute__((always_inline)) __m512 add_groups(__m512 acc, __m512 sums, const float *x_scales,
-                                                               __m512 scales, const float *x_sums,
-                                                               __m512 zero_biases) {
-    acc = _mm512_fmadd_ps(scales, _mm512_mul_ps(sums, _mm512_loadu_ps(x_scales)), acc);
-    return _mm512_fmadd_ps(zero_biases, _mm512_loadu_ps(x_sums), acc);
+static inline __attribute__((always_inline)) __m512
+add_groups(__m512 acc, __m512 sums, __m512 x_scales, __m512 scales, __m512 x_sums, __m512 zero_biases) {
+    acc = _mm512_fmadd_ps(scales, _mm512_mul_ps(sums, x_scales), acc);
+    return _mm512_fmadd_ps(zero_biases, x_sums, acc);
 }
 
 /* ---- More rows of x ---- */
@@ -195,9 +191,9 @@ static inline __attribute__((always_inline)) __m512 add_groups(__m512 acc, __m51
 /* sum[r][m] = four rows of W, a span of them at w, times rows of x, at q, digit by digit. `lead`: prefetch as
  * many bytes of 4-bit W between the products; all at once they would wait for each other. */
 static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R], const int8_t *q,
-                                                           int64_t ldq, int n_vectors, const uint8_t *ahead,
+                                                           int64_t ldq, int n_words, const uint8_t *ahead,
                                                            __m512i sum[R][MAX_M][MAX_D], const int D,
-                                                           const int M, const bool lead) {
+                                                           const int M, const int bits, const bool lead) {
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
@@ -206,19 +202,24 @@ static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R]
             for (int d = 0; d < D; d++) sum[r][m][d] = _mm512_setzero_si512();
         }
     }
-    for (int i = 0; i < n_vectors; i++, ahead += 32 * R, q += 64 * D) {
+    for (int i = 0; i < n_words; i++, ahead += 64 * R) {
 #pragma GCC unroll 4
-        for (int r = 0; r < R / 2 && lead; r++) _mm_prefetch((const char *)ahead + 64 * r, _MM_HINT_T0);
-        __m512i v[R];
+        for (int r = 0; r < R && lead; r++) _mm_prefetch((const char *)ahead + 64 * r, _MM_HINT_T0);
+        for (int half = 0; half < 8 / bits; half++, q += 64 * D) {
+            __m512i xv[MAX_M][MAX_D];
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) v[r] = w[i][r];
+            for (int m = 0; m < M; m++) {
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) {
+                for (int d = 0; d < D; d++) xv[m][d] = _mm512_loadu_si512(q + m * ldq + 64 * d);
+            }
 #pragma GCC unroll 4
-            for (int d = 0; d < D; d++) {
-                __m512i x = _mm512_loadu_si512(q + m * ldq + 64 * d);
+            for (int r = 0; r < R; r++) {
+                __m512i v = bytes_of(w[i][r], bits, half);
 #pragma GCC unroll 4
-                for (int r = 0; r < R; r++) sum[r][m][d] = add_products(sum[r][m][d], v[r], x);
+                for (int m = 0; m < M; m++) {
+#pragma GCC unroll 4
+                    for (int d = 0; d < D; d++) sum[r][m][d] = add_products(sum[r][m][d], v, xv[m][d]);
+                }
             }
         }
     }
@@ -227,16 +228,18 @@ static inline __attribute__((always_inline)) void sum_span(const __m512i (*w)[R]
 /* acc of rows i .. i+M-1 of x with the rows of W grows by the span in b, whose first group is g. */
 static inline __attribute__((always_inline)) void multiply(struct block *b, const struct oc_dot_x8 *x,
                                                            int64_t g, int group, int i, const int D,
-                                                           const int M, const bool lead) {
+                                                           const int M, const int bits, const bool lead) {
     const float *scales = x->scales + i * x->lds + g, *sums = x->sums + i * x->lds + g;
     __m512i sum[R][MAX_M][MAX_D];
-    sum_span(b->w, x->q + i * x->ldq + g * group * D, x->ldq, group / 4, b->ahead, sum, D, M, lead);
+    sum_span(b->w, x->q + i * x->ldq + g * group * D, x->ldq, group * bits / 32, b->ahead, sum, D, M, bits,
+             lead);
 #pragma GCC unroll 4
     for (int m = 0; m < M; m++) {
+        __m512 x_scales = _mm512_loadu_ps(scales + m * x->lds), x_sums = _mm512_loadu_ps(sums + m * x->lds);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            b->acc[i + m][r] = add_groups(b->acc[i + m][r], join(sum[r][m], D), scales + m * x->lds,
-                                          b->scales[r], sums + m * x->lds, b->zero_biases[r]);
+            __m512 *acc = &b->acc[i + m][r];
+            *acc = add_groups(*acc, join(sum[r][m], D), x_scales, b->scales[r], x_sums, b->zero_biases[r]);
         }
     }
 }
@@ -245,22 +248,24 @@ static inline __attribute__((always_inline)) void multiply(struct block *b, cons
  * Of 4-bit weights the first rows of x lead the prefetch. */
 #define SHAPES X(1, 1) X(1, 2) X(1, 4) X(2, 1) X(2, 2) X(2, 3) X(3, 1) X(3, 2)
 
-typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i, bool lead);
+typedef void multiply_fn(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i);
 
 #define X(D, M)                                                                                              \
-    static void multiply_##D##_##M(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i,  \
-                                   bool lead) {                                                              \
-        if (lead) {                                                                                          \
-            multiply(b, x, g, group, i, D, M, true);                                                         \
+    static void q4_##D##_##M(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {      \
+        if (i == 0) {                                                                                        \
+            multiply(b, x, g, group, i, D, M, 4, true);                                                      \
         } else {                                                                                             \
-            multiply(b, x, g, group, i, D, M, false);                                                        \
+            multiply(b, x, g, group, i, D, M, 4, false);                                                     \
         }                                                                                                    \
+    }                                                                                                        \
+    static void q8_##D##_##M(struct block *b, const struct oc_dot_x8 *x, int64_t g, int group, int i) {      \
+        multiply(b, x, g, group, i, D, M, 8, false);                                                         \
     }
 SHAPES
 #undef X
 
-#define X(D, M) [D][M] = multiply_##D##_##M,
-static multiply_fn *const multiply_fns[MAX_D + 1][MAX_M + 1] = {SHAPES};
+#define X(D, M) [D][M] = {q4_##D##_##M, q8_##D##_##M},
+static multiply_fn *const multiply_fns[MAX_D + 1][MAX_M + 1][2] = {SHAPES};
 #undef X
 
 /* How many of m rows of x to take together: of 1 digit 4, 2 or 1; of 2 digits at most 3, but 2 and 2 of 4; of
@@ -289,7 +294,7 @@ static void multiply_span(struct block *b, const struct oc_weight *w, const stru
                           int m) {
     for (int i = 0, step; i < m; i += step) {
         step = step_of(x->n_digits, m - i);
-        multiply_fns[x->n_digits][step](b, x, g, w->group, i, i == 0 && w->bits == 4);
+        multiply_fns[x->n_digits][step][w->bits == 8](b, x, g, w->group, i);
     }
     b->ahead += (size_t)R * SPAN * w->group * w->bits / 8;
 }
@@ -386,12 +391,13 @@ static inline __attribute__((always_inline)) void single(const struct oc_weight 
         sum_pair(&p, q, sum, bits, n_words, D);
         p.ahead += R_SINGLE * span_bytes;
         q += SPAN * w->group * D;
+        __m512 x_scales = _mm512_loadu_ps(x->scales + g), x_sums = _mm512_loadu_ps(x->sums + g);
 #pragma GCC unroll 4
         for (int r = 0; r < R_SINGLE; r++) {
             __m512 scales, zero_biases;
             p.words[r] += span_bytes;
             load_scales(w, rows[r] * n_groups + g, n, &scales, &zero_biases);
-            acc[r] = add_groups(acc[r], join(sum[r], D), x->scales + g, scales, x->sums + g, zero_biases);
+            acc[r] = add_groups(acc[r], join(sum[r], D), x_scales, scales, x_sums, zero_biases);
         }
     }
     _mm_mask_storeu_ps(out, (__mmask8)((1 << n_rows) - 1), sum_rows(acc));

@@ -90,6 +90,9 @@ static void nothing_rounds_unasked(void **state) {
     assert_string_equal(ops.isa, "avx512");
     oc_ops_init(&ops, most | OC_CPU_MANY); /* there is nothing else for many */
     assert_string_equal(ops.isa, "avx512");
+#elif defined(__aarch64__)
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_I8MM | OC_CPU_ROUND);
+    assert_string_equal(ops.isa, "neon");
 #endif
 }
 
@@ -98,7 +101,7 @@ static void x_is_bytes_where_it_may_be(void **state) {
     (void)state;
     struct oc_ops ops;
     assert_int_equal(oc_cpu_features() & OC_CPU_BYTES24, 0);
-    assert_int_equal(!(oc_cpu_features() & OC_CPU_BYTES), !(oc_cpu_features() & (OC_CPU_AVX512VNNI | OC_CPU_AVXVNNI)));
+    assert_int_equal(!(oc_cpu_features() & OC_CPU_BYTES), !(oc_cpu_features() & (OC_CPU_AVX512VNNI | OC_CPU_AVXVNNI | OC_CPU_DOTPROD)));
 #if defined(__x86_64__)
     const unsigned vnni = OC_CPU_AVX2 | OC_CPU_AVX512 | OC_CPU_AVX512VNNI,
                    amx = OC_CPU_AVX512BF16 | OC_CPU_AMX;
@@ -126,6 +129,22 @@ static void x_is_bytes_where_it_may_be(void **state) {
     for (int i = 0; i < 2 && (oc_cpu_features() & OC_CPU_AVX512VNNI); i++) {
         assert_int_equal(oc_ops_for_isa(&ops, i ? "avx512vnni" : "avx512", NULL), OC_OK);
         assert_int_equal(ops.x_digits, i ? 2 : 0);
+    }
+#elif defined(__aarch64__)
+    enum { dotprod = OC_CPU_NEON | OC_CPU_DOTPROD, all = dotprod | OC_CPU_I8MM | OC_CPU_BFMMLA };
+    static const struct {
+        unsigned features;
+        const char *isa;
+        int x_digits;
+    } cases[] = {
+        {OC_CPU_NEON | OC_CPU_BYTES, "neon", 0},        {dotprod, "neon", 0},           {all, "neon", 0},
+        {dotprod | OC_CPU_BYTES, "neondot", 2},         {all | OC_CPU_BYTES, "neonmm", 2}, {OC_CPU_NEON | OC_CPU_BFMMLA, "neon", 0},
+        {dotprod | OC_CPU_BYTES | OC_CPU_I8MM, "neondot", 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        oc_ops_init(&ops, cases[i].features);
+        assert_string_equal(ops.isa, cases[i].isa);
+        assert_int_equal(ops.x_digits, cases[i].x_digits);
     }
 #endif
 }
@@ -189,8 +208,11 @@ static void int8_only_when_wished_and_there(void **state) {
     assert_true(ops.int8 && !ops.int16);
 #else
     oc_ops_init(&exact, OC_CPU_NEON);
-    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_INT8);
-    assert_string_equal(ops.isa, exact.isa);
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_INT8); /* without dotprod */
+    assert_memory_equal(&ops, &exact, sizeof ops);
+    oc_ops_init(&ops, OC_CPU_NEON | OC_CPU_DOTPROD | OC_CPU_BYTES | OC_CPU_INT8);
+    assert_string_equal(ops.isa, "neondot-int8");
+    assert_true(ops.int8);
 #endif
 }
 
