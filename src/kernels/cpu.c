@@ -20,6 +20,13 @@ static bool amx_allowed(void) {
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 
+/* Where products of bytes beat FMAs for one stream too: Intel's vector units share two ports among all that unpacks and
+ * multiplies; AMD's have more, and there memory keeps one stream back (docs/KERNELS.md, "Role D by bytes"). */
+static bool bytes_are_quicker(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx && c == signature_INTEL_ecx && d == signature_INTEL_edx;
+}
+
 unsigned oc_cpu_features(void) {
     const unsigned leaf1_need = bit_FMA | bit_F16C | bit_OSXSAVE | bit_AVX;
     const unsigned leaf7_512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
@@ -33,7 +40,7 @@ unsigned oc_cpu_features(void) {
     found |= OC_CPU_AVX2;
     if ((saved & zmm_saved) != zmm_saved || (b & leaf7_512) != leaf7_512) return found;
     found |= OC_CPU_AVX512;
-    if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI | OC_CPU_BYTES;
+    if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI | (bytes_are_quicker() ? OC_CPU_BYTES : 0);
     bool has_amx = (d & leaf7_amx) == leaf7_amx && (c & bit_AVX512VBMI) && (saved & tiles_saved) == tiles_saved;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bit_AVX512BF16)) return found;
     found |= OC_CPU_AVX512BF16;

@@ -216,9 +216,9 @@ enum oc_cpu_feature {
     /* One more: role D may take kernels for quantised weights that are quicker with four rows and more and slower with one, as exact
      * but with other last bits (AMX; not with OC_CPU_ROUND). */
     OC_CPU_MANY = 256,
-    /* Role D takes the x that quantised weights meet as whole numbers of 16 bits (kernels/int16.h), for products of bytes: quicker than
-     * FMAs where there is AVX512VNNI, so oc_cpu_features sets it there. "avx512" by name does without; AMX's tables
-     * always take it so, but for that of OC_CPU_MANY. */
+    /* Role D takes the x that quantised weights meet as whole numbers of 16 bits (kernels/int16.h), for products of bytes. On Intel with
+     * AVX512VNNI that is quicker than FMAs for one row as for many, so oc_cpu_features sets it there. "avx512" by name does without; AMX's
+     * tables always take it so, but for that of OC_CPU_MANY. */
     OC_CPU_BYTES = 512,
     OC_CPU_BYTES24 = 1024, /* with OC_CPU_BYTES: 24 bits, within the bounds of f32; a wish, AVX512VNNI alone */
 };
