@@ -8,6 +8,8 @@ set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 out=${1:-$root/build/aarch64}
 jobs=${2:-2}
+python=python3
+[ ! -x /usr/bin/python3 ] || python=/usr/bin/python3 # Debian's, which sees python3-numpy
 failures=0
 
 # case_ NAME COMMAND...
@@ -51,7 +53,7 @@ refuse() {
 # golden CPU ISA MODEL: parity with transformers, see tests/golden/README.md
 golden() {
     rm -rf "$out/golden/$3"
-    python3 "$root/tools/golden_model.py" "$3" "$out/golden/$3" &&
+    "$python" "$root/tools/golden_model.py" "$3" "$out/golden/$3" &&
         qemu-aarch64 -cpu "$1" "$out/aarch64-linux-gnu-gcc/check_golden" "$out/golden/$3" "$root/tests/golden/$3/golden.bin" "$2"
 }
 
