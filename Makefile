@@ -17,7 +17,7 @@ DEMO_PROMPT := What is in the centre?
 help:
 	@echo 'make            build $(BIN)'
 	@echo 'make demo       build, then ask the embedded model about $(DEMO_IMAGE)'
-	@echo 'make test       the whole test suite with sanitizers, under 15 minutes on 2 cores'
+	@echo 'make test       the whole test suite with sanitizers, some 16 minutes on 2 cores'
 	@echo 'make test-all   the same plus what is slow: every test under ASan, a ThreadSanitizer build, valgrind, aarch64, fuzzing'
 	@echo 'make deps       install all Debian packages that building and testing need'
 	@echo 'make eval-tiny  measure the embedded model on held-out pictures; writes the table into its model card'
