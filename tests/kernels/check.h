@@ -109,6 +109,9 @@ void check_linear(struct chk *c);
 void check_attn(struct chk *c);
 void check_small(struct chk *c);
 void check_invariance(struct chk *c);
+/* One row of x of a linear of [n, k] in groups of 64 gets an infinity or a NaN: that must show, in its own row only. */
+void check_not_finite(struct chk *c, enum oc_role role, enum wformat f, int m, int n, int k);
+
 void check_int8(struct chk *c);
 void check_int16(struct chk *c);
 void bench(const char *isa, bool quick, bool decode_only, int n_threads, const char *csv_path); /* 0 threads: all */

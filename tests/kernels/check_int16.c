@@ -59,29 +59,6 @@ static void bits(struct chk *c, enum wformat f, int group, int64_t m) {
     weight_free(&w);
 }
 
-/* What is not finite in x must show, in its own row only. */
-static void not_finite(struct chk *c, enum wformat f) {
-    enum { M = 9, N = 70, K = 320 };
-    static const float bad[] = {INFINITY, -INFINITY, NAN};
-    struct weight w = weight_new(c, f, N, K, 64, OC_BF16, false);
-    struct mat x = mat_new(M, K, K), y = mat_new(M, N, N);
-    int row = rnd_int(c, 0, M - 1);
-    mat_random(c, &x);
-    x.p[row * K + rnd_int(c, 0, K - 1)] = RND_OF(c, bad);
-    struct run_ctx r = run_ctx_new(c, 2, M, K, N, 8);
-    struct oc_linear a = {OC_ROLE_P, M, x.p, x.ld, &w.w, y.p, y.ld, OC_ACT_NONE, false};
-    c->ops.linear(&r.k, &a);
-    for (int i = 0; i < M * N; i++) {
-        if (!isnan(y.p[i]) == (i / N != row)) continue;
-        fail(c, "row %d, with x not finite in row %d", i / N, row);
-        break;
-    }
-    if (!run_ctx_free(&r)) fail(c, "canary of the scratch");
-    c->n_cases++;
-    mat_free(&x), mat_free(&y);
-    weight_free(&w);
-}
-
 void check_int16(struct chk *c) {
     static const int groups[] = {32, 64, 128};
     op_begin(c, "bits: whole numbers (P)");
@@ -89,7 +66,7 @@ void check_int16(struct chk *c) {
         for (int g = 0; g < 3; g++) bits(c, W_Q4, groups[g], 0), bits(c, W_Q8, groups[g], 0);
     }
     bits(c, W_Q4, 64, 1601); /* more than are rounded at a time */
-    not_finite(c, W_Q4);
-    not_finite(c, W_Q8);
+    check_not_finite(c, OC_ROLE_P, W_Q4, 9, 70, 320);
+    check_not_finite(c, OC_ROLE_P, W_Q8, 9, 70, 320);
     op_end(c, 0);
 }

@@ -1,5 +1,4 @@
 /* Role D with x as whole numbers has the bits of ref in every ISA. */
-#include <math.h>
 #include <stdlib.h>
 
 #include "check.h"
@@ -44,29 +43,6 @@ static void bits_of_ref(struct chk *c, enum wformat f, int group) {
     weight_free(&w);
 }
 
-/* What is not finite in x must show, in its own row only. */
-static void not_finite(struct chk *c, enum wformat f) {
-    enum { M = 5, N = 37, K = 1088 };
-    static const float bad[] = {INFINITY, -INFINITY, NAN};
-    struct weight w = weight_new(c, f, N, K, 64, OC_BF16, false);
-    struct mat x = mat_new(M, K, K), y = mat_new(M, N, N);
-    int row = rnd_int(c, 0, M - 1);
-    mat_random(c, &x);
-    x.p[row * K + rnd_int(c, 0, K - 1)] = RND_OF(c, bad);
-    struct run_ctx r = run_ctx_new(c, 2, M, K, N, 8);
-    struct oc_linear a = {OC_ROLE_D, M, x.p, x.ld, &w.w, y.p, y.ld, OC_ACT_NONE, false};
-    c->ops.linear(&r.k, &a);
-    for (int i = 0; i < M * N; i++) {
-        if (!isnan(y.p[i]) == (i / N != row)) continue;
-        fail(c, "row %d, with x not finite in row %d", i / N, row);
-        break;
-    }
-    if (!run_ctx_free(&r)) fail(c, "canary of the scratch");
-    c->n_cases++;
-    mat_free(&x), mat_free(&y);
-    weight_free(&w);
-}
-
 void check_int8(struct chk *c) {
     static const int groups[] = {32, 64, 128};
     op_begin(c, "bits: x as whole numbers, as ref");
@@ -76,7 +52,7 @@ void check_int8(struct chk *c) {
             bits_of_ref(c, W_Q8, groups[g]);
         }
     }
-    not_finite(c, W_Q4);
-    not_finite(c, W_Q8);
+    check_not_finite(c, OC_ROLE_D, W_Q4, 5, 37, 1088);
+    check_not_finite(c, OC_ROLE_D, W_Q8, 5, 37, 1088);
     op_end(c, 0);
 }

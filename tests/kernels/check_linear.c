@@ -389,3 +389,24 @@ void check_linear(struct chk *c) {
     for (int i = 0; i < n; i++) one_uneven(c, OC_ROLE_D, i % 2 ? W_Q4 : W_Q8);
     op_end(c, 24); /* ref, whose sums have one lane, comes to 18.4 where one x is 30,000 times larger */
 }
+
+void check_not_finite(struct chk *c, enum oc_role role, enum wformat f, int m, int n, int k) {
+    static const float bad[] = {INFINITY, -INFINITY, NAN};
+    struct weight w = weight_new(c, f, n, k, 64, OC_BF16, false);
+    struct mat x = mat_new(m, k, k), y = mat_new(m, n, n);
+    int row = rnd_int(c, 0, m - 1);
+    mat_random(c, &x);
+    x.p[row * k + rnd_int(c, 0, k - 1)] = RND_OF(c, bad);
+    struct run_ctx r = run_ctx_new(c, 2, m, k, n, 8);
+    struct oc_linear a = {role, m, x.p, x.ld, &w.w, y.p, y.ld, OC_ACT_NONE, false};
+    c->ops.linear(&r.k, &a);
+    for (int i = 0; i < m * n; i++) {
+        if (!isnan(y.p[i]) == (i / n != row)) continue;
+        fail(c, "row %d, with x not finite in row %d", i / n, row);
+        break;
+    }
+    if (!run_ctx_free(&r)) fail(c, "canary of the scratch");
+    c->n_cases++;
+    mat_free(&x), mat_free(&y);
+    weight_free(&w);
+}
