@@ -38,18 +38,19 @@ unsigned oc_cpu_features(void) {
     const unsigned leaf7_amx = 1u << 22 | 1u << 24 | 1u << 25; /* EDX: AMX-BF16, AMX-TILE, AMX-INT8 */
     const uint64_t ymm_saved = 0x6, zmm_saved = 0xe6, tiles_saved = 0x60000;
     const unsigned avx_vnni = 1u << 4; /* EAX of leaf 7.1 */
-    unsigned a, b, c, d, e, f, g, h, found = 0;
+    unsigned a, b, c, d, e = 0, f, g, h, found = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1_need) != leaf1_need) return 0;
     uint64_t saved = saved_registers();
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
     if ((saved & ymm_saved) != ymm_saved || !(b & bit_AVX2) || !(b & bit_BMI2)) return 0;
     found |= OC_CPU_AVX2;
-    if (__get_cpuid_count(7, 1, &e, &f, &g, &h) && (e & avx_vnni)) found |= OC_CPU_AVXVNNI | OC_CPU_BYTES;
+    (void)__get_cpuid_count(7, 1, &e, &f, &g, &h); /* leaves 0 in e where there is no such leaf */
+    if (e & avx_vnni) found |= OC_CPU_AVXVNNI | OC_CPU_BYTES;
     if ((saved & zmm_saved) != zmm_saved || (b & leaf7_512) != leaf7_512) return found;
     found |= OC_CPU_AVX512;
     if (c & bit_AVX512VNNI) found |= OC_CPU_AVX512VNNI | OC_CPU_BYTES;
     bool has_amx = (d & leaf7_amx) == leaf7_amx && (c & bit_AVX512VBMI) && (saved & tiles_saved) == tiles_saved;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bit_AVX512BF16)) return found;
+    if (!(e & bit_AVX512BF16)) return found;
     found |= OC_CPU_AVX512BF16;
     if (has_amx && amx_allowed()) found |= OC_CPU_AMX | OC_CPU_INT16;
     return found;
